@@ -1,0 +1,122 @@
+//! What a processor is, and the one table of them: a file a row. `open`, then three verbs for a segment: prepare, spawn, run.
+//! A processor refuses nodes that it cannot run before anything is prepared; it never falls back in silence.
+
+use crate::graph::{Graph, Node};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Why an executor could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The processor is not on this machine; `hint` says how to get it.
+    #[error("processor `{processor}` is not available: {reason}; {hint}")]
+    Absent {
+        /// Row of the table.
+        processor: String,
+        /// What was missing.
+        reason: String,
+        /// What the user can do.
+        hint: String,
+    },
+    /// A node cannot run here.
+    #[error("processor `{processor}` cannot run node `{node}` ({op}): {reason}")]
+    Unsupported {
+        /// Row of the table.
+        processor: String,
+        /// Node name.
+        node: String,
+        /// Operator.
+        op: String,
+        /// Why not.
+        reason: String,
+    },
+    /// An input does not fit the graph.
+    #[error("input `{input}` of `{graph}`: expected {expected}, got {got}")]
+    Input {
+        /// Graph name.
+        graph: String,
+        /// Input name.
+        input: String,
+        /// Expected type and shape, or what is missing.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// Preparing or running failed below us.
+    #[error("processor `{processor}` failed on `{graph}`: {reason}")]
+    Failed {
+        /// Row of the table.
+        processor: String,
+        /// Graph name.
+        graph: String,
+        /// What the driver or library said.
+        reason: String,
+    },
+    /// The processor died (its process ended, the device was lost). It may come back.
+    #[error("processor `{processor}` died: {reason}")]
+    Died {
+        /// Row of the table.
+        processor: String,
+        /// What was seen.
+        reason: String,
+    },
+}
+
+/// How processors are opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Intra-op threads of the `cpu` processor.
+    pub cpu_threads: usize,
+    /// The command that starts a DSP worker process; empty: this executable with the argument `dsp-worker`.
+    pub dsp_command: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cpu_threads: 1, dsp_command: Vec::new() }
+    }
+}
+
+/// One unit that runs segments. Shared by all threads.
+pub trait Processor: Send + Sync {
+    /// Row of the table, e.g. `wgpu`.
+    fn name(&self) -> &'static str;
+
+    /// Device, driver and library versions, for people and for invalidating plans.
+    fn device(&self) -> String;
+
+    /// Whether `node` of `graph` can run here; the error says why not, for `inspect`.
+    fn supports(&self, graph: &Graph, node: &Node) -> Result<(), String>;
+
+    /// Compiles a segment whose nodes are all supported. Costly; done once. `samples` are example inputs of the segment
+    /// (each a list in the order of `segment.inputs`), used where numbers must be calibrated (int8); may be empty elsewhere.
+    fn prepare(&self, segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError>;
+}
+
+/// A compiled segment: weights uploaded, kernels built. Shared by all threads.
+pub trait Prepared: Send + Sync {
+    /// Makes the working memory for one run at a time.
+    fn spawn(&self) -> Result<Box<dyn Instance>, ExecError>;
+
+    /// Bytes that the prepared segment holds on the processor (weights and one instance's working memory).
+    fn memory_bytes(&self) -> usize;
+}
+
+/// Working memory of a prepared segment: runs one launch at a time.
+pub trait Instance: Send {
+    /// Runs the segment: `inputs` in the order of the graph's inputs, outputs in the order of its outputs.
+    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError>;
+}
+
+/// A row of the table.
+pub struct Row {
+    /// The word for the command line and files.
+    pub name: &'static str,
+    /// One line for the help.
+    pub about: &'static str,
+    /// Opens the processor on this machine.
+    pub open: fn(&Options) -> Result<Arc<dyn Processor>, ExecError>,
+}
+
+/// Every processor that cosched knows. A new one is one file and one line here.
+pub static TABLE: &[Row] = &[];
