@@ -1,1 +1,16 @@
-//! placeholder
+//! What a decision sees and changes, and how time moves: the scheduler, observations, the objective, the emulator.
+//! No file, clock, thread or device is touched in here.
+
+pub mod case;
+pub mod emulator;
+pub mod episode;
+pub mod event;
+pub mod objective;
+pub mod observation;
+pub mod plan;
+pub mod recording;
+pub mod scenario;
+pub mod scheduler;
+pub mod streams;
+pub mod time;
+pub mod world;

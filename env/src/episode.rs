@@ -1,0 +1,121 @@
+//! One emulated run taken step by step, for whoever wants to decide from outside: learners, searches, tests.
+//! It refuses to learn: it gives observations, takes decisions, and adds up the reward.
+
+use crate::case::Case;
+use crate::emulator::{Config, Emulator};
+use crate::event::Ended;
+use crate::observation::Observation;
+use crate::scheduler::{Next, Options, ProtocolError, Scheduler};
+use crate::time::{Span, Time};
+use crate::world::{Decision, World};
+use std::sync::Arc;
+
+/// How an episode stopped. They are different ends to a learner: a truncated one had a future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every request ended and none will come.
+    Finished,
+    /// The time limit cut it off.
+    Truncated,
+}
+
+/// What passed since the last decision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Utility of the requests that ended, summed.
+    pub reward: f64,
+    /// Time that passed.
+    pub elapsed: Span,
+    /// Whether the episode is over, and how.
+    pub end: Option<End>,
+}
+
+/// A scheduler in an emulated world.
+pub struct Episode {
+    scheduler: Scheduler,
+    emulator: Emulator,
+    limit: Time,
+    now: Time,
+    last: Time,
+    reward: f64,
+    end: Option<End>,
+    ended: Vec<Ended>,
+}
+
+impl Episode {
+    /// A run of `case`: requests arrive before `horizon`; it is truncated at `limit` if it is not finished then
+    /// (give [`Time::NEVER`] to see every request end).
+    pub fn new(
+        case: Arc<Case>,
+        options: Options,
+        config: Config,
+        seed: u64,
+        horizon: Time,
+        limit: Time,
+    ) -> Episode {
+        Episode {
+            scheduler: Scheduler::new(case.clone(), options),
+            emulator: Emulator::new(case, config, seed, horizon),
+            limit,
+            now: Time::ZERO,
+            last: Time::ZERO,
+            reward: 0.0,
+            end: None,
+            ended: Vec::new(),
+        }
+    }
+
+    /// Runs to the next decision or the end. Idempotent until [`Episode::decide`].
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: a bug in the emulator.
+    pub fn advance(&mut self) -> Result<Step, ProtocolError> {
+        while self.end.is_none() {
+            match self.scheduler.poll() {
+                Next::Decide(_) => break,
+                Next::Launch(launch) => self.emulator.launch(&launch),
+                Next::Ended(ended) => {
+                    self.reward += ended.utility;
+                    self.ended.push(ended);
+                }
+                Next::Wait(until) => match self.emulator.wait(until) {
+                    None => self.end = Some(End::Finished),
+                    Some((time, _)) if time > self.limit => self.end = Some(End::Truncated),
+                    Some((time, event)) => {
+                        self.now = time;
+                        self.scheduler.handle(time, event)?;
+                    }
+                },
+            }
+        }
+        let step = Step { reward: self.reward, elapsed: self.now.since(self.last), end: self.end };
+        self.reward = 0.0;
+        self.last = self.now;
+        Ok(step)
+    }
+
+    /// The observation to decide on; `None` once the episode is over.
+    pub fn observation(&mut self) -> Option<Observation<'_>> {
+        if self.end.is_some() {
+            return None;
+        }
+        match self.scheduler.poll() {
+            Next::Decide(observation) => Some(observation),
+            _ => None,
+        }
+    }
+
+    /// Takes a decision on the last observation.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NoSuchCandidate`].
+    pub fn decide(&mut self, decision: Decision, candidates: usize) -> Result<(), ProtocolError> {
+        self.emulator.decided(decision, candidates);
+        self.scheduler.decide(decision)
+    }
+
+    /// The requests that ended so far and were not taken yet.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+}

@@ -1,0 +1,128 @@
+//! The plain-data picture that a policy decides from. It holds borrowed tables and nothing that can be acted on.
+
+use crate::case::{Case, ProcessorId, StreamId, TaskId, VariantId};
+use crate::event::RequestId;
+use crate::time::Time;
+
+/// A request that waits for a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView {
+    /// Number.
+    pub id: RequestId,
+    /// Stream.
+    pub stream: StreamId,
+    /// Task.
+    pub task: TaskId,
+    /// When it arrived.
+    pub arrival: Time,
+    /// When it is due.
+    pub deadline: Time,
+    /// When it is dropped if it still waits.
+    pub expires: Time,
+    /// Weight in the objective.
+    pub priority: f64,
+    /// Variant that it was started in, if it was.
+    pub variant: Option<VariantId>,
+    /// Next segment to run.
+    pub next: u16,
+    /// Where its tensors are; `None`: on the host.
+    pub location: Option<ProcessorId>,
+    /// Failed launches so far.
+    pub failures: u32,
+}
+
+/// A processor at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessorView {
+    /// Whether it takes launches.
+    pub up: bool,
+    /// Slots that are free.
+    pub free: u32,
+    /// When a slot is expected to be free: now if one is.
+    pub expected_free: Time,
+    /// Moving average of actual by expected latency of its launches (1: as planned).
+    pub drift: f64,
+    /// Factor by which a launch here would slow down because of what runs elsewhere now (1: not at all).
+    pub slowdown: f64,
+}
+
+/// A stream at this moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamView {
+    /// Requests that wait for a launch, the visible ones included.
+    pub waiting: u32,
+    /// Requests that are running.
+    pub running: u32,
+}
+
+/// What a candidate does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run segments `first..=last` of `variant` for `requests[request]` on `processor`.
+    Launch {
+        /// Index into [`Observation::requests`].
+        request: u16,
+        /// Variant.
+        variant: VariantId,
+        /// First segment.
+        first: u16,
+        /// Last segment, inclusive.
+        last: u16,
+        /// Processor; it is up and has a free slot.
+        processor: ProcessorId,
+    },
+    /// Give up `requests[request]`.
+    Drop {
+        /// Index into [`Observation::requests`].
+        request: u16,
+    },
+    /// Do nothing until the next event.
+    Wait,
+}
+
+/// One legal choice, with what the plan says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// What it does.
+    pub action: Action,
+    /// Expected nanoseconds until the launch ends: transfer, segments, contention and drift. 0 for drop and wait.
+    pub expected_ns: f64,
+    /// Expected millijoules.
+    pub energy_mj: f64,
+    /// Least nanoseconds from the end of the launch to the answer (0 when it gives the answer).
+    pub rest_ns: f64,
+}
+
+/// Everything that a policy may know.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// Now.
+    pub now: Time,
+    /// Plan and scenario.
+    pub case: &'a Case,
+    /// Waiting requests that candidates are about: the first few of each stream.
+    pub requests: &'a [RequestView],
+    /// Processors, in plan order.
+    pub processors: &'a [ProcessorView],
+    /// Streams, in scenario order.
+    pub streams: &'a [StreamView],
+    /// Legal choices; never empty, the last one is [`Action::Wait`].
+    pub candidates: &'a [Candidate],
+}
+
+impl Observation<'_> {
+    /// The request that a candidate is about.
+    pub fn request_of(&self, candidate: &Candidate) -> Option<&RequestView> {
+        match candidate.action {
+            Action::Launch { request, .. } | Action::Drop { request } => {
+                Some(&self.requests[request as usize])
+            }
+            Action::Wait => None,
+        }
+    }
+
+    /// When the answer would be there at the earliest if this launch candidate were taken.
+    pub fn earliest_answer_ns(&self, candidate: &Candidate) -> f64 {
+        self.now.0 as f64 + candidate.expected_ns + candidate.rest_ns
+    }
+}

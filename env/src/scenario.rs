@@ -1,0 +1,80 @@
+//! The scenario: which streams ask for which tasks, when, how urgently, and what an answer is worth. Plain data as it stands in a file.
+//! It refuses nothing itself: [`crate::case::Case`] checks it against a plan.
+
+use crate::objective::Objective;
+use serde::{Deserialize, Serialize};
+
+/// Streams and the objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Name for reports.
+    pub name: String,
+    /// Sources of requests.
+    pub streams: Vec<Stream>,
+    /// What an answer is worth.
+    #[serde(default)]
+    pub objective: Objective,
+}
+
+/// How requests of a stream arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArrivalKind {
+    /// Every `period_ms`, shifted by `offset_ms`, each moved by up to `jitter_ms` to either side.
+    Periodic,
+    /// Exponential gaps with mean `period_ms`.
+    Poisson,
+    /// Poisson gaps whose rate switches between `burst` times the mean rate and a rate that keeps the mean
+    /// (a two-state Markov-modulated Poisson process with dwell times of `dwell_ms` on average).
+    Bursty,
+}
+
+/// A source of requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// The task that each request asks for.
+    pub task: String,
+    /// How requests arrive.
+    #[serde(default = "periodic")]
+    pub kind: ArrivalKind,
+    /// Mean time between requests, in milliseconds.
+    pub period_ms: f64,
+    /// Time of the first request of a periodic stream, in milliseconds.
+    #[serde(default)]
+    pub offset_ms: f64,
+    /// Largest shift of a periodic arrival, in milliseconds.
+    #[serde(default)]
+    pub jitter_ms: f64,
+    /// Rate in a burst as a multiple of the mean rate (bursty only).
+    #[serde(default = "two")]
+    pub burst: f64,
+    /// Mean time in each of the two states, in milliseconds (bursty only).
+    #[serde(default = "second")]
+    pub dwell_ms: f64,
+    /// Time from arrival to deadline, in milliseconds.
+    pub deadline_ms: f64,
+    /// Time from arrival after which a waiting request is dropped, in milliseconds; 0 means twice the deadline.
+    #[serde(default)]
+    pub expire_ms: f64,
+    /// Weight of this stream's requests in the objective.
+    #[serde(default = "one")]
+    pub priority: f64,
+    /// Least accuracy of a variant that may serve it.
+    #[serde(default)]
+    pub min_accuracy: f64,
+}
+
+fn periodic() -> ArrivalKind {
+    ArrivalKind::Periodic
+}
+fn one() -> f64 {
+    1.0
+}
+fn two() -> f64 {
+    2.0
+}
+fn second() -> f64 {
+    1000.0
+}

@@ -1,0 +1,149 @@
+//! Builds the observation: views of requests, processors and streams, and the legal candidates.
+//! Candidates are legal by construction; there is no mask beside them.
+
+use super::Scheduler;
+use crate::case::{Case, ProcessorId, StreamId};
+use crate::observation::{Action, Candidate, ProcessorView, RequestView, StreamView};
+
+impl Scheduler {
+    pub(super) fn build_views(&mut self) {
+        self.build_processors();
+        self.build_requests();
+        self.build_candidates();
+    }
+
+    fn build_processors(&mut self) {
+        let views = &mut self.views.processors;
+        views.clear();
+        for (p, state) in self.processors.iter().enumerate() {
+            let id = ProcessorId(p as u16);
+            let slots = self.case.processor(id).slots;
+            let here = self.running.iter().filter(|r| r.launch.processor == id);
+            let used = here.clone().count() as u32;
+            let free = slots.saturating_sub(used);
+            let soonest = here.map(|r| r.expected_end).min().unwrap_or(self.now);
+            let expected_free = if free > 0 { self.now } else { soonest.max(self.now) };
+            let slowdown = self.case.slowdown(id, self.running.iter().map(|r| r.launch.processor));
+            views.push(ProcessorView { up: state.up, free, expected_free, drift: state.drift, slowdown });
+        }
+    }
+
+    fn build_requests(&mut self) {
+        self.views.requests.clear();
+        self.views.request_slots.clear();
+        self.views.streams.clear();
+        for s in 0..self.queues.len() {
+            let stream = StreamId(s as u16);
+            let mut view = StreamView::default();
+            for &slot in &self.queues[s] {
+                let active = self.slots[slot].as_ref().expect("a queued request is active");
+                if active.running {
+                    view.running += 1;
+                    continue;
+                }
+                view.waiting += 1;
+                if view.waiting as usize > self.options.window {
+                    // Every later one waits as well: an older request of a stream starts first.
+                    let queue = self.queue(stream);
+                    view.waiting = (queue.len() as u32).saturating_sub(view.running);
+                    break;
+                }
+                let r = &active.request;
+                self.views.request_slots.push(slot);
+                self.views.requests.push(RequestView {
+                    id: r.id,
+                    stream,
+                    task: self.case.stream(stream).task,
+                    arrival: r.arrival,
+                    deadline: r.deadline,
+                    expires: r.expires,
+                    priority: r.priority,
+                    variant: active.variant,
+                    next: active.next,
+                    location: active.location,
+                    failures: active.failures,
+                });
+            }
+            self.views.streams.push(view);
+        }
+    }
+
+    fn build_candidates(&mut self) {
+        let views = &mut self.views;
+        views.candidates.clear();
+        for (index, request) in views.requests.iter().enumerate() {
+            let started = request.variant;
+            let slot = views.request_slots[index];
+            let min_accuracy = self.slots[slot].as_ref().map_or(0.0, |a| a.request.min_accuracy);
+            for &variant in &self.case.tasks[request.task.0 as usize].variants {
+                let fits = match started {
+                    Some(chosen) => chosen == variant,
+                    None => self.case.variant(variant).accuracy >= min_accuracy,
+                };
+                if !fits {
+                    continue;
+                }
+                for (p, processor) in views.processors.iter().enumerate() {
+                    let on = ProcessorId(p as u16);
+                    let table = self.case.variant(variant);
+                    let first = request.next;
+                    let (true, Some(reach)) = (processor.up && processor.free > 0, table.reach(on, first))
+                    else {
+                        continue;
+                    };
+                    for last in ends(first, reach) {
+                        let action =
+                            Action::Launch { request: index as u16, variant, first, last, processor: on };
+                        views.candidates.push(estimate(&self.case, request, processor, action));
+                    }
+                }
+            }
+        }
+        for index in 0..views.requests.len() {
+            let action = Action::Drop { request: index as u16 };
+            views.candidates.push(Candidate { action, expected_ns: 0.0, energy_mj: 0.0, rest_ns: 0.0 });
+        }
+        views.candidates.push(Candidate {
+            action: Action::Wait,
+            expected_ns: 0.0,
+            energy_mj: 0.0,
+            rest_ns: 0.0,
+        });
+    }
+}
+
+/// Where a launch from `first` may end: as far as the processor can go, half way, and after one segment.
+/// Three choices keep the number of candidates linear in requests x processors and still allow to hand over or to preempt.
+fn ends(first: u16, reach: u16) -> impl Iterator<Item = u16> {
+    let half = first + (reach - first) / 2;
+    [Some(reach), (half < reach && half > first).then_some(half), (first < reach).then_some(first)]
+        .into_iter()
+        .flatten()
+}
+
+fn estimate(case: &Case, request: &RequestView, processor: &ProcessorView, action: Action) -> Candidate {
+    let Action::Launch { variant, first, last, processor: on, .. } = action else {
+        return Candidate { action, expected_ns: 0.0, energy_mj: 0.0, rest_ns: 0.0 };
+    };
+    let table = case.variant(variant);
+    let alone = table.latency_ns(on, first, last);
+    let transfer = case.transfer_ns(variant, first, request.location, on);
+    Candidate {
+        action,
+        expected_ns: (transfer + alone * processor.slowdown) * processor.drift,
+        energy_mj: table.energy_mj(on, first, last),
+        rest_ns: table.best_rest_ns(last + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ends;
+
+    #[test]
+    fn ends_are_distinct_and_within_reach() {
+        assert_eq!(ends(2, 2).collect::<Vec<_>>(), [2]);
+        assert_eq!(ends(2, 3).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(ends(0, 5).collect::<Vec<_>>(), [5, 2, 0]);
+    }
+}

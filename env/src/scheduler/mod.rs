@@ -1,0 +1,411 @@
+//! The decision core: told what happened, asked what next. One and the same core steps in training, emulation and serving.
+//! It never waits, reads no clock, draws no random number, and ends every request exactly once.
+
+mod candidates;
+
+use crate::case::{Case, ProcessorId, StreamId, VariantId};
+use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request};
+use crate::objective;
+use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestView, StreamView};
+use crate::time::Time;
+use crate::world::Decision;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+/// Limits of the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// Waiting requests of each stream that a policy may choose from, oldest first.
+    pub window: usize,
+    /// Failed launches of one request after which it ends as failed.
+    pub max_failures: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { window: 1, max_failures: 3 }
+    }
+}
+
+/// What the caller has to do next.
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// Ask a policy and hand its choice to [`Scheduler::decide`].
+    Decide(Observation<'a>),
+    /// Start this launch.
+    Launch(Launch),
+    /// A request ended.
+    Ended(Ended),
+    /// Wait for an event, at the latest until this time.
+    Wait(Option<Time>),
+}
+
+/// A world or a policy broke the protocol. The scheduler is unchanged.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum ProtocolError {
+    /// A completion came for a launch that is not running: unknown, or completed before.
+    #[error("completion of launch {0}, which is not running")]
+    UnknownLaunch(u64),
+    /// A request names a stream that the scenario does not have.
+    #[error("request {request} names stream {stream}, but the scenario has {streams}")]
+    UnknownStream {
+        /// Request number.
+        request: u64,
+        /// Stream that it names.
+        stream: u16,
+        /// Streams that there are.
+        streams: usize,
+    },
+    /// A policy's choice is no candidate.
+    #[error("the policy chose candidate {chosen} of {candidates}")]
+    NoSuchCandidate {
+        /// Index that it returned.
+        chosen: usize,
+        /// Number of candidates.
+        candidates: usize,
+    },
+}
+
+/// A request that has not ended.
+#[derive(Debug)]
+struct Active {
+    request: Request,
+    running: bool,
+    variant: Option<VariantId>,
+    next: u16,
+    location: Option<ProcessorId>,
+    failures: u32,
+    launches: u32,
+    energy_mj: f64,
+}
+
+/// A launch that has not completed.
+#[derive(Debug)]
+struct Running {
+    launch: Launch,
+    slot: usize,
+    started: Time,
+    base_ns: f64,
+    expected_end: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ProcessorState {
+    up: bool,
+    drift: f64,
+}
+
+/// See the module's text.
+pub struct Scheduler {
+    case: Arc<Case>,
+    options: Options,
+    now: Time,
+    /// Whether the policy has said `Wait` (or there was nothing to decide) since the last event.
+    settled: bool,
+    slots: Vec<Option<Active>>,
+    free_slots: Vec<usize>,
+    /// Per stream: slots of its requests in order of arrival.
+    queues: Vec<VecDeque<usize>>,
+    running: Vec<Running>,
+    processors: Vec<ProcessorState>,
+    /// (expiry, request number, slot) of requests; stale entries are skipped.
+    expiries: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    next_launch: u64,
+    /// Whether `views` show the present state.
+    fresh: bool,
+    pending_launch: Option<Launch>,
+    pending_ended: VecDeque<Ended>,
+    views: Views,
+}
+
+/// Reused buffers behind an observation.
+#[derive(Default)]
+struct Views {
+    requests: Vec<RequestView>,
+    request_slots: Vec<usize>,
+    processors: Vec<ProcessorView>,
+    streams: Vec<StreamView>,
+    candidates: Vec<Candidate>,
+}
+
+/// Weight of the newest launch in a processor's drift.
+const DRIFT_WEIGHT: f64 = 0.1;
+
+impl Scheduler {
+    /// A scheduler at time zero with nothing to do.
+    pub fn new(case: Arc<Case>, options: Options) -> Scheduler {
+        let processors = vec![ProcessorState { up: true, drift: 1.0 }; case.processor_count()];
+        let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
+        Scheduler {
+            case,
+            options,
+            now: Time::ZERO,
+            settled: false,
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            queues,
+            running: Vec::new(),
+            processors,
+            expiries: BinaryHeap::new(),
+            next_launch: 0,
+            fresh: false,
+            pending_launch: None,
+            pending_ended: VecDeque::new(),
+            views: Views::default(),
+        }
+    }
+
+    /// The case that it schedules.
+    pub fn case(&self) -> &Arc<Case> {
+        &self.case
+    }
+
+    /// Requests that have arrived and not ended.
+    pub fn active(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
+    /// Takes in an event. A time before the last one counts as the last one.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] when the event cannot be true; nothing has changed then.
+    pub fn handle(&mut self, now: Time, event: Event) -> Result<(), ProtocolError> {
+        match event {
+            Event::Arrived(request) => self.arrived(request)?,
+            Event::Completed(completion) => self.completed(completion)?,
+            Event::Health { processor, up } => {
+                if let Some(state) = self.processors.get_mut(processor.0 as usize) {
+                    state.up = up;
+                }
+            }
+            Event::Alarm => {}
+        }
+        self.now = self.now.max(now);
+        self.settled = false;
+        self.fresh = false;
+        self.expire();
+        Ok(())
+    }
+
+    /// What to do next. Call it until it says [`Next::Wait`].
+    pub fn poll(&mut self) -> Next<'_> {
+        if let Some(ended) = self.pending_ended.pop_front() {
+            return Next::Ended(ended);
+        }
+        if let Some(launch) = self.pending_launch.take() {
+            return Next::Launch(launch);
+        }
+        if !self.settled {
+            if !self.fresh {
+                self.build_views();
+                self.fresh = true;
+            }
+            // The last candidate is Wait and drops stand before it: a decision is due only when something can start.
+            let can_launch =
+                self.views.candidates.first().is_some_and(|c| matches!(c.action, Action::Launch { .. }));
+            if can_launch {
+                return Next::Decide(Observation {
+                    now: self.now,
+                    case: &self.case,
+                    requests: &self.views.requests,
+                    processors: &self.views.processors,
+                    streams: &self.views.streams,
+                    candidates: &self.views.candidates,
+                });
+            }
+            self.settled = true;
+        }
+        Next::Wait(self.next_alarm())
+    }
+
+    /// Takes the choice for the observation that [`Scheduler::poll`] gave last.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NoSuchCandidate`]; the observation can be asked for again.
+    pub fn decide(&mut self, decision: Decision) -> Result<(), ProtocolError> {
+        let Some(&candidate) = self.views.candidates.get(decision.0) else {
+            let candidates = self.views.candidates.len();
+            return Err(ProtocolError::NoSuchCandidate { chosen: decision.0, candidates });
+        };
+        match candidate.action {
+            Action::Wait => self.settled = true,
+            Action::Drop { request } => {
+                let slot = self.views.request_slots[request as usize];
+                self.end(slot, Outcome::Dropped, self.now);
+            }
+            Action::Launch { request, variant, first, last, processor } => {
+                let slot = self.views.request_slots[request as usize];
+                self.start(slot, variant, first, last, processor, candidate.expected_ns);
+            }
+        }
+        // An old choice must not be taken twice.
+        self.views.candidates.clear();
+        self.fresh = false;
+        Ok(())
+    }
+
+    fn arrived(&mut self, request: Request) -> Result<(), ProtocolError> {
+        let Some(queue) = self.queues.get_mut(request.stream.0 as usize) else {
+            return Err(ProtocolError::UnknownStream {
+                request: request.id.0,
+                stream: request.stream.0,
+                streams: self.queues.len(),
+            });
+        };
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        queue.push_back(slot);
+        self.expiries.push(Reverse((request.expires, request.id.0, slot)));
+        self.slots[slot] = Some(Active {
+            request,
+            running: false,
+            variant: None,
+            next: 0,
+            location: None,
+            failures: 0,
+            launches: 0,
+            energy_mj: 0.0,
+        });
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        slot: usize,
+        variant: VariantId,
+        first: u16,
+        last: u16,
+        on: ProcessorId,
+        expected_ns: f64,
+    ) {
+        let active = self.slots[slot].as_mut().expect("a visible request is active");
+        assert!(!active.running, "request {} would run twice", active.request.id.0);
+        active.running = true;
+        active.variant = Some(variant);
+        active.launches += 1;
+        let launch = Launch {
+            id: LaunchId(self.next_launch),
+            request: active.request.id,
+            variant,
+            first,
+            last,
+            processor: on,
+            inputs_on: active.location,
+        };
+        self.next_launch += 1;
+        let drift = self.processors[on.0 as usize].drift;
+        self.running.push(Running {
+            launch,
+            slot,
+            started: self.now,
+            base_ns: expected_ns / drift,
+            expected_end: self.now + crate::time::Span::from_ns(expected_ns),
+        });
+        self.pending_launch = Some(launch);
+    }
+
+    fn completed(&mut self, completion: Completion) -> Result<(), ProtocolError> {
+        let Some(index) = self.running.iter().position(|r| r.launch.id == completion.launch) else {
+            return Err(ProtocolError::UnknownLaunch(completion.launch.0));
+        };
+        let Running { launch, slot, started, base_ns, .. } = self.running.swap_remove(index);
+        let active = self.slots[slot].as_mut().expect("a running request is active");
+        active.running = false;
+        active.energy_mj += completion.energy_mj;
+        if let Some(reason) = completion.failure {
+            active.failures += 1;
+            if active.failures >= self.options.max_failures {
+                self.end(slot, Outcome::Failed(reason), completion.finished);
+            } else {
+                self.expire_after_run(slot, completion.finished);
+            }
+            return Ok(());
+        }
+        active.next = launch.last + 1;
+        active.location = Some(launch.processor);
+        let answered = active.next == self.case.variant(launch.variant).segments;
+        let deadline = active.request.deadline;
+        let actual = completion.finished.since(completion.started.min(started)).0 as f64;
+        let drift = &mut self.processors[launch.processor.0 as usize].drift;
+        let ratio = (actual / base_ns.max(1.0)).clamp(0.1, 10.0);
+        *drift += DRIFT_WEIGHT * (ratio - *drift);
+        if answered {
+            let late = completion.finished > deadline;
+            self.end(slot, if late { Outcome::Late } else { Outcome::Answered }, completion.finished);
+        } else {
+            self.expire_after_run(slot, completion.finished);
+        }
+        Ok(())
+    }
+
+    /// Ends a request that expired while it ran; its entry in `expiries` may have been skipped then.
+    fn expire_after_run(&mut self, slot: usize, now: Time) {
+        let Some(active) = &self.slots[slot] else { return };
+        if active.request.expires <= now {
+            self.end(slot, Outcome::Expired, now);
+        } else {
+            self.expiries.push(Reverse((active.request.expires, active.request.id.0, slot)));
+        }
+    }
+
+    /// Ends the waiting requests whose time is over.
+    fn expire(&mut self) {
+        while let Some(&Reverse((time, id, slot))) = self.expiries.peek() {
+            if time > self.now {
+                break;
+            }
+            self.expiries.pop();
+            let waits = self.slots[slot].as_ref().is_some_and(|a| a.request.id.0 == id && !a.running);
+            if waits {
+                self.end(slot, Outcome::Expired, self.now);
+            }
+        }
+    }
+
+    fn next_alarm(&mut self) -> Option<Time> {
+        while let Some(&Reverse((time, id, slot))) = self.expiries.peek() {
+            match &self.slots[slot] {
+                Some(a) if a.request.id.0 == id && !a.running => return Some(time),
+                // A running request is looked at when its launch completes.
+                _ => drop(self.expiries.pop()),
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, slot: usize, outcome: Outcome, at: Time) {
+        let active = self.slots[slot].take().expect("a request ends exactly once");
+        assert!(!active.running, "request {} would end while it runs", active.request.id.0);
+        self.free_slots.push(slot);
+        let queue = &mut self.queues[active.request.stream.0 as usize];
+        if let Some(place) = queue.iter().position(|&s| s == slot) {
+            queue.remove(place);
+        }
+        let result = match (&outcome, active.variant) {
+            (Outcome::Answered | Outcome::Late, Some(variant)) => objective::Result::Answer {
+                lateness_ms: at.ms_after(active.request.deadline),
+                relative_accuracy: self.case.variant(variant).relative_accuracy,
+            },
+            (Outcome::Failed(_), _) => objective::Result::Failed,
+            _ => objective::Result::Dropped,
+        };
+        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj);
+        self.pending_ended.push_back(Ended {
+            request: active.request,
+            outcome,
+            at,
+            variant: active.variant,
+            energy_mj: active.energy_mj,
+            launches: active.launches,
+            utility,
+        });
+    }
+
+    fn queue(&self, stream: StreamId) -> &VecDeque<usize> {
+        &self.queues[stream.0 as usize]
+    }
+}

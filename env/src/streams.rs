@@ -1,0 +1,147 @@
+//! Streams of requests: the same case, seed and horizon always give the same arrivals, live or emulated.
+//! It refuses to know about worlds; both kinds take their arrivals from here.
+
+use crate::case::{Case, StreamId, StreamTable};
+use crate::event::{Request, RequestId};
+use crate::scenario::ArrivalKind;
+use crate::time::{Span, Time};
+use rand::{RngExt, SeedableRng};
+use rand_distr::{Distribution, Exp1};
+use rand_pcg::Pcg64Mcg;
+use std::sync::Arc;
+
+/// A named random stream: the same seed, name and index always give the same numbers, and different ones unrelated numbers.
+pub fn rng(seed: u64, name: &str, index: u64) -> Pcg64Mcg {
+    // FNV-1a over the name and index: mixing quality is the generator's business, distinctness is ours.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in name.bytes().chain(index.to_le_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    Pcg64Mcg::seed_from_u64(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// All arrivals of a case in order of time (ties: in order of streams), numbered from 0.
+pub struct Arrivals {
+    case: Arc<Case>,
+    sources: Vec<Source>,
+    horizon: Time,
+    next_id: u64,
+}
+
+struct Source {
+    rng: Pcg64Mcg,
+    /// Time of the next arrival, jitter included; at or past the horizon: no more.
+    next: Time,
+    /// Periodic streams: the grid point that the next arrival belongs to.
+    grid: Time,
+    /// Bursty streams: whether in a burst, and until when.
+    burst: bool,
+    dwell_until: f64,
+}
+
+impl Arrivals {
+    /// Arrivals before `horizon`.
+    pub fn new(case: Arc<Case>, seed: u64, horizon: Time) -> Arrivals {
+        let sources = case
+            .streams
+            .iter()
+            .enumerate()
+            .map(|(i, stream)| {
+                let mut source = Source {
+                    rng: rng(seed, "arrivals", i as u64),
+                    next: Time::ZERO,
+                    grid: Time::ZERO + stream.offset,
+                    burst: false,
+                    dwell_until: 0.0,
+                };
+                source.next = match stream.kind {
+                    ArrivalKind::Periodic => source.jittered(stream),
+                    _ => source.after(Time::ZERO + stream.offset, stream),
+                };
+                source
+            })
+            .collect();
+        Arrivals { case, sources, horizon, next_id: 0 }
+    }
+
+    /// Time of the next arrival without taking it.
+    pub fn peek(&self) -> Option<Time> {
+        self.soonest().map(|i| self.sources[i].next)
+    }
+
+    fn soonest(&self) -> Option<usize> {
+        let (index, source) = self.sources.iter().enumerate().min_by_key(|(i, s)| (s.next, *i))?;
+        (source.next < self.horizon).then_some(index)
+    }
+}
+
+impl Iterator for Arrivals {
+    type Item = Request;
+
+    fn next(&mut self) -> Option<Request> {
+        let index = self.soonest()?;
+        let stream = &self.case.streams[index];
+        let source = &mut self.sources[index];
+        let arrival = source.next;
+        source.next = source.after(arrival, stream);
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        Some(Request {
+            id,
+            stream: StreamId(index as u16),
+            arrival,
+            deadline: arrival + stream.deadline,
+            expires: arrival + stream.expire,
+            priority: stream.priority,
+            min_accuracy: stream.min_accuracy,
+        })
+    }
+}
+
+impl Source {
+    fn jittered(&mut self, stream: &StreamTable) -> Time {
+        let jitter = stream.jitter.0;
+        if jitter == 0 {
+            return self.grid;
+        }
+        let shift = self.rng.random_range(0..=2 * jitter);
+        Time((self.grid.0 + shift).saturating_sub(jitter))
+    }
+
+    fn gap(&mut self, mean_ns: f64) -> f64 {
+        let unit: f64 = Exp1.sample(&mut self.rng);
+        unit * mean_ns
+    }
+
+    fn after(&mut self, last: Time, stream: &StreamTable) -> Time {
+        let period = stream.period.0 as f64;
+        match stream.kind {
+            ArrivalKind::Periodic => {
+                self.grid = self.grid + stream.period;
+                // Large jitter must not bring arrivals of one stream out of order.
+                self.jittered(stream).max(last)
+            }
+            ArrivalKind::Poisson => last + Span::from_ns(self.gap(period)),
+            ArrivalKind::Bursty => Time(self.bursty(last.0 as f64, period, stream) as u64),
+        }
+    }
+
+    /// Next arrival of a two-state Markov-modulated Poisson process: by the memoryless property the gap is drawn anew
+    /// whenever the state changes before it is over.
+    fn bursty(&mut self, mut now: f64, period: f64, stream: &StreamTable) -> f64 {
+        let dwell = stream.dwell.0 as f64;
+        if self.dwell_until == 0.0 {
+            self.dwell_until = self.gap(dwell);
+        }
+        loop {
+            let rate = if self.burst { stream.burst } else { 2.0 - stream.burst };
+            let gap = if rate > 0.0 { self.gap(period / rate) } else { f64::INFINITY };
+            if now + gap <= self.dwell_until {
+                return now + gap;
+            }
+            now = self.dwell_until;
+            self.burst = !self.burst;
+            self.dwell_until += self.gap(dwell).max(1.0);
+        }
+    }
+}
