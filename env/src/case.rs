@@ -31,7 +31,7 @@ pub struct StreamId(pub u16);
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct CaseError {
-    /// Where, e.g. `streams[2].deadline_ms`.
+    /// Where, e.g. `stream[2].deadline_ms`.
     pub key: String,
     /// What is wrong and what was expected.
     pub problem: String,
@@ -343,12 +343,12 @@ fn check_variant(plan: &Plan, v: usize) -> Result<(), CaseError> {
 
 fn check_streams(scenario: &Scenario, tasks: &[Task]) -> Result<Vec<StreamTable>, CaseError> {
     if scenario.streams.is_empty() {
-        return fail("streams", "expected at least one");
+        return fail("stream", "expected at least one");
     }
     check_number(|| "objective.late_ms".into(), scenario.objective.late_ms, 0.0, true)?;
     let mut streams = Vec::new();
     for (i, s) in scenario.streams.iter().enumerate() {
-        let key = |rest: &str| format!("streams[{i}].{rest}");
+        let key = |rest: &str| format!("stream[{i}].{rest}");
         let Some(task) = tasks.iter().position(|t| t.name == s.task) else {
             let known: Vec<_> = tasks.iter().map(|t| t.name.as_str()).collect();
             return fail(key("task"), format!("no variant serves `{}`; tasks: {}", s.task, known.join(", ")));

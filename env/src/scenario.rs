@@ -11,6 +11,7 @@ pub struct Scenario {
     /// Name for reports.
     pub name: String,
     /// Sources of requests.
+    #[serde(rename = "stream")]
     pub streams: Vec<Stream>,
     /// What an answer is worth.
     #[serde(default)]

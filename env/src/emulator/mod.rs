@@ -193,7 +193,7 @@ impl Emulator {
         let Some((time, processor, up)) = self.health.pop() else { return };
         self.dead[processor.0 as usize] = !up;
         self.ready.push_back((time, Event::Health { processor, up }));
-        while !up {
+        while self.dead[processor.0 as usize] {
             let Some(index) = self.running.iter().position(|r| r.launch.processor == processor) else {
                 break;
             };
