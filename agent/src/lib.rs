@@ -1,1 +1,9 @@
-//! placeholder
+//! What learns: features, the network, the learners and checkpoints.
+//! Deciding needs no libtorch; the feature `train` brings the learners and tch.
+
+pub mod checkpoint;
+pub mod features;
+pub mod network;
+pub mod randomize;
+#[cfg(feature = "train")]
+pub mod train;

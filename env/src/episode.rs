@@ -43,7 +43,7 @@ pub struct Episode {
 }
 
 impl Episode {
-    /// A run of `case`: requests arrive before `horizon`; it is truncated at `limit` if it is not finished then
+    /// A run of `case`: requests arrive before `horizon`; it is truncated at the first decision due at `limit` or later
     /// (give [`Time::NEVER`] to see every request end).
     pub fn new(
         case: Arc<Case>,
@@ -72,7 +72,12 @@ impl Episode {
     pub fn advance(&mut self) -> Result<Step, ProtocolError> {
         while self.end.is_none() {
             match self.scheduler.poll() {
-                Next::Decide(_) => break,
+                Next::Decide(_) => {
+                    if self.now >= self.limit {
+                        self.end = Some(End::Truncated);
+                    }
+                    break;
+                }
                 Next::Launch(launch) => self.emulator.launch(&launch),
                 Next::Ended(ended) => {
                     self.reward += ended.utility;
@@ -80,7 +85,6 @@ impl Episode {
                 }
                 Next::Wait(until) => match self.emulator.wait(until) {
                     None => self.end = Some(End::Finished),
-                    Some((time, _)) if time > self.limit => self.end = Some(End::Truncated),
                     Some((time, event)) => {
                         self.now = time;
                         self.scheduler.handle(time, event)?;
@@ -94,11 +98,9 @@ impl Episode {
         Ok(step)
     }
 
-    /// The observation to decide on; `None` once the episode is over.
+    /// The observation to decide on; `None` once the episode is finished. A truncated one still has its last observation,
+    /// so that a learner can value the future that was cut off.
     pub fn observation(&mut self) -> Option<Observation<'_>> {
-        if self.end.is_some() {
-            return None;
-        }
         match self.scheduler.poll() {
             Next::Decide(observation) => Some(observation),
             _ => None,

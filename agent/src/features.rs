@@ -1,0 +1,292 @@
+//! Turns an observation into numbers: one row per candidate and one row for the whole. All are relative (to the request's
+//! deadline, to the best processor, to the mean priority), so that one network serves devices and scenarios it never saw.
+//! It refuses to look at anything but the observation.
+
+use cosched_env::case::{Case, ProcessorId, VariantId};
+use cosched_env::objective;
+use cosched_env::observation::{Action, Candidate, Observation, RequestView};
+
+/// Version of the encoding: any change of meaning, order or number raises it, and old checkpoints are refused.
+pub const FEATURE_VERSION: u32 = 1;
+/// Numbers per candidate.
+pub const CANDIDATE_FEATURES: usize = 36;
+/// Numbers per observation.
+pub const CONTEXT_FEATURES: usize = 12;
+
+/// Encodes observations into reused buffers.
+#[derive(Default)]
+pub struct Encoder {
+    /// `[candidates, CANDIDATE_FEATURES]`, row-major.
+    pub candidates: Vec<f32>,
+    /// `[CONTEXT_FEATURES]`.
+    pub context: Vec<f32>,
+    needs: Vec<Need>,
+    wanted: Vec<u32>,
+}
+
+/// What a waiting request needs, before looking at any one candidate. Times in nanoseconds.
+#[derive(Clone, Copy)]
+struct Need {
+    /// Deadline minus arrival: the unit of time for this request.
+    unit: f64,
+    /// Time until the deadline; negative when it has passed.
+    left: f64,
+    /// Least work to the answer, each segment where it is fastest, in the fastest variant allowed.
+    work: f64,
+    /// Earliest finish over all processors, waiting for busy ones included.
+    earliest: f64,
+    /// The processor of `earliest`.
+    wants: ProcessorId,
+    /// Requests seen with an earlier deadline.
+    rank: f64,
+}
+
+/// Squashes any number into (-1, 1), steepest around 0.
+fn squash(x: f64) -> f32 {
+    (x / (1.0 + x.abs())) as f32
+}
+
+impl Encoder {
+    /// An encoder with empty buffers.
+    pub fn new() -> Encoder {
+        Encoder::default()
+    }
+
+    /// Fills [`Encoder::candidates`] and [`Encoder::context`].
+    pub fn encode(&mut self, observation: &Observation<'_>) {
+        self.find_needs(observation);
+        let mean_priority = mean(observation.requests.iter().map(|r| r.priority)).max(1e-9);
+        let mean_unit = mean(self.needs.iter().map(|n| n.unit)).max(1.0);
+        let scale = Scale { mean_priority, mean_unit };
+        self.candidates.clear();
+        self.candidates.resize(observation.candidates.len() * CANDIDATE_FEATURES, 0.0);
+        let mut rows = std::mem::take(&mut self.candidates);
+        for (candidate, row) in observation.candidates.iter().zip(rows.chunks_exact_mut(CANDIDATE_FEATURES)) {
+            match candidate.action {
+                Action::Launch { .. } => self.launch_row(observation, candidate, &scale, row),
+                Action::Drop { request } => self.drop_row(observation, request as usize, &scale, row),
+                Action::Wait => self.wait_row(observation, &scale, row),
+            }
+        }
+        self.candidates = rows;
+        self.fill_context(observation, &scale);
+    }
+
+    fn find_needs(&mut self, observation: &Observation<'_>) {
+        self.needs.clear();
+        self.wanted.clear();
+        self.wanted.resize(observation.processors.len(), 0);
+        for request in observation.requests {
+            let (earliest, wants) = earliest_finish(observation, request);
+            let rank = observation.requests.iter().filter(|o| o.deadline < request.deadline).count();
+            self.wanted[wants.0 as usize] += 1;
+            self.needs.push(Need {
+                unit: (request.deadline.since(request.arrival).0 as f64).max(1e4),
+                left: request.deadline.ms_after(observation.now) * 1e6,
+                work: least_work(observation.case, request),
+                earliest,
+                wants,
+                rank: rank as f64,
+            });
+        }
+    }
+
+    fn launch_row(
+        &self,
+        observation: &Observation<'_>,
+        candidate: &Candidate,
+        scale: &Scale,
+        row: &mut [f32],
+    ) {
+        let Action::Launch { request, variant, first, last, processor } = candidate.action else { return };
+        let request = request as usize;
+        let view = &observation.requests[request];
+        let need = &self.needs[request];
+        let table = observation.case.variant(variant);
+        let on = &observation.processors[processor.0 as usize];
+        let unit = need.unit;
+        let finish = candidate.expected_ns + candidate.rest_ns;
+        let utility = expected_utility(observation, view, candidate, variant);
+        row[0] = 1.0;
+        self.request_columns(observation, request, scale, row);
+        row[5] = squash(candidate.expected_ns / unit);
+        row[6] = squash(finish / unit);
+        row[7] = squash(2.0 * (need.left - finish) / unit);
+        row[8] = f32::from(need.left >= finish);
+        row[9] = (need.earliest / finish.max(1.0)).min(1.0) as f32;
+        let best = table.best_rest_ns(first) - table.best_rest_ns(last + 1);
+        row[10] = (best / candidate.expected_ns.max(1.0)).min(1.0) as f32;
+        row[12] = f32::from(last + 1 == table.segments);
+        row[13] = f32::from(first) / f32::from(table.segments);
+        row[14] = f32::from(last + 1 - first) / f32::from(table.segments);
+        row[15] = table.relative_accuracy as f32;
+        row[16] = (observation.case.objective().accuracy_weight * (1.0 - table.relative_accuracy)) as f32;
+        let energy = observation.case.objective().energy_weight * candidate.energy_mj / 1e3;
+        row[18] = squash(4.0 * energy / view.priority);
+        row[19] = utility as f32;
+        row[20] = squash(utility * unit / finish.max(1.0) / 4.0);
+        row[24] = on.drift.ln() as f32;
+        row[25] = squash(on.slowdown - 1.0);
+        let mine = u32::from(need.wants == processor);
+        row[26] = squash(f64::from(self.wanted[processor.0 as usize] - mine) / 2.0);
+        row[28] = squash(candidate.expected_ns / scale.mean_unit);
+        let (harm, lost) = self.harm(observation, request, processor, candidate.expected_ns, scale);
+        row[29] = harm;
+        row[30] = lost;
+        row[32] = f32::from(view.location == Some(processor));
+        row[33] = mine as f32;
+        row[34] = ((candidate.expected_ns / 1e6).max(1e-3).log10() / 4.0) as f32;
+    }
+
+    /// What the launch would do to the others that want the same processor: the least margin among them if they have to wait
+    /// for it, and the (relative) priority of those that would then be late and now are not.
+    fn harm(
+        &self,
+        observation: &Observation<'_>,
+        me: usize,
+        on: ProcessorId,
+        for_ns: f64,
+        scale: &Scale,
+    ) -> (f32, f32) {
+        let (mut least, mut lost) = (4.0_f64, 0.0);
+        for (i, (need, view)) in self.needs.iter().zip(observation.requests).enumerate() {
+            if i == me || need.wants != on {
+                continue;
+            }
+            let now = need.left - need.earliest;
+            least = least.min((now - for_ns) / need.unit);
+            if now >= 0.0 && now < for_ns {
+                lost += view.priority / scale.mean_priority;
+            }
+        }
+        (squash(2.0 * least), squash(lost))
+    }
+
+    fn drop_row(&self, observation: &Observation<'_>, request: usize, scale: &Scale, row: &mut [f32]) {
+        let need = &self.needs[request];
+        row[1] = 1.0;
+        self.request_columns(observation, request, scale, row);
+        row[7] = squash(2.0 * (need.left - need.earliest) / need.unit);
+        row[8] = f32::from(need.left >= need.earliest);
+        row[19] = -observation.case.objective().drop_penalty as f32;
+    }
+
+    fn wait_row(&self, observation: &Observation<'_>, scale: &Scale, row: &mut [f32]) {
+        let busy = observation.processors.iter().filter(|p| p.up && p.free == 0);
+        let next_free = busy.map(|p| p.expected_free.since(observation.now).0).min();
+        let least = self.needs.iter().map(|n| (n.left - n.earliest) / n.unit).fold(4.0, f64::min);
+        row[2] = 1.0;
+        row[5] = next_free.map_or(1.0, |ns| squash(ns as f64 / scale.mean_unit));
+        row[7] = squash(2.0 * least);
+        row[8] = f32::from(least >= 0.0);
+        row[12] = f32::from(next_free.is_some());
+        row[21] = squash(observation.requests.len() as f64 / 4.0);
+        row[31] = idle_share(observation);
+    }
+
+    /// Columns that launch and drop candidates of one request have in common.
+    fn request_columns(&self, observation: &Observation<'_>, request: usize, scale: &Scale, row: &mut [f32]) {
+        let view = &observation.requests[request];
+        let need = &self.needs[request];
+        let stream = observation.case.stream(view.stream);
+        row[3] = squash(2.0 * need.left / need.unit);
+        row[4] = squash(need.work / need.unit);
+        row[11] = squash(view.expires.ms_after(observation.now) * 1e6 / need.unit);
+        row[17] = squash(view.priority / scale.mean_priority);
+        row[21] = squash(f64::from(observation.streams[view.stream.0 as usize].waiting) / 4.0);
+        row[22] = squash(need.work / stream.period.0 as f64);
+        row[23] = view.failures as f32 / 3.0;
+        row[27] = squash(stream.period.0 as f64 / scale.mean_unit);
+        row[31] = idle_share(observation);
+        row[35] = (need.rank / observation.requests.len() as f64) as f32;
+    }
+
+    fn fill_context(&mut self, observation: &Observation<'_>, scale: &Scale) {
+        let margins = || self.needs.iter().map(|n| (n.left - n.earliest) / n.unit);
+        let objective = observation.case.objective();
+        let waiting: u32 = observation.streams.iter().map(|s| s.waiting).sum();
+        let running: u32 = observation.streams.iter().map(|s| s.running).sum();
+        let up = observation.processors.iter().filter(|p| p.up).count();
+        let joules = mean(observation.candidates.iter().map(|c| c.energy_mj)) / 1e3;
+        self.context.clear();
+        self.context.extend([
+            squash(observation.requests.len() as f64 / 4.0),
+            squash(f64::from(waiting) / 8.0),
+            squash(f64::from(running) / 4.0),
+            squash(up as f64 / 4.0),
+            idle_share(observation),
+            squash(2.0 * margins().fold(4.0, f64::min)),
+            squash(2.0 * mean(margins())),
+            objective.late_value as f32,
+            squash(objective.drop_penalty),
+            objective.accuracy_weight as f32,
+            squash(4.0 * objective.energy_weight * joules / scale.mean_priority),
+            squash(objective.late_ms * 1e6 / scale.mean_unit),
+        ]);
+        debug_assert_eq!(self.context.len(), CONTEXT_FEATURES);
+    }
+}
+
+/// Units shared by all rows of one observation.
+struct Scale {
+    mean_priority: f64,
+    /// Mean of deadline minus arrival, nanoseconds.
+    mean_unit: f64,
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0), |(s, n), v| (s + v, n + 1));
+    if n == 0 { 0.0 } else { sum / f64::from(n) }
+}
+
+fn idle_share(observation: &Observation<'_>) -> f32 {
+    let idle = observation.processors.iter().filter(|p| p.up && p.free > 0).count();
+    idle as f32 / observation.processors.len() as f32
+}
+
+/// The variants in which a request may go on.
+fn variants<'a>(case: &'a Case, request: &RequestView) -> impl Iterator<Item = VariantId> + 'a {
+    let chosen = request.variant;
+    let all = &case.tasks[request.task.0 as usize].variants;
+    all.iter().copied().filter(move |&v| chosen.is_none_or(|c| c == v))
+}
+
+fn least_work(case: &Case, request: &RequestView) -> f64 {
+    variants(case, request).map(|v| case.variant(v).best_rest_ns(request.next)).fold(f64::INFINITY, f64::min)
+}
+
+/// Earliest finish (nanoseconds from now) and its processor, over all processors that are up, waiting for busy ones included.
+fn earliest_finish(observation: &Observation<'_>, request: &RequestView) -> (f64, ProcessorId) {
+    let mut best = (f64::INFINITY, ProcessorId(0));
+    for variant in variants(observation.case, request) {
+        let table = observation.case.variant(variant);
+        for (p, view) in observation.processors.iter().enumerate() {
+            let id = ProcessorId(p as u16);
+            let Some(reach) = table.reach(id, request.next) else { continue };
+            if !view.up {
+                continue;
+            }
+            let wait = view.expected_free.since(observation.now).0 as f64;
+            let run = table.latency_ns(id, request.next, reach) * view.slowdown * view.drift;
+            let finish = wait + run + table.best_rest_ns(reach + 1);
+            if finish < best.0 {
+                best = (finish, id);
+            }
+        }
+    }
+    // No processor is up: nothing can start; a large finite number keeps the features finite.
+    if best.0.is_finite() { best } else { (1e12, ProcessorId(0)) }
+}
+
+/// Utility per priority if the request is answered as early as this launch allows.
+fn expected_utility(
+    o: &Observation<'_>,
+    request: &RequestView,
+    candidate: &Candidate,
+    variant: VariantId,
+) -> f64 {
+    let lateness_ms = (o.earliest_answer_ns(candidate) - request.deadline.0 as f64) / 1e6;
+    let relative_accuracy = o.case.variant(variant).relative_accuracy;
+    let result = objective::Result::Answer { lateness_ms, relative_accuracy };
+    o.case.objective().utility(result, request.priority, candidate.energy_mj) / request.priority
+}

@@ -1,0 +1,279 @@
+//! The candidate-scoring network and its forward pass in plain Rust: no libtorch, no allocation once the buffers have grown.
+//! It does not know how many processors, requests or variants there are. It refuses to learn; see `train`.
+//!
+//! For candidates `x_i` and context `g`, with hidden width `H`:
+//! ```text
+//! h_i = relu(W1 x_i + b1)                                  [H]
+//! c   = relu(Wc [mean_i h_i, max_i h_i, g] + bc)           [H]
+//! z_i = relu(W2 h_i + b2 + Wm c)                           [H]
+//! logit_i = w3 z_i + b3          value = w5 relu(W4 c + b4) + b5
+//! ```
+//! Pooling over the set of candidates is that of Deep Sets (Zaheer et al., NeurIPS 2017).
+
+use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
+use gemm::Parallelism;
+
+/// A fully connected layer: `y = W x + b`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// `[outputs, inputs]`, row-major.
+    pub weight: Vec<f32>,
+    /// `[outputs]`; empty for a layer without bias.
+    pub bias: Vec<f32>,
+    /// Width of the input.
+    pub inputs: usize,
+    /// Width of the output.
+    pub outputs: usize,
+}
+
+/// All weights. Field names are the tensor names in a checkpoint (with `.weight` and `.bias` behind them).
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Weights {
+    pub candidate1: Linear,
+    pub context1: Linear,
+    pub candidate2: Linear,
+    pub mix: Linear,
+    pub logit: Linear,
+    pub value1: Linear,
+    pub value2: Linear,
+}
+
+/// Name, inputs, outputs and whether there is a bias, for each layer of a network of hidden width `h`.
+pub fn layers(h: usize) -> [(&'static str, usize, usize, bool); 7] {
+    [
+        ("candidate1", CANDIDATE_FEATURES, h, true),
+        ("context1", 2 * h + CONTEXT_FEATURES, h, true),
+        ("candidate2", h, h, true),
+        ("mix", h, h, false),
+        ("logit", h, 1, true),
+        ("value1", h, h, true),
+        ("value2", h, 1, true),
+    ]
+}
+
+impl Weights {
+    /// Builds the weights from a function that gives each layer by name.
+    ///
+    /// # Errors
+    /// Whatever `layer` says.
+    pub fn build<E>(
+        hidden: usize,
+        mut layer: impl FnMut(&str, usize, usize, bool) -> Result<Linear, E>,
+    ) -> Result<Weights, E> {
+        let mut made = layers(hidden).into_iter().map(|(name, i, o, bias)| layer(name, i, o, bias));
+        let mut next = || made.next().expect("seven layers are listed");
+        Ok(Weights {
+            candidate1: next()?,
+            context1: next()?,
+            candidate2: next()?,
+            mix: next()?,
+            logit: next()?,
+            value1: next()?,
+            value2: next()?,
+        })
+    }
+
+    /// The layers in the order of [`layers`].
+    pub fn each(&self) -> [&Linear; 7] {
+        [
+            &self.candidate1,
+            &self.context1,
+            &self.candidate2,
+            &self.mix,
+            &self.logit,
+            &self.value1,
+            &self.value2,
+        ]
+    }
+
+    /// Hidden width.
+    pub fn hidden(&self) -> usize {
+        self.candidate1.outputs
+    }
+}
+
+/// The forward pass with its working memory.
+#[derive(Default)]
+pub struct Forward {
+    /// `[n, H]`: first hidden layer, then the second one.
+    h1: Vec<f32>,
+    h2: Vec<f32>,
+    pooled: Vec<f32>,
+    context: Vec<f32>,
+    mixed: Vec<f32>,
+    value1: Vec<f32>,
+    /// `[n]`: one logit per candidate, after [`Forward::run`].
+    pub logits: Vec<f32>,
+}
+
+impl Forward {
+    /// Scores what `encoder` holds; returns the value of the state. The logits stay in [`Forward::logits`].
+    pub fn run(&mut self, w: &Weights, encoder: &Encoder) -> f32 {
+        self.run_on(w, &encoder.candidates, &encoder.context)
+    }
+
+    /// Scores `candidates` (`[n, CANDIDATE_FEATURES]`, n > 0) in `context` (`[CONTEXT_FEATURES]`).
+    pub fn run_on(&mut self, w: &Weights, candidates: &[f32], context: &[f32]) -> f32 {
+        let n = candidates.len() / CANDIDATE_FEATURES;
+        let h = w.hidden();
+        linear(&w.candidate1, candidates, n, &mut self.h1);
+        relu(&mut self.h1);
+        self.pool(n, h);
+        self.pooled.extend_from_slice(context);
+        linear(&w.context1, &self.pooled, 1, &mut self.context);
+        relu(&mut self.context);
+        linear(&w.mix, &self.context, 1, &mut self.mixed);
+        linear(&w.candidate2, &self.h1, n, &mut self.h2);
+        for row in self.h2.chunks_exact_mut(h) {
+            for (x, m) in row.iter_mut().zip(&self.mixed) {
+                *x = (*x + m).max(0.0);
+            }
+        }
+        linear(&w.logit, &self.h2, n, &mut self.logits);
+        linear(&w.value1, &self.context, 1, &mut self.value1);
+        relu(&mut self.value1);
+        let dot: f32 = self.value1.iter().zip(&w.value2.weight).map(|(a, b)| a * b).sum();
+        dot + w.value2.bias[0]
+    }
+
+    /// Mean and maximum of the first hidden layer over the candidates.
+    fn pool(&mut self, n: usize, h: usize) {
+        self.pooled.clear();
+        self.pooled.resize(2 * h, 0.0);
+        let (sum, max) = self.pooled.split_at_mut(h);
+        for row in self.h1.chunks_exact(h) {
+            for ((x, s), m) in row.iter().zip(sum.iter_mut()).zip(max.iter_mut()) {
+                *s += x;
+                *m = m.max(*x);
+            }
+        }
+        for s in sum {
+            *s /= n as f32;
+        }
+    }
+
+    /// Index of the highest logit; ties: the first.
+    pub fn best(&self) -> usize {
+        let mut best = 0;
+        for (i, &logit) in self.logits.iter().enumerate() {
+            if logit > self.logits[best] {
+                best = i;
+            }
+        }
+        best
+    }
+}
+
+fn relu(values: &mut [f32]) {
+    for v in values {
+        *v = v.max(0.0);
+    }
+}
+
+/// `y = x W^T + b` for `n` rows.
+fn linear(layer: &Linear, x: &[f32], n: usize, y: &mut Vec<f32>) {
+    let (k, m) = (layer.inputs, layer.outputs);
+    assert_eq!(x.len(), n * k, "a layer of {k} inputs got {} numbers for {n} rows", x.len());
+    y.clear();
+    if layer.bias.is_empty() {
+        y.resize(n * m, 0.0);
+    } else {
+        (0..n).for_each(|_| y.extend_from_slice(&layer.bias));
+    }
+    // SAFETY: `y` holds n*m, `x` n*k and the weight m*k elements (checked when the weights were made); the strides below
+    // walk exactly these row-major matrices, and the three do not overlap.
+    unsafe {
+        gemm::gemm(
+            n,
+            m,
+            k,
+            y.as_mut_ptr(),
+            1,
+            m as isize,
+            true,
+            x.as_ptr(),
+            1,
+            k as isize,
+            layer.weight.as_ptr(),
+            k as isize,
+            1,
+            1.0_f32,
+            1.0_f32,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The formulas of the module's text, written as slowly and obviously as possible.
+    fn by_hand(w: &Weights, x: &[f32], g: &[f32]) -> (Vec<f64>, f64) {
+        let apply = |l: &Linear, v: &[f64]| -> Vec<f64> {
+            (0..l.outputs)
+                .map(|o| {
+                    let bias = l.bias.get(o).copied().unwrap_or(0.0);
+                    let dot: f64 = (0..l.inputs).map(|i| f64::from(l.weight[o * l.inputs + i]) * v[i]).sum();
+                    f64::from(bias) + dot
+                })
+                .collect()
+        };
+        let relu = |v: Vec<f64>| v.into_iter().map(|x| x.max(0.0)).collect::<Vec<_>>();
+        let rows: Vec<Vec<f64>> =
+            x.chunks(CANDIDATE_FEATURES).map(|r| r.iter().map(|&v| f64::from(v)).collect()).collect();
+        let h: Vec<_> = rows.iter().map(|r| relu(apply(&w.candidate1, r))).collect();
+        let mut pooled: Vec<f64> =
+            (0..w.hidden()).map(|j| h.iter().map(|r| r[j]).sum::<f64>() / h.len() as f64).collect();
+        pooled.extend((0..w.hidden()).map(|j| h.iter().map(|r| r[j]).fold(0.0, f64::max)));
+        pooled.extend(g.iter().map(|&v| f64::from(v)));
+        let c = relu(apply(&w.context1, &pooled));
+        let mixed = apply(&w.mix, &c);
+        let logits = h
+            .iter()
+            .map(|r| {
+                let z: Vec<f64> =
+                    apply(&w.candidate2, r).iter().zip(&mixed).map(|(a, b)| (a + b).max(0.0)).collect();
+                apply(&w.logit, &z)[0]
+            })
+            .collect();
+        (logits, apply(&w.value2, &relu(apply(&w.value1, &c)))[0])
+    }
+
+    #[test]
+    fn forward_equals_the_formulas() {
+        use rand::{RngExt, SeedableRng};
+        for seed in 0..20 {
+            let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(seed);
+            let mut random = |n: usize| (0..n).map(|_| rng.random_range(-0.5..0.5_f32)).collect::<Vec<_>>();
+            let w = Weights::build(16, |_, inputs, outputs, bias| {
+                let bias = if bias { random(outputs) } else { Vec::new() };
+                Ok::<_, ()>(Linear { weight: random(inputs * outputs), bias, inputs, outputs })
+            })
+            .unwrap();
+            let n = 1 + seed as usize * 3;
+            let (x, g) = (random(n * CANDIDATE_FEATURES), random(CONTEXT_FEATURES));
+            let mut forward = Forward::default();
+            let value = forward.run_on(&w, &x, &g);
+            let (logits, expected) = by_hand(&w, &x, &g);
+            assert!(
+                (f64::from(value) - expected).abs() < 1e-5,
+                "seed {seed}: value {value}, expected {expected}"
+            );
+            for (a, b) in forward.logits.iter().zip(&logits) {
+                assert!((f64::from(*a) - b).abs() < 1e-5, "seed {seed}: logit {a}, expected {b}");
+            }
+            // Saboteur: one changed weight must be seen.
+            let mut broken = w.clone();
+            broken.mix.weight[0] += 1.0;
+            broken.context1.bias[0] += 10.0;
+            forward.run_on(&broken, &x, &g);
+            let same = forward.logits.iter().zip(&logits).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5);
+            assert!(!same, "seed {seed}: a changed weight went unnoticed");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Domain randomisation: from one plan and scenario, many that are alike but never the same, so that a policy learns the kind of
+//! problem and not the numbers. It refuses to be random by itself: the same generator state gives the same case.
+
+use cosched_env::case::{Case, CaseError};
+use cosched_env::plan::Plan;
+use cosched_env::scenario::Scenario;
+use rand::RngExt;
+use rand_pcg::Pcg64Mcg;
+use serde::{Deserialize, Serialize};
+
+/// How far cases are moved. Each factor `f` means log-uniform in `[1/f, f]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ranges {
+    /// Latency of all segments on one processor.
+    pub processor: f64,
+    /// Latency of one variant on one processor.
+    pub variant: f64,
+    /// Least and largest factor on all request rates.
+    pub load: [f64; 2],
+    /// Factor on each stream's rate on top.
+    pub stream: f64,
+    /// Factor on each deadline.
+    pub deadline: f64,
+    /// Factor on each slow-down above 1.
+    pub contention: f64,
+    /// Factor on each priority.
+    pub priority: f64,
+    /// Probability that a processor (never the last one) is missing.
+    pub missing: f64,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self {
+            processor: 1.5,
+            variant: 1.2,
+            load: [0.6, 1.4],
+            stream: 1.2,
+            deadline: 1.2,
+            contention: 1.3,
+            priority: 1.0,
+            missing: 0.05,
+        }
+    }
+}
+
+fn factor(rng: &mut Pcg64Mcg, f: f64) -> f64 {
+    if f <= 1.0 { 1.0 } else { rng.random_range(-f.ln()..f.ln()).exp() }
+}
+
+/// A neighbour of `plan` and `scenario`.
+///
+/// # Errors
+/// [`CaseError`] when the plan or scenario was not well-formed to begin with.
+pub fn neighbour(
+    plan: &Plan,
+    scenario: &Scenario,
+    ranges: &Ranges,
+    rng: &mut Pcg64Mcg,
+) -> Result<Case, CaseError> {
+    let mut plan = plan.clone();
+    let mut scenario = scenario.clone();
+    let n = plan.processors.len();
+    let speed: Vec<f64> = (0..n).map(|_| factor(rng, ranges.processor)).collect();
+    for variant in &mut plan.variants {
+        let own: Vec<f64> = (0..n).map(|p| speed[p] * factor(rng, ranges.variant)).collect();
+        for segment in &mut variant.segments {
+            for (cost, f) in segment.costs.iter_mut().zip(&own) {
+                if let Some(c) = cost {
+                    c.mean_us *= f;
+                    c.p50_us *= f;
+                    c.p95_us *= f;
+                    c.energy_mj *= f;
+                }
+            }
+        }
+    }
+    for row in &mut plan.contention {
+        for c in row {
+            *c = 1.0 + (*c - 1.0) * factor(rng, ranges.contention);
+        }
+    }
+    for p in 0..n {
+        if rng.random::<f64>() < ranges.missing {
+            remove_processor(&mut plan, p);
+        }
+    }
+    let load = ranges.load[0] * (ranges.load[1] / ranges.load[0]).powf(rng.random::<f64>());
+    for stream in &mut scenario.streams {
+        stream.period_ms /= load * factor(rng, ranges.stream);
+        let f = factor(rng, ranges.deadline);
+        stream.deadline_ms *= f;
+        stream.expire_ms *= f;
+        stream.offset_ms = rng.random::<f64>() * stream.period_ms;
+        stream.priority *= factor(rng, ranges.priority);
+    }
+    Case::new(plan, scenario)
+}
+
+/// Takes a processor's ability away where another one can do the same; its place stays, so that indices keep their meaning.
+fn remove_processor(plan: &mut Plan, p: usize) {
+    let segments = || plan.variants.iter().flat_map(|v| &v.segments);
+    let needed = segments().any(|s| s.costs.iter().enumerate().all(|(q, c)| q == p || c.is_none()));
+    if needed {
+        return;
+    }
+    for segment in plan.variants.iter_mut().flat_map(|v| &mut v.segments) {
+        segment.costs[p] = None;
+    }
+}
