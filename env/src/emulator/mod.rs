@@ -189,9 +189,9 @@ impl Emulator {
         let energy_mj = done * r.energy_mj + 0.5 * spec.active_watts * starved_ns / 1e6;
         Event::Completed(Completion {
             launch: r.launch.id,
+            started: r.started,
             // It may have died before the decider was done and it could start.
-            started: r.started.min(self.now),
-            finished: self.now,
+            finished: self.now.max(r.started),
             energy_mj,
             failure,
         })
