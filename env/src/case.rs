@@ -353,7 +353,8 @@ fn check_streams(scenario: &Scenario, tasks: &[Task]) -> Result<Vec<StreamTable>
             let known: Vec<_> = tasks.iter().map(|t| t.name.as_str()).collect();
             return fail(key("task"), format!("no variant serves `{}`; tasks: {}", s.task, known.join(", ")));
         };
-        check_number(|| key("period_ms"), s.period_ms, 0.0, true)?;
+        // A microsecond: shorter ones would round to no time at all, and requests would never stop coming.
+        check_number(|| key("period_ms"), s.period_ms, 1e-3, false)?;
         check_number(|| key("deadline_ms"), s.deadline_ms, 0.0, true)?;
         check_number(|| key("priority"), s.priority, 0.0, true)?;
         check_number(|| key("dwell_ms"), s.dwell_ms, 0.0, true)?;

@@ -21,7 +21,7 @@ pub struct RequestView {
     pub expires: Time,
     /// Weight in the objective.
     pub priority: f64,
-    /// Variant that it was started in, if it was.
+    /// Variant that it has to go on in, if any of its segments are done.
     pub variant: Option<VariantId>,
     /// Next segment to run.
     pub next: u16,

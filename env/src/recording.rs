@@ -181,6 +181,7 @@ impl Recording {
     pub fn read(source: impl BufRead) -> Result<Recording, RecordingError> {
         let bad = |line: u64, problem: String| RecordingError::Line { line, problem };
         let mut lines = source.lines();
+        let mut closed = None;
         let first = lines.next().ok_or_else(|| bad(1, "the file is empty".into()))??;
         let header: Header = serde_json::from_str(&first)
             .map_err(|e| bad(1, format!("not the header of a recording: {e}")))?;
@@ -191,6 +192,9 @@ impl Recording {
         let mut entries = Vec::new();
         for (index, text) in lines.enumerate() {
             let (text, number) = (text?, index as u64 + 2);
+            if closed.is_some() {
+                return Err(bad(number, "expected nothing after the closing line".into()));
+            }
             if let Ok(footer) = serde_json::from_str::<Footer>(&text) {
                 if footer.entries != entries.len() as u64 {
                     let problem = format!("expected {} entries, found {}", footer.entries, entries.len());
@@ -199,7 +203,8 @@ impl Recording {
                 if footer.hash != format!("{state:016x}") {
                     return Err(bad(number, "the check sum does not fit: a line was changed".into()));
                 }
-                return Ok(Recording { header, entries });
+                closed = Some(footer);
+                continue;
             }
             let line: Line = serde_json::from_str(&text).map_err(|e| bad(number, e.to_string()))?;
             if line.n != entries.len() as u64 {
@@ -210,7 +215,12 @@ impl Recording {
             state = hash(state, &text);
             entries.push(line.entry);
         }
-        Err(bad(entries.len() as u64 + 2, "the closing line is missing: the run was cut off".into()))
+        match closed {
+            Some(_) => Ok(Recording { header, entries }),
+            None => {
+                Err(bad(entries.len() as u64 + 2, "the closing line is missing: the run was cut off".into()))
+            }
+        }
     }
 
     /// Number of decisions recorded.

@@ -131,7 +131,7 @@ impl Source {
     fn bursty(&mut self, mut now: f64, period: f64, stream: &StreamTable) -> f64 {
         let dwell = stream.dwell.0 as f64;
         if self.dwell_until == 0.0 {
-            self.dwell_until = self.gap(dwell);
+            self.dwell_until = now + self.gap(dwell).max(1.0);
         }
         loop {
             let rate = if self.burst { stream.burst } else { 2.0 - stream.burst };

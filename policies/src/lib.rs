@@ -1,1 +1,117 @@
-//! placeholder
+//! Everything that can decide: one file a policy, one row a policy in [`TABLE`]; help, suites and comparisons are made from the table.
+//! It refuses to reach anything but the observation: a policy gets plain data and returns one choice.
+
+mod board;
+mod edf;
+mod edf_skip;
+mod eft;
+mod fixed;
+mod heft;
+mod least_slack;
+mod round_robin;
+
+use cosched_env::case::Case;
+use cosched_env::world::Policy;
+
+/// One policy of the table.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// What people type.
+    pub name: &'static str,
+    /// One line of help; says what the parameter is when there is one.
+    pub about: &'static str,
+    /// Makes the policy for a case; the parameter is what stands after the colon of `name:parameter`.
+    pub make: Make,
+}
+
+/// Makes a policy for a case from its parameter.
+pub type Make = fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError>;
+
+/// All policies, in the order in which help and tables show them.
+pub const TABLE: &[Row] =
+    &[fixed::ROW, round_robin::ROW, edf::ROW, edf_skip::ROW, eft::ROW, least_slack::ROW, heft::ROW];
+
+/// Why a policy cannot be made.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum PolicyError {
+    /// No row has this name.
+    #[error("no policy `{name}`{}; policies: {}", hint(.nearest), .known.join(", "))]
+    Unknown {
+        /// The name as given.
+        name: String,
+        /// The nearest name of the table, if one is near.
+        nearest: Option<String>,
+        /// All names.
+        known: Vec<String>,
+    },
+    /// The policy takes no parameter.
+    #[error("policy `{policy}` takes no parameter, got `{parameter}`")]
+    NoParameter {
+        /// The policy.
+        policy: String,
+        /// What was given.
+        parameter: String,
+    },
+    /// The parameter is not one that the policy knows.
+    #[error("policy `{policy}`: no {what} `{parameter}`{}; expected one of: {}", hint(.nearest), .known.join(", "))]
+    Parameter {
+        /// The policy.
+        policy: String,
+        /// What the parameter names, e.g. `processor`.
+        what: &'static str,
+        /// What was given.
+        parameter: String,
+        /// The nearest that there is, if one is near.
+        nearest: Option<String>,
+        /// All that there are.
+        known: Vec<String>,
+    },
+    /// The policy needs something that cannot be had, e.g. a checkpoint that cannot be read.
+    #[error("policy `{policy}`: {problem}")]
+    Unusable {
+        /// The policy.
+        policy: String,
+        /// What is wrong and what was expected.
+        problem: String,
+    },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |n| format!(", did you mean `{n}`?"))
+}
+
+/// The known name that is most like `name`, if any is like it at all.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let scored = known.into_iter().map(|k| (strsim::jaro_winkler(name, k), k));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))?;
+    (best.0 > 0.7).then(|| best.1.to_owned())
+}
+
+/// Makes the policy that `spec` names: `name` or `name:parameter`, e.g. `edf` or `fixed:cpu`.
+///
+/// # Errors
+/// [`PolicyError`]; for an unknown name it lists the known ones and points at the nearest.
+pub fn make(spec: &str, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    let (name, parameter) = match spec.split_once(':') {
+        Some((name, parameter)) => (name, Some(parameter)),
+        None => (spec, None),
+    };
+    match TABLE.iter().find(|row| row.name == name) {
+        Some(row) => (row.make)(parameter, case),
+        None => Err(PolicyError::Unknown {
+            name: name.to_owned(),
+            nearest: nearest(name, TABLE.iter().map(|row| row.name)),
+            known: TABLE.iter().map(|row| row.name.to_owned()).collect(),
+        }),
+    }
+}
+
+/// For rows without a parameter.
+pub(crate) fn no_parameter(policy: &str, parameter: Option<&str>) -> Result<(), PolicyError> {
+    match parameter {
+        None => Ok(()),
+        Some(parameter) => {
+            Err(PolicyError::NoParameter { policy: policy.to_owned(), parameter: parameter.to_owned() })
+        }
+    }
+}

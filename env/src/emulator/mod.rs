@@ -25,7 +25,7 @@ pub struct Config {
     pub candidate_us: f64,
     /// Probability that a launch fails.
     pub failure_rate: f64,
-    /// Processors that die and come back.
+    /// Processors that die and come back; one that ends before it begins is none.
     pub outages: Vec<Outage>,
 }
 
@@ -55,6 +55,11 @@ struct Running {
     delay_ns: f64,
     /// Nanoseconds of work left at full speed.
     work_ns: f64,
+    /// Nanoseconds of work at full speed in all: what brings the inputs, and the segments.
+    total_ns: f64,
+    /// Nanoseconds of the segments alone at full speed.
+    alone_ns: f64,
+    /// Energy of the whole launch at full speed.
     energy_mj: f64,
     fails: bool,
 }
@@ -73,7 +78,8 @@ pub struct Emulator {
     rates: Vec<f64>,
     /// (time, processor, up), soonest last.
     health: Vec<(Time, ProcessorId, bool)>,
-    dead: Vec<bool>,
+    /// Per processor: outages that it is in.
+    outages: Vec<u32>,
     ready: VecDeque<(Time, Event)>,
 }
 
@@ -83,7 +89,7 @@ impl Emulator {
         let mut health: Vec<_> = config
             .outages
             .iter()
-            .filter(|o| (o.processor as usize) < case.processor_count())
+            .filter(|o| (o.processor as usize) < case.processor_count() && o.from_ms < o.to_ms)
             .flat_map(|o| {
                 let at = |ms: f64| Time::ZERO + Span::from_ms(ms);
                 let id = ProcessorId(o.processor);
@@ -95,7 +101,7 @@ impl Emulator {
         Emulator {
             rng: rng(seed, "latency", 0),
             arrivals: Arrivals::new(case.clone(), seed, horizon),
-            dead: vec![false; case.processor_count()],
+            outages: vec![0; case.processor_count()],
             case,
             config,
             now: Time::ZERO,
@@ -105,6 +111,10 @@ impl Emulator {
             health,
             ready: VecDeque::new(),
         }
+    }
+
+    fn dead(&self, processor: ProcessorId) -> bool {
+        self.outages[processor.0 as usize] > 0
     }
 
     /// What the next wait would see first.
@@ -172,28 +182,32 @@ impl Emulator {
         let failure = death.or(r.fails.then_some("the emulated launch failed")).map(str::to_owned);
         let elapsed = self.now.since(r.started).0 as f64;
         let spec = self.case.processor(r.launch.processor);
-        // A launch that was slowed down also drew power for longer: at half the active power, since it was starved.
-        let planned = r.energy_mj;
-        let extra_ns = (elapsed - self.planned_ns(&r.launch)).max(0.0);
-        let energy_mj = planned + 0.5 * spec.active_watts * extra_ns / 1e6;
+        // A launch that died half way took half of the energy.
+        let done = if r.total_ns > 0.0 { 1.0 - r.work_ns / r.total_ns } else { 1.0 };
+        // While it waited for its inputs or for memory it drew half the active power, since it was starved.
+        let starved_ns = (elapsed - done * r.alone_ns).max(0.0);
+        let energy_mj = done * r.energy_mj + 0.5 * spec.active_watts * starved_ns / 1e6;
         Event::Completed(Completion {
             launch: r.launch.id,
-            started: r.started,
+            // It may have died before the decider was done and it could start.
+            started: r.started.min(self.now),
             finished: self.now,
             energy_mj,
             failure,
         })
     }
 
-    fn planned_ns(&self, launch: &Launch) -> f64 {
-        self.case.variant(launch.variant).latency_ns(launch.processor, launch.first, launch.last)
-    }
-
     fn change_health(&mut self) {
         let Some((time, processor, up)) = self.health.pop() else { return };
-        self.dead[processor.0 as usize] = !up;
+        let outages = &mut self.outages[processor.0 as usize];
+        let before = *outages;
+        *outages = if up { before - 1 } else { before + 1 };
+        // Of overlapping outages only the first begin and the last end change anything.
+        if (before == 0) == (*outages == 0) {
+            return;
+        }
         self.ready.push_back((time, Event::Health { processor, up }));
-        while self.dead[processor.0 as usize] {
+        while self.dead(processor) {
             let Some(index) = self.running.iter().position(|r| r.launch.processor == processor) else {
                 break;
             };
@@ -217,17 +231,20 @@ impl World for Emulator {
         };
         let fails = self.config.failure_rate > 0.0 && self.rng.random::<f64>() < self.config.failure_rate;
         let transfer = self.case.transfer_ns(launch.variant, first, launch.inputs_on, p);
+        let alone_ns = table.latency_ns(p, first, last) * spread;
         let running = Running {
             launch: *launch,
             started: self.now.max(self.decider_free),
             delay_ns: self.decider_free.since(self.now).0 as f64,
-            work_ns: transfer + table.latency_ns(p, first, last) * spread,
+            work_ns: transfer + alone_ns,
+            total_ns: transfer + alone_ns,
+            alone_ns,
             energy_mj: table.energy_mj(p, first, last) * spread,
             fails,
         };
         self.running.push(running);
         self.retime();
-        if self.dead[p.0 as usize] {
+        if self.dead(p) {
             let event = self.complete(self.running.len() - 1, Some("the emulated processor is dead"));
             self.ready.push_back((self.now, event));
         }

@@ -34,20 +34,19 @@ impl Scheduler {
         self.views.streams.clear();
         for s in 0..self.queues.len() {
             let stream = StreamId(s as u16);
-            let mut view = StreamView::default();
+            let running = self.running_of[s];
+            let waiting = self.queues[s].len() as u32 - running;
+            self.views.streams.push(StreamView { waiting, running });
+            let mut seen = 0;
             for &slot in &self.queues[s] {
-                let active = self.slots[slot].as_ref().expect("a queued request is active");
-                if active.running {
-                    view.running += 1;
-                    continue;
-                }
-                view.waiting += 1;
-                if view.waiting as usize > self.options.window {
-                    // Every later one waits as well: an older request of a stream starts first.
-                    let queue = self.queue(stream);
-                    view.waiting = (queue.len() as u32).saturating_sub(view.running);
+                if seen == self.options.window.min(waiting as usize) {
                     break;
                 }
+                let active = self.slots[slot].as_ref().expect("a queued request is active");
+                if active.running {
+                    continue;
+                }
+                seen += 1;
                 let r = &active.request;
                 self.views.request_slots.push(slot);
                 self.views.requests.push(RequestView {
@@ -58,13 +57,13 @@ impl Scheduler {
                     deadline: r.deadline,
                     expires: r.expires,
                     priority: r.priority,
-                    variant: active.variant,
+                    // One whose first segments failed may start again in another variant.
+                    variant: active.variant.filter(|_| active.next > 0),
                     next: active.next,
                     location: active.location,
                     failures: active.failures,
                 });
             }
-            self.views.streams.push(view);
         }
     }
 

@@ -3,7 +3,7 @@
 
 mod candidates;
 
-use crate::case::{Case, ProcessorId, StreamId, VariantId};
+use crate::case::{Case, ProcessorId, VariantId};
 use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request};
 use crate::objective;
 use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestView, StreamView};
@@ -108,6 +108,8 @@ pub struct Scheduler {
     free_slots: Vec<usize>,
     /// Per stream: slots of its requests in order of arrival.
     queues: Vec<VecDeque<usize>>,
+    /// Per stream: how many of them are running.
+    running_of: Vec<u32>,
     running: Vec<Running>,
     processors: Vec<ProcessorState>,
     /// (expiry, request number, slot) of requests; stale entries are skipped.
@@ -138,6 +140,7 @@ impl Scheduler {
     pub fn new(case: Arc<Case>, options: Options) -> Scheduler {
         let processors = vec![ProcessorState { up: true, drift: 1.0 }; case.processor_count()];
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
+        let running_of = vec![0; case.streams.len()];
         Scheduler {
             case,
             options,
@@ -146,6 +149,7 @@ impl Scheduler {
             slots: Vec::new(),
             free_slots: Vec::new(),
             queues,
+            running_of,
             running: Vec::new(),
             processors,
             expiries: BinaryHeap::new(),
@@ -285,6 +289,7 @@ impl Scheduler {
         let active = self.slots[slot].as_mut().expect("a visible request is active");
         assert!(!active.running, "request {} would run twice", active.request.id.0);
         active.running = true;
+        self.running_of[active.request.stream.0 as usize] += 1;
         active.variant = Some(variant);
         active.launches += 1;
         let launch = Launch {
@@ -315,6 +320,7 @@ impl Scheduler {
         let Running { launch, slot, started, base_ns, .. } = self.running.swap_remove(index);
         let active = self.slots[slot].as_mut().expect("a running request is active");
         active.running = false;
+        self.running_of[active.request.stream.0 as usize] -= 1;
         active.energy_mj += completion.energy_mj;
         if let Some(reason) = completion.failure {
             active.failures += 1;
@@ -403,9 +409,5 @@ impl Scheduler {
             launches: active.launches,
             utility,
         });
-    }
-
-    fn queue(&self, stream: StreamId) -> &VecDeque<usize> {
-        &self.queues[stream.0 as usize]
     }
 }

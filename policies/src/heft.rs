@@ -1,0 +1,54 @@
+//! After HEFT (Topcuoglu, Hariri and Wu, TPDS 2002), for streams: a request's rank is its upward rank (remaining work, mean over the
+//! processors that can run each segment) times its priority, by the time left to its deadline; the highest rank goes first, to the
+//! processor with the earliest answer, busy ones included. Overdue requests come last, the latest last of all, since HEFT has no deadlines
+//! to say otherwise. It refuses to insert work into gaps, which emulated and real timetables do not keep.
+
+use crate::board::{Board, Rules, variants};
+use crate::{PolicyError, Row, no_parameter};
+use cosched_env::case::{Case, ProcessorId};
+use cosched_env::observation::Observation;
+use cosched_env::world::{Decision, Policy};
+
+pub(crate) const ROW: Row = Row {
+    name: "heft",
+    about: "most urgent work first (upward rank by priority and deadline), on the processor with the earliest answer",
+    make,
+};
+
+fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    no_parameter(ROW.name, parameter)?;
+    Ok(Box::new(Heft { board: Board::default(), rank_ns: rank_ns(case) }))
+}
+
+struct Heft {
+    board: Board,
+    /// `[variant][segment]`: nanoseconds from this segment to the end, each segment at its mean over the processors that can run it.
+    rank_ns: Vec<Vec<f64>>,
+}
+
+fn rank_ns(case: &Case) -> Vec<Vec<f64>> {
+    let ranks = |table: &cosched_env::case::VariantTable| {
+        let mut ranks = vec![0.0; table.segments as usize + 1];
+        for s in (0..table.segments).rev() {
+            let able =
+                (0..case.processor_count() as u16).map(ProcessorId).filter(|&p| table.reach(p, s).is_some());
+            let (sum, count) =
+                able.fold((0.0, 0.0), |(sum, n), p| (sum + table.latency_ns(p, s, s), n + 1.0));
+            ranks[s as usize] = ranks[s as usize + 1] + sum / count;
+        }
+        ranks
+    };
+    case.variants.iter().map(ranks).collect()
+}
+
+impl Policy for Heft {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        let ranks = &self.rank_ns;
+        let rules = Rules { wait: true, drop: false };
+        self.board.decide(observation, rules, |r| {
+            let rest = variants(observation, r).map(|v| ranks[v.0 as usize][r.next as usize]);
+            let left_ms = r.deadline.ms_after(observation.now);
+            if left_ms > 0.0 { -rest.fold(f64::INFINITY, f64::min) * r.priority / left_ms } else { -left_ms }
+        })
+    }
+}
