@@ -1,0 +1,516 @@
+//! The app file: which models serve which tasks, which streams ask for them, and under what conditions. It serves live runs and
+//! profiling; without `[[task]]` it is a case file for emulated runs of a plan that is there already.
+//! It refuses unknown keys and impossible values with the line where they stand; it opens no model.
+
+use crate::config::{ConfigError, parse_toml, read_json, read_text, suggestion};
+use cosched_env::case::{Case, CaseError};
+use cosched_env::emulator;
+use cosched_env::objective::Objective;
+use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant as PlanVariant};
+use cosched_env::scenario::{Scenario, Stream};
+use cosched_env::scheduler;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which processors to use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Processors {
+    /// All that are found, in the caller's order.
+    #[default]
+    All,
+    /// These, in this order.
+    Named(Vec<String>),
+}
+
+impl Serialize for Processors {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Processors::All => serializer.serialize_str("all"),
+            Processors::Named(names) => names.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Processors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Processors;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"all\" or a list of processor names")
+            }
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Processors, E> {
+                if word == "all" {
+                    return Ok(Processors::All);
+                }
+                Err(E::invalid_value(de::Unexpected::Str(word), &self))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Processors, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = seq.next_element()? {
+                    names.push(name);
+                }
+                Ok(Processors::Named(names))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// How models are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Segments {
+    /// Most segments of a variant.
+    pub max: usize,
+    /// Least share of the variant's work that a segment holds, 0 to 1.
+    pub min_share: f64,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self { max: 6, min_share: 0.05 }
+    }
+}
+
+/// Power of a processor where the caller's default is not right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Power {
+    /// Watts while running.
+    pub active_watts: Option<f64>,
+    /// Watts while idle.
+    pub idle_watts: Option<f64>,
+}
+
+/// A task and the models that can serve it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Name, as streams call it.
+    pub name: String,
+    /// Ways to serve it; at least one.
+    #[serde(rename = "variant", default)]
+    pub variants: Vec<Variant>,
+}
+
+/// One model of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// An ONNX file, relative to the app file, or `zoo:NAME`.
+    pub model: String,
+    /// Accuracy in (0, 1], by the task's own measure.
+    pub accuracy: f64,
+    /// Name, unique in the file; by default the model's.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// A zoo model of this name, written on demand.
+    Zoo(String),
+    /// An ONNX file.
+    File(PathBuf),
+}
+
+impl Variant {
+    /// Name in the plan: the given one, or the zoo name, or the file's name without its ending.
+    pub fn plan_name(&self) -> String {
+        match (&self.name, self.model.strip_prefix("zoo:")) {
+            (Some(name), _) => name.clone(),
+            (None, Some(zoo)) => zoo.to_owned(),
+            (None, None) => match Path::new(&self.model).file_stem() {
+                Some(stem) => stem.to_string_lossy().into_owned(),
+                None => self.model.clone(),
+            },
+        }
+    }
+}
+
+/// An app file, checked. See the module's text; every key is a field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Name for reports.
+    pub name: String,
+    /// Processors to use.
+    #[serde(default)]
+    pub processors: Processors,
+    /// The plan, relative to the app file.
+    #[serde(default = "plan_json")]
+    pub plan: PathBuf,
+    /// Length of a run in seconds.
+    #[serde(default = "twenty")]
+    pub seconds: f64,
+    /// Seed of the arrivals and the emulated device.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// How models are cut.
+    #[serde(default)]
+    pub segments: Segments,
+    /// Power by processor name.
+    #[serde(default)]
+    pub power: BTreeMap<String, Power>,
+    /// Tasks with their models; empty in a case file.
+    #[serde(rename = "task", default)]
+    pub tasks: Vec<Task>,
+    /// Sources of requests; at least one.
+    #[serde(rename = "stream", default)]
+    pub streams: Vec<Stream>,
+    /// What an answer is worth.
+    #[serde(default)]
+    pub objective: Objective,
+    /// How the emulated device departs from the plan.
+    #[serde(default)]
+    pub emulator: emulator::Config,
+    /// Limits of the scheduler.
+    #[serde(default)]
+    pub scheduler: scheduler::Options,
+    /// Where it was read from; relative paths start at its folder.
+    #[serde(skip)]
+    pub file: PathBuf,
+}
+
+fn plan_json() -> PathBuf {
+    "plan.json".into()
+}
+fn twenty() -> f64 {
+    20.0
+}
+fn one() -> u64 {
+    1
+}
+
+/// A key and what is wrong with it.
+type Problem = (String, String);
+
+impl App {
+    /// Reads and checks an app file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file, the line and the key.
+    pub fn read(path: &Path) -> Result<App, ConfigError> {
+        App::parse(&read_text(path)?, path)
+    }
+
+    /// As [`App::read`], from text.
+    ///
+    /// # Errors
+    /// As [`App::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<App, ConfigError> {
+        let mut app: App = parse_toml(text, path)?;
+        app.file = path.to_owned();
+        app.check().map_err(|(key, problem)| ConfigError::at_key(path, text, &key, &problem))?;
+        Ok(app)
+    }
+
+    /// A path of the file, made absolute from the file's folder.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// Where the plan is.
+    pub fn plan_path(&self) -> PathBuf {
+        self.resolve(&self.plan)
+    }
+
+    /// Where a variant's model comes from.
+    pub fn model(&self, variant: &Variant) -> Model {
+        match variant.model.strip_prefix("zoo:") {
+            Some(name) => Model::Zoo(name.to_owned()),
+            None => Model::File(self.resolve(Path::new(&variant.model))),
+        }
+    }
+
+    /// The scenario: its streams and objective.
+    pub fn scenario(&self) -> Scenario {
+        Scenario { name: self.name.clone(), streams: self.streams.clone(), objective: self.objective }
+    }
+
+    /// The processors to use among `known` names: all of them, or those that the file names, in its order.
+    ///
+    /// # Errors
+    /// A name in `processors` or `[power]` that is not known, with the nearest known one.
+    pub fn choose_processors<'a>(&self, known: &[&'a str]) -> Result<Vec<&'a str>, ConfigError> {
+        let find = |key: String, name: &str| {
+            known.iter().copied().find(|k| *k == name).ok_or_else(|| {
+                let problem =
+                    format!("unknown processor `{name}`{}", suggestion(name, known.iter().copied()));
+                let text = read_text(&self.file).unwrap_or_default();
+                ConfigError::at_key(&self.file, &text, &key, &problem)
+            })
+        };
+        for name in self.power.keys() {
+            find(format!("power.{name}"), name)?;
+        }
+        match &self.processors {
+            Processors::All => Ok(known.to_vec()),
+            Processors::Named(names) => {
+                names.iter().enumerate().map(|(i, n)| find(format!("processors[{i}]"), n)).collect()
+            }
+        }
+    }
+
+    /// Reads the plan and makes the case. The file decides which tasks, variants, accuracies and processors count; the plan
+    /// what they cost.
+    ///
+    /// # Errors
+    /// A plan that is missing or ill-formed, that lacks a variant or a processor of this file, or does not fit its streams.
+    pub fn case(&self) -> Result<Arc<Case>, ConfigError> {
+        let path = self.plan_path();
+        if !path.exists() {
+            let how = if self.tasks.is_empty() {
+                String::new()
+            } else {
+                format!(": `cosched profile {}` makes it", self.file.display())
+            };
+            return Err(ConfigError::new(path, format!("no such plan{how}")));
+        }
+        self.case_of(read_json(&path)?)
+    }
+
+    /// As [`App::case`] with a plan in memory.
+    ///
+    /// # Errors
+    /// As [`App::case`].
+    pub fn case_of(&self, mut plan: Plan) -> Result<Arc<Case>, ConfigError> {
+        let of_plan = |problem: String| ConfigError::new(self.plan_path(), problem);
+        self.choose_variants(&mut plan).map_err(of_plan)?;
+        if let Processors::Named(names) = &self.processors {
+            choose_columns(&mut plan, names).map_err(of_plan)?;
+        }
+        for (i, outage) in self.emulator.outages.iter().enumerate() {
+            if outage.processor as usize >= plan.processors.len() {
+                let problem = format!("expected an index below {}", plan.processors.len());
+                return Err(self.at(&format!("emulator.outages[{i}].processor"), &problem));
+            }
+        }
+        Case::new(plan, self.scenario()).map(Arc::new).map_err(|CaseError { key, problem }| {
+            if key.starts_with("stream") || key.starts_with("objective") {
+                self.at(&key, &problem)
+            } else {
+                of_plan(format!("{key}: {problem}"))
+            }
+        })
+    }
+
+    fn at(&self, key: &str, problem: &str) -> ConfigError {
+        ConfigError::at_key(&self.file, &read_text(&self.file).unwrap_or_default(), key, problem)
+    }
+
+    /// Checks what the types do not say.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        if !(self.seconds.is_finite() && self.seconds > 0.0 && self.seconds <= 1e6) {
+            return bad(
+                "seconds",
+                format!("expected a number above 0 and at most 1000000, got {}", self.seconds),
+            );
+        }
+        if self.segments.max == 0 {
+            return bad("segments.max", "expected at least 1");
+        }
+        share("segments.min_share", self.segments.min_share)?;
+        share("emulator.failure_rate", self.emulator.failure_rate)?;
+        share("objective.accuracy_weight", self.objective.accuracy_weight)?;
+        let o = &self.objective;
+        for (key, value) in [
+            ("objective.late_value", o.late_value),
+            ("objective.drop_penalty", o.drop_penalty),
+            ("objective.fail_penalty", o.fail_penalty),
+            ("objective.energy_weight", o.energy_weight),
+            ("emulator.decision_us", self.emulator.decision_us),
+            ("emulator.candidate_us", self.emulator.candidate_us),
+        ] {
+            at_least_zero(key, value)?;
+        }
+        for (i, outage) in self.emulator.outages.iter().enumerate() {
+            at_least_zero(&format!("emulator.outages[{i}].from_ms"), outage.from_ms)?;
+            if !(outage.to_ms > outage.from_ms) {
+                return bad(format!("emulator.outages[{i}].to_ms"), "expected a time after from_ms");
+            }
+        }
+        if self.scheduler.window == 0 {
+            return bad("scheduler.window", "expected at least 1");
+        }
+        if self.scheduler.max_failures == 0 {
+            return bad("scheduler.max_failures", "expected at least 1");
+        }
+        for (name, power) in &self.power {
+            for (key, watts) in [("active_watts", power.active_watts), ("idle_watts", power.idle_watts)] {
+                at_least_zero(&format!("power.{name}.{key}"), watts.unwrap_or(0.0))?;
+            }
+        }
+        if let Processors::Named(names) = &self.processors {
+            if names.is_empty() {
+                return bad("processors", "expected at least one");
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(i) = names.iter().position(|n| !seen.insert(n)) {
+                return bad(format!("processors[{i}]"), format!("`{}` is there twice", names[i]));
+            }
+        }
+        self.check_tasks()?;
+        self.check_streams()
+    }
+
+    fn check_tasks(&self) -> Result<(), Problem> {
+        let (mut tasks, mut variants) = (BTreeSet::new(), BTreeSet::new());
+        for (t, task) in self.tasks.iter().enumerate() {
+            if task.name.is_empty() || !tasks.insert(task.name.clone()) {
+                return bad(format!("task[{t}].name"), format!("`{}` is empty or there twice", task.name));
+            }
+            if task.variants.is_empty() {
+                return bad(format!("task[{t}].name"), format!("`{}` has no [[task.variant]]", task.name));
+            }
+            for (v, variant) in task.variants.iter().enumerate() {
+                let key = |name: &str| format!("task[{t}].variant[{v}].{name}");
+                if variant.model.is_empty() || variant.model == "zoo:" {
+                    return bad(key("model"), "expected a path of an ONNX file, or zoo:NAME");
+                }
+                if !(variant.accuracy > 0.0 && variant.accuracy <= 1.0) {
+                    let problem =
+                        format!("expected a number above 0 and at most 1, got {}", variant.accuracy);
+                    return bad(key("accuracy"), problem);
+                }
+                let name = variant.plan_name();
+                if name.is_empty() || !variants.insert(name.clone()) {
+                    let key = if variant.name.is_some() { key("name") } else { key("model") };
+                    return bad(key, format!("two variants are called `{name}`; give each a `name`"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams are checked against a stand-in plan, so that a bad deadline is found before anything is profiled.
+    fn check_streams(&self) -> Result<(), Problem> {
+        let known: Vec<&str> = self.tasks.iter().map(|t| t.name.as_str()).collect();
+        for (i, stream) in self.streams.iter().enumerate() {
+            if !known.is_empty() && !known.contains(&stream.task.as_str()) {
+                let problem = format!(
+                    "unknown task `{}`{}",
+                    stream.task,
+                    suggestion(&stream.task, known.iter().copied())
+                );
+                return bad(format!("stream[{i}].task"), problem);
+            }
+        }
+        let mut variants: Vec<(String, String, f64)> = Vec::new();
+        for task in &self.tasks {
+            for v in &task.variants {
+                variants.push((v.plan_name(), task.name.clone(), v.accuracy));
+            }
+        }
+        if self.tasks.is_empty() {
+            let tasks: BTreeSet<&String> = self.streams.iter().map(|s| &s.task).collect();
+            variants.extend(tasks.into_iter().map(|t| (t.clone(), t.clone(), 1.0)));
+        }
+        if variants.is_empty() {
+            return bad("stream", "expected at least one [[stream]]");
+        }
+        match Case::new(stand_in(variants), self.scenario()) {
+            Ok(_) => Ok(()),
+            Err(CaseError { key, problem }) => Err((key, problem)),
+        }
+    }
+
+    /// Keeps the file's variants, with the file's accuracies; `Err` when the plan lacks one.
+    fn choose_variants(&self, plan: &mut Plan) -> Result<(), String> {
+        if self.tasks.is_empty() {
+            return Ok(());
+        }
+        let mut chosen = Vec::new();
+        for task in &self.tasks {
+            for variant in &task.variants {
+                let name = variant.plan_name();
+                let found = plan.variants.iter().find(|p| p.name == name && p.task == task.name);
+                let Some(found) = found else {
+                    let file = self.file.display();
+                    return Err(format!(
+                        "lacks variant `{name}` of task `{}`, which {file} names; `cosched profile {file}` makes the plan anew",
+                        task.name
+                    ));
+                };
+                chosen.push(PlanVariant { accuracy: variant.accuracy, ..found.clone() });
+            }
+        }
+        plan.variants = chosen;
+        Ok(())
+    }
+}
+
+fn bad<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Problem> {
+    Err((key.into(), problem.into()))
+}
+
+fn share(key: &str, value: f64) -> Result<(), Problem> {
+    if (0.0..=1.0).contains(&value) {
+        Ok(())
+    } else {
+        bad(key, format!("expected a number from 0 to 1, got {value}"))
+    }
+}
+
+fn at_least_zero(key: &str, value: f64) -> Result<(), Problem> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        bad(key, format!("expected a number of at least 0, got {value}"))
+    }
+}
+
+/// Keeps the named processors of a plan, in the order of `names`.
+fn choose_columns(plan: &mut Plan, names: &[String]) -> Result<(), String> {
+    let known: Vec<&str> = plan.processors.iter().map(|p| p.name.as_str()).collect();
+    let mut columns = Vec::new();
+    for name in names {
+        let column = known.iter().position(|k| k == name);
+        columns.push(column.ok_or_else(|| {
+            format!("has no processor `{name}`{}", suggestion(name, known.iter().copied()))
+        })?);
+    }
+    // Rows may be too short in a broken plan; `Case::new` says so better than an index out of range.
+    let pick = |row: &[f64]| columns.iter().filter_map(|&c| row.get(c).copied()).collect::<Vec<_>>();
+    plan.contention = columns.iter().filter_map(|&c| plan.contention.get(c).map(|row| pick(row))).collect();
+    plan.processors = columns.iter().map(|&c| plan.processors[c].clone()).collect();
+    for segment in plan.variants.iter_mut().flat_map(|v| &mut v.segments) {
+        segment.costs = columns.iter().filter_map(|&c| segment.costs.get(c).copied()).collect();
+    }
+    Ok(())
+}
+
+/// A plan with one processor on which each (variant, task, accuracy) is one segment.
+fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
+    let cost = Cost { mean_us: 1.0, p50_us: 1.0, p95_us: 1.0, energy_mj: 0.0 };
+    let segment =
+        SegmentSpec { name: String::new(), input_bytes: 0, output_bytes: 0, costs: vec![Some(cost)] };
+    Plan {
+        format: PLAN_FORMAT,
+        provenance: BTreeMap::new(),
+        processors: vec![ProcessorSpec {
+            name: "any".into(),
+            device: String::new(),
+            slots: 1,
+            active_watts: 0.0,
+            idle_watts: 0.0,
+            copy_us: 0.0,
+            copy_gbps: 0.0,
+        }],
+        contention: vec![vec![1.0]],
+        variants: variants
+            .into_iter()
+            .map(|(name, task, accuracy)| PlanVariant {
+                name,
+                task,
+                accuracy,
+                memory_bytes: 0,
+                segments: vec![segment.clone()],
+            })
+            .collect(),
+    }
+}
