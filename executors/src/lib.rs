@@ -8,3 +8,4 @@ pub mod onnx;
 pub mod processor;
 pub mod runtime;
 pub mod tensor;
+pub mod zoo;
