@@ -101,7 +101,8 @@ fetch_wheel() {
   local rc=0; wait "$child" || rc=$?
   child=
   [ "$rc" = 0 ] || die "could not download $1 from PyPI (pip said why, above). Nothing was changed.
-  - no network, or a proxy: set HTTPS_PROXY, or PIP_INDEX_URL to a mirror, and run it again;
+  - no network, or a proxy: set HTTPS_PROXY (and PIP_CERT, where the proxy has a certificate of its own), or
+    PIP_INDEX_URL to a mirror, and run it again;
   - 'DO NOT MATCH THE HASHES': what came is not the file that this project was tested with, so it was thrown away."
 }
 

@@ -40,12 +40,14 @@ fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
             let path = entry.expect("a folder entry").path();
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             if path.is_dir() {
-                let ours = !matches!(name.as_str(), "target" | "third_party" | "runs") && !name.starts_with('.');
+                let ours =
+                    !matches!(name.as_str(), "target" | "third_party" | "runs") && !name.starts_with('.');
                 if ours && !path.is_symlink() {
                     waiting.push(path);
                 }
             } else if name.ends_with(ending) {
-                let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                let text =
+                    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
                 found.push((relative(&path), text));
             }
         }
@@ -72,7 +74,9 @@ fn dependency_names(manifest: &toml::Table) -> BTreeSet<String> {
                     names.insert(renamed.unwrap_or(name).to_owned());
                 }
             }
-            "target" => names.extend(table.values().filter_map(toml::Value::as_table).flat_map(dependency_names)),
+            "target" => {
+                names.extend(table.values().filter_map(toml::Value::as_table).flat_map(dependency_names))
+            }
             _ => {}
         }
     }
@@ -122,9 +126,17 @@ fn dependencies_point_one_way() {
 fn a_forbidden_dependency_is_seen() {
     let edges = [
         ("cosched-env", "[dependencies]\ncosched-agent.workspace = true", "cosched-agent"),
-        ("cosched-agent", "[dev-dependencies]\ncosched-policies = { path = \"../policies\" }", "cosched-policies"),
+        (
+            "cosched-agent",
+            "[dev-dependencies]\ncosched-policies = { path = \"../policies\" }",
+            "cosched-policies",
+        ),
         ("cosched-policies", "[dependencies.cosched-executors]\nworkspace = true", "cosched-executors"),
-        ("cosched-executors", "[build-dependencies]\np = { package = \"cosched-policies\" }", "cosched-policies"),
+        (
+            "cosched-executors",
+            "[build-dependencies]\np = { package = \"cosched-policies\" }",
+            "cosched-policies",
+        ),
         ("cosched-executors", "[target.'cfg(unix)'.dependencies]\ncosched-agent = \"0.1\"", "cosched-agent"),
         ("cosched-experiments", "[dependencies]\ncosched.workspace = true", "cosched"),
     ];
@@ -140,7 +152,9 @@ fn a_forbidden_dependency_is_seen() {
         );
     }
     let stranger = BTreeMap::from([("cosched-server".to_owned(), String::new())]);
-    assert!(judge_manifests(&stranger).iter().any(|e| e.starts_with("cosched-server: a crate without a row")));
+    assert!(
+        judge_manifests(&stranger).iter().any(|e| e.starts_with("cosched-server: a crate without a row"))
+    );
 }
 
 // ---- what every file begins with, and what none contains ----
@@ -165,9 +179,14 @@ fn judge_unfinished(path: &str, text: &str) -> Vec<String> {
 #[test]
 fn every_file_says_what_it_is_and_is_finished() {
     let sources = files("", ".rs");
-    assert!(sources.len() >= 10, "only {} Rust files found: this test looks in the wrong place", sources.len());
+    assert!(
+        sources.len() >= 10,
+        "only {} Rust files found: this test looks in the wrong place",
+        sources.len()
+    );
     assert!(sources.iter().any(|(path, _)| path == "tests/layout.rs"));
-    let mut errors: Vec<String> = sources.iter().filter_map(|(path, text)| judge_beginning(path, text)).collect();
+    let mut errors: Vec<String> =
+        sources.iter().filter_map(|(path, text)| judge_beginning(path, text)).collect();
     errors.extend(sources.iter().flat_map(|(path, text)| judge_unfinished(path, text)));
     assert!(errors.is_empty(), "{}", errors.join("\n"));
 }
@@ -243,7 +262,10 @@ fn judge_env(path: &str, text: &str) -> Vec<String> {
             || FORBIDDEN_IN_ENV.iter().any(|f| named == *f || named.starts_with(&format!("{f}::")))
     };
     named.retain(|name| forbidden(name));
-    named.into_iter().map(|name| format!("{path} names {name}: env has no file, network, thread or clock")).collect()
+    named
+        .into_iter()
+        .map(|name| format!("{path} names {name}: env has no file, network, thread or clock"))
+        .collect()
 }
 
 #[test]
