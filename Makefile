@@ -44,7 +44,7 @@ test:
 	$(call step,cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings)
 	$(call step,cargo clippy --package cosched --no-default-features --all-targets $(CARGO_FLAGS) -- -D warnings)
 	$(call step,bash scripts/check-inference-only $(CARGO_FLAGS))
-	$(call step,cargo test --workspace $(CARGO_FLAGS))
+	$(call step,cargo test --workspace --no-fail-fast $(CARGO_FLAGS))
 
 check-fresh:
 	@bash scripts/check-fresh

@@ -57,7 +57,8 @@ take_lock() {
 
 child=; scratch=
 clean_up() {
-  if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
+  # The whole group: python3 may be a wrapper (pyenv) that started the real one.
+  if [ -n "$child" ]; then kill -- "-$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true; fi
   if [ -n "$scratch" ]; then rm -rf "$scratch"; fi
 }
 
@@ -93,10 +94,12 @@ fetch_wheel() {
   local flags=() p
   for p in $(platforms); do flags+=(--platform "$p"); done
   printf '%s --hash=sha256:%s\n' "$1" "$2" > "$scratch/wanted.txt"
+  set -m   # a process group of its own, so that clean_up can end all of it
   TMPDIR="$scratch/pip" python3 -m pip download --quiet --progress-bar off --disable-pip-version-check --no-deps \
     --no-cache-dir --only-binary=:all: --require-hashes --implementation cp --python-version 311 \
-    --abi cp311 --abi none "${flags[@]}" -r "$scratch/wanted.txt" -d "$scratch/wheels" 9>&- &
+    --abi cp311 --abi none "${flags[@]}" -r "$scratch/wanted.txt" -d "$scratch/wheels" </dev/null 9>&- &
   child=$!
+  set +m
   show_progress "$child" "$3"
   local rc=0; wait "$child" || rc=$?
   child=
