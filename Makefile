@@ -1,0 +1,53 @@
+# Two commands: `make demo` and `make test`. Everything here is a thin name for a script or a cargo command;
+# after `make setup` the cargo commands work without make.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test clean check-fresh
+
+# A shell that was open while rustup ran has no cargo in its PATH yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+# For instance CARGO_FLAGS=--locked, as .ci/run has it.
+CARGO_FLAGS ?=
+
+# $(call step,COMMAND): says the command, runs it, says how long it took.
+define step
+@printf '\n==> %s\n' '$(1)'; begin=$$(date +%s); $(1); rc=$$?; \
+  printf '<== %s s, exit code %s\n' "$$(($$(date +%s) - begin))" "$$rc"; exit $$rc
+endef
+
+help:
+	@echo 'make demo         install what is missing, build, run four models under the trained policy and two baselines'
+	@echo 'make test         install what is missing, then every check: format, lints, inference-only build, tests'
+	@echo 'make setup        only install what is missing (libtorch 527 MB, onnxruntime 24 MB, drivers by apt)'
+	@echo 'make check-fresh  clone the last commit into a new folder and run make test there, as a newcomer would'
+	@echo 'make clean        remove what was built and downloaded: target/, third_party/, runs/'
+
+setup:
+	@bash scripts/setup
+
+# `cargo run` and not the binary itself: cargo hands it the libraries' places of .cargo/config.toml.
+demo: setup
+	$(call step,cargo build --release $(CARGO_FLAGS))
+	$(call step,cargo run --release --quiet $(CARGO_FLAGS) -- demo)
+
+# Compiled kernels are kept beside the build, so that a second run of the tests is quick.
+test: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
+test: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
+# The order: what fails soonest comes first, and the full build comes last, so that target/debug/cosched is the
+# full one afterwards. The lints of the inference-only build share all outside crates with the first lints.
+test:
+	@bash scripts/setup --dev
+	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
+	$(call step,cargo fmt --all --check)
+	$(call step,cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings)
+	$(call step,cargo clippy --package cosched --no-default-features --all-targets $(CARGO_FLAGS) -- -D warnings)
+	$(call step,bash scripts/check-inference-only $(CARGO_FLAGS))
+	$(call step,cargo test --workspace --no-fail-fast $(CARGO_FLAGS))
+
+check-fresh:
+	@bash scripts/check-fresh
+
+clean:
+	rm -rf target third_party runs
