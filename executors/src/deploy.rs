@@ -1,0 +1,186 @@
+//! Models made ready for a set of processors: cut, checked for support, with sample inputs, every segment prepared wherever it can run.
+//! It refuses to choose: what runs where is the scheduler's business.
+
+use crate::chain::Chain;
+use crate::cpu;
+use crate::graph::{Graph, Node};
+use crate::processor::{ExecError, Prepared, Processor};
+use crate::segment::{CutOptions, Segment, cut};
+use crate::tensor::{DType, Data, Tensor};
+use cosched_env::streams::rng;
+use rand::RngExt;
+use std::sync::Arc;
+
+/// A model that serves a task.
+pub struct Model {
+    /// Name of the variant, unique.
+    pub name: String,
+    /// The task that it serves.
+    pub task: String,
+    /// Accuracy in (0, 1], by the task's own measure.
+    pub accuracy: f64,
+    /// The loaded graph.
+    pub graph: Graph,
+}
+
+/// A segment prepared on a processor, or why it is not.
+pub type Preparation = Result<Arc<dyn Prepared>, String>;
+
+/// One variant, ready to run.
+pub struct Deployed {
+    /// The model.
+    pub model: Model,
+    /// Its segments, in order.
+    pub segments: Vec<Segment>,
+    /// How tensors flow between them.
+    pub chain: Chain,
+    /// Sample inputs of the model.
+    pub samples: Vec<Vec<Tensor>>,
+    /// `[segment][sample]`: inputs of each segment for each sample, as the cpu computes them.
+    pub segment_samples: Vec<Vec<Vec<Tensor>>>,
+    /// `[segment][processor]`.
+    pub prepared: Vec<Vec<Preparation>>,
+}
+
+/// Variants and processors.
+pub struct Deployment {
+    /// The processors, in plan order.
+    pub processors: Vec<Arc<dyn Processor>>,
+    /// The variants, in plan order.
+    pub variants: Vec<Deployed>,
+}
+
+/// Samples that calibrate int8 and feed the profile.
+const SAMPLES: usize = 4;
+
+/// How far preparing has come: segments done, of how many, and the next one's name.
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize, &str);
+
+impl Deployment {
+    /// Cuts and prepares `models` on `processors`. A segment that a processor refuses although it supports its nodes is left to
+    /// the others, with a warning.
+    ///
+    /// # Errors
+    /// [`ExecError`] when a model does not even run on the CPU, or a segment runs nowhere.
+    pub fn new(
+        models: Vec<Model>,
+        processors: Vec<Arc<dyn Processor>>,
+        options: &CutOptions,
+        progress: Progress<'_>,
+    ) -> Result<Deployment, ExecError> {
+        let mut variants = Vec::new();
+        for model in models {
+            variants.push(Deployed::cut(model, &processors, options)?);
+        }
+        let total = variants.iter().map(|v| v.segments.len()).sum::<usize>() * processors.len();
+        let mut done = 0;
+        for variant in &mut variants {
+            for s in 0..variant.segments.len() {
+                for (p, processor) in processors.iter().enumerate() {
+                    progress(done, total, &format!("{} segment {s} on {}", variant.model.name, processor.name()));
+                    done += 1;
+                    let made = variant.prepare(s, p, processor.as_ref());
+                    variant.prepared[s].push(made);
+                }
+                variant.check_runs_somewhere(s)?;
+            }
+        }
+        progress(total, total, "");
+        Ok(Deployment { processors, variants })
+    }
+
+    /// Index of a processor by name.
+    pub fn processor(&self, name: &str) -> Option<usize> {
+        self.processors.iter().position(|p| p.name() == name)
+    }
+}
+
+impl Deployed {
+    fn cut(model: Model, processors: &[Arc<dyn Processor>], options: &CutOptions) -> Result<Deployed, ExecError> {
+        let supports = |node: &Node| {
+            let able = processors.iter().enumerate().filter(|(_, p)| p.supports(&model.graph, node).is_ok());
+            able.fold(0_u64, |mask, (i, _)| mask | 1 << i)
+        };
+        let segments = cut(&model.graph, &supports, options);
+        let chain = Chain::new(&model.graph, &segments);
+        let samples: Vec<_> = (0..SAMPLES as u64).map(|i| sample_inputs(&model.graph, i)).collect();
+        let segment_samples = run_samples(&chain, &segments, &samples)?;
+        let prepared = segments.iter().map(|_| Vec::new()).collect();
+        Ok(Deployed { model, segments, chain, samples, segment_samples, prepared })
+    }
+
+    fn prepare(&self, segment: usize, index: usize, processor: &dyn Processor) -> Preparation {
+        let part = &self.segments[segment];
+        if part.supported & (1 << index) == 0 {
+            let refusal = part.graph.nodes.iter().find_map(|n| processor.supports(&self.model.graph, n).err());
+            return Err(refusal.unwrap_or_else(|| "an operator is not supported".into()));
+        }
+        processor.prepare(&part.graph, &self.segment_samples[segment]).map_err(|error| {
+            tracing::warn!("{} segment {segment} falls back from {}: {error}", self.model.name, processor.name());
+            error.to_string()
+        })
+    }
+
+    fn check_runs_somewhere(&self, segment: usize) -> Result<(), ExecError> {
+        if self.prepared[segment].iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        let reasons: Vec<_> = self.prepared[segment].iter().filter_map(|p| p.as_ref().err().cloned()).collect();
+        Err(ExecError::Failed {
+            processor: "any".into(),
+            graph: format!("{} segment {segment}", self.model.name),
+            reason: format!("no processor can run it: {}", reasons.join("; ")),
+        })
+    }
+
+    /// Bytes that the variant holds when its segments are loaded where they are largest.
+    pub fn memory_bytes(&self) -> usize {
+        let largest = |row: &Vec<Preparation>| row.iter().flatten().map(|p| p.memory_bytes()).max().unwrap_or(0);
+        self.prepared.iter().map(largest).sum()
+    }
+}
+
+/// Random inputs that fit a graph: standard normal floats (what image and feature normalisation aims at), small integers.
+pub fn sample_inputs(graph: &Graph, index: u64) -> Vec<Tensor> {
+    let mut random = rng(index, "samples", 0);
+    let value = |id: &crate::graph::ValueId| {
+        let v = graph.value(*id);
+        let n = v.shape.iter().product::<usize>();
+        let mut normal = || rand_distr::Distribution::sample(&rand_distr::StandardNormal, &mut random);
+        let data = match v.dtype {
+            DType::F32 => Data::F32((0..n).map(|_| normal()).collect()),
+            DType::F64 => Data::F64((0..n).map(|_| f64::from(normal())).collect()),
+            DType::F16 => Data::F16(vec![0; n]),
+            DType::I64 => Data::I64((0..n).map(|_| random.random_range(0..8)).collect()),
+            DType::I32 => Data::I32((0..n).map(|_| random.random_range(0..8)).collect()),
+            DType::U8 => Data::U8((0..n).map(|_| random.random()).collect()),
+            DType::I8 => Data::I8((0..n).map(|_| random.random_range(-127..127)).collect()),
+            DType::Bool => Data::Bool((0..n).map(|_| random.random_range(0..2)).collect()),
+        };
+        Tensor { shape: v.shape.clone(), data }
+    };
+    graph.inputs.iter().map(value).collect()
+}
+
+/// What each segment reads for each sample, computed on the CPU.
+fn run_samples(
+    chain: &Chain,
+    segments: &[Segment],
+    samples: &[Vec<Tensor>],
+) -> Result<Vec<Vec<Vec<Tensor>>>, ExecError> {
+    let mut instances = Vec::new();
+    for segment in segments {
+        instances.push(cpu::reference(&segment.graph)?);
+    }
+    let mut seen = vec![Vec::new(); segments.len()];
+    for sample in samples {
+        let mut values = chain.start(sample.clone())?;
+        for (s, instance) in instances.iter_mut().enumerate() {
+            let inputs = chain.inputs(&values, s)?;
+            let outputs = instance.run(&inputs)?;
+            seen[s].push(inputs.into_iter().cloned().collect());
+            chain.finish(&mut values, s, outputs)?;
+        }
+    }
+    Ok(seen)
+}

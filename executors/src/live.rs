@@ -1,0 +1,324 @@
+//! The live world: real processors on real threads, the system's clock, requests from streams and from callers.
+//! Every launch ends in one completion, whatever the driver does: errors, panics and dead processors are outcomes.
+//! It refuses to decide anything.
+
+use crate::chain::Values;
+use crate::deploy::Deployment;
+use crate::processor::ExecError;
+use crate::tensor::Tensor;
+use crate::worker::{Input, Job, Report, Said, Worker};
+use cosched_env::case::{Case, StreamId};
+use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, Request, RequestId};
+use cosched_env::streams::Arrivals;
+use cosched_env::time::{Span, Time};
+use cosched_env::world::{Decision, World};
+use crossbeam::channel::{Receiver, Sender, after, at, bounded, never, select, unbounded};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How a caller's request ended.
+#[derive(Debug)]
+pub struct Reply {
+    /// How, when, in which variant.
+    pub ended: Ended,
+    /// The answer when there is one, in the order of the model's outputs.
+    pub outputs: Option<Vec<Tensor>>,
+}
+
+/// A request from a caller.
+struct Submission {
+    stream: StreamId,
+    inputs: Vec<Arc<Tensor>>,
+    at: Instant,
+    reply: Sender<Reply>,
+}
+
+/// Hands requests to a live world from any thread. The world goes on for as long as one of these is there.
+#[derive(Clone)]
+pub struct Submitter(Sender<Submission>);
+
+impl Submitter {
+    /// Asks for the task of a stream. Exactly one reply comes; the receiver is disconnected when the world is gone.
+    pub fn submit(&self, stream: StreamId, inputs: Vec<Tensor>) -> Receiver<Reply> {
+        let (reply, receiver) = bounded(1);
+        let inputs = inputs.into_iter().map(Arc::new).collect();
+        // A world that is gone has dropped its receiver; the reply's sender is dropped here and the caller sees it.
+        let _ = self.0.send(Submission { stream, inputs, at: Instant::now(), reply });
+        receiver
+    }
+}
+
+/// What is kept for a request that has not ended.
+#[derive(Default)]
+struct Kept {
+    /// Where it stands after its last good launch; a failed launch is tried again from here.
+    values: Option<Values>,
+    inputs: Option<Vec<Arc<Tensor>>>,
+    reply: Option<Sender<Reply>>,
+}
+
+/// See the module's text.
+pub struct LiveWorld {
+    deployment: Arc<Deployment>,
+    case: Arc<Case>,
+    start: Instant,
+    arrivals: std::iter::Peekable<Arrivals>,
+    /// Inputs of each variant for requests of streams.
+    samples: Vec<Vec<Vec<Arc<Tensor>>>>,
+    jobs: Vec<Sender<Job>>,
+    said: Receiver<Said>,
+    submissions: Receiver<Submission>,
+    threads: Vec<JoinHandle<()>>,
+    kept: BTreeMap<RequestId, Kept>,
+    next_id: u64,
+    running: usize,
+    stop: Arc<AtomicBool>,
+    /// Events that did not come through a channel.
+    late: VecDeque<Event>,
+    deciding: Option<Instant>,
+    /// What each decision took, in nanoseconds.
+    pub decision_ns: Vec<u64>,
+}
+
+/// How often a waiting world looks whether it was told to stop.
+const STOP_CHECK: Duration = Duration::from_millis(50);
+/// Requests of callers are numbered from here, above all that streams will ever make.
+const FIRST_SUBMITTED: u64 = 1 << 48;
+
+impl LiveWorld {
+    /// Starts a worker per processor, warms up, and only then starts the clock. Streams send requests until `horizon`
+    /// with the arrivals that the emulator gives for the same seed. When `stop` becomes true no further request is made,
+    /// and the run goes on until all have ended.
+    ///
+    /// # Errors
+    /// When a processor cannot run what was prepared on it.
+    pub fn new(
+        deployment: Arc<Deployment>,
+        case: Arc<Case>,
+        seed: u64,
+        horizon: Time,
+        stop: Arc<AtomicBool>,
+    ) -> Result<(LiveWorld, Submitter), ExecError> {
+        let (say, said) = unbounded();
+        let (submit, submissions) = unbounded();
+        let (mut jobs, mut threads) = (Vec::new(), Vec::new());
+        for p in 0..deployment.processors.len() {
+            let mut worker = Worker::new(deployment.clone(), p, say.clone())?;
+            worker.warm_up()?;
+            let (job, queue) = bounded::<Job>(4);
+            jobs.push(job);
+            threads.push(std::thread::spawn(move || worker.work(&queue)));
+        }
+        let shared = |sample: &Vec<Tensor>| sample.iter().cloned().map(Arc::new).collect::<Vec<_>>();
+        let samples = deployment.variants.iter().map(|v| v.samples.iter().map(shared).collect()).collect();
+        let world = LiveWorld {
+            arrivals: Arrivals::new(case.clone(), seed, horizon).peekable(),
+            deployment,
+            case,
+            start: Instant::now(),
+            samples,
+            jobs,
+            said,
+            submissions,
+            threads,
+            kept: BTreeMap::new(),
+            next_id: FIRST_SUBMITTED,
+            running: 0,
+            stop,
+            late: VecDeque::new(),
+            deciding: None,
+            decision_ns: Vec::new(),
+        };
+        Ok((world, Submitter(submit)))
+    }
+
+    fn time(&self, instant: Instant) -> Time {
+        Time(instant.saturating_duration_since(self.start).as_nanos() as u64)
+    }
+
+    fn now(&self) -> Time {
+        self.time(Instant::now())
+    }
+
+    fn hear(&mut self, said: Said) -> Event {
+        match said {
+            Said::Health { processor, up } => {
+                let name = self.deployment.processors[processor].name();
+                tracing::warn!("processor {name} is {}", if up { "back" } else { "dead" });
+                Event::Health { processor: cosched_env::case::ProcessorId(processor as u16), up }
+            }
+            Said::Done(report) => self.completed(report),
+        }
+    }
+
+    fn completed(&mut self, report: Report) -> Event {
+        self.running -= 1;
+        let (started, finished) = (self.time(report.started), self.time(report.finished));
+        let watts = self.case.processor(report.launch.processor).active_watts;
+        let failure = match report.result {
+            Ok(values) => {
+                if let Some(kept) = self.kept.get_mut(&report.launch.request) {
+                    kept.values = Some(values);
+                }
+                None
+            }
+            Err(error) => {
+                tracing::warn!("launch {} of request {}: {error}", report.launch.id.0, report.launch.request.0);
+                Some(error.to_string())
+            }
+        };
+        let energy_mj = watts * finished.since(started).seconds() * 1e3;
+        Event::Completed(Completion { launch: report.launch.id, started, finished, energy_mj, failure })
+    }
+
+    fn submitted(&mut self, submission: Submission) -> Event {
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let arrival = self.time(submission.at);
+        let stream = self.case.streams.get(submission.stream.0 as usize);
+        // An unknown stream is the scheduler's to refuse; any times will do.
+        let (deadline, expire) = stream.map_or((Span::ZERO, Span::ZERO), |s| (s.deadline, s.expire));
+        let request = Request {
+            id,
+            stream: submission.stream,
+            arrival,
+            deadline: arrival + deadline,
+            expires: arrival + expire,
+            priority: stream.map_or(1.0, |s| s.priority),
+            min_accuracy: stream.map_or(0.0, |s| s.min_accuracy),
+        };
+        let kept = Kept { values: None, inputs: Some(submission.inputs), reply: Some(submission.reply) };
+        self.kept.insert(id, kept);
+        Event::Arrived(request)
+    }
+
+    /// Waits for whatever comes first; `None` when it is only time to look around again.
+    fn listen(&mut self, until: Option<Instant>) -> Option<Event> {
+        let pause = after(STOP_CHECK);
+        let alarm = until.map_or_else(never, at);
+        let (said, submissions) = (self.said.clone(), self.submissions.clone());
+        select! {
+            recv(said) -> message => message.ok().map(|m| self.hear(m)),
+            recv(submissions) -> message => match message {
+                Ok(submission) => Some(self.submitted(submission)),
+                Err(_) => {
+                    // The last submitter is gone: from now on a channel that never says anything.
+                    self.submissions = never();
+                    None
+                }
+            },
+            recv(alarm) -> _ => None,
+            recv(pause) -> _ => None,
+        }
+    }
+
+    /// Whether anything can still happen by itself.
+    fn alive(&mut self) -> bool {
+        let stopped = self.stop.load(Ordering::Relaxed);
+        let coming = !stopped && (self.arrivals.peek().is_some() || self.submissions_open());
+        coming || self.running > 0
+    }
+
+    /// A `never` channel (all submitters gone) has no capacity; an open one is unbounded.
+    fn submissions_open(&self) -> bool {
+        self.submissions.capacity().is_none()
+    }
+}
+
+impl World for LiveWorld {
+    fn launch(&mut self, launch: &Launch) {
+        let v = launch.variant.0 as usize;
+        let kept = self.kept.entry(launch.request).or_default();
+        let input = match (&kept.values, &kept.inputs) {
+            (Some(values), _) => Input::Values(values.clone()),
+            (None, Some(inputs)) => Input::Fresh(inputs.clone()),
+            (None, None) => {
+                let pool = &self.samples[v];
+                Input::Fresh(pool[launch.request.0 as usize % pool.len()].clone())
+            }
+        };
+        self.running += 1;
+        if let Err(refused) = self.jobs[launch.processor.0 as usize].send(Job { launch: *launch, input }) {
+            // The worker is gone for good; its launch fails like any other.
+            let now = Instant::now();
+            let result = Err(ExecError::Died {
+                processor: self.deployment.processors[launch.processor.0 as usize].name().into(),
+                reason: "its worker thread ended".into(),
+            });
+            let report = Report { launch: refused.0.launch, started: now, finished: now, result };
+            let event = self.completed(report);
+            self.late.push_back(event);
+        }
+    }
+
+    fn wait(&mut self, until: Option<Time>) -> Option<(Time, Event)> {
+        loop {
+            if let Some(event) = self.late.pop_front() {
+                return Some((self.now(), event));
+            }
+            // What processors say comes before new requests: a slot that is free is better known than not.
+            if let Ok(said) = self.said.try_recv() {
+                let event = self.hear(said);
+                return Some((self.now(), event));
+            }
+            let stopped = self.stop.load(Ordering::Relaxed);
+            let now = self.now();
+            let next = if stopped { None } else { self.arrivals.peek().map(|r| r.arrival) };
+            if next.is_some_and(|t| t <= now) {
+                let request = self.arrivals.next()?;
+                self.kept.insert(request.id, Kept::default());
+                return Some((now, Event::Arrived(request)));
+            }
+            if until.is_some_and(|t| t <= now) {
+                return Some((now, Event::Alarm));
+            }
+            if until.is_none() && !self.alive() {
+                return None;
+            }
+            let soonest = next.into_iter().chain(until).min();
+            let soonest = soonest.map(|t| self.start + Duration::from_nanos(t.0));
+            if let Some(event) = self.listen(soonest) {
+                return Some((self.now(), event));
+            }
+        }
+    }
+
+    fn deciding(&mut self) {
+        self.deciding = Some(Instant::now());
+    }
+
+    fn decided(&mut self, _: Decision, _: usize) {
+        if let Some(start) = self.deciding.take() {
+            self.decision_ns.push(start.elapsed().as_nanos() as u64);
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let Some(kept) = self.kept.remove(&ended.request.id) else { return };
+        let Some(reply) = kept.reply else { return };
+        let outputs = match (&ended.outcome, ended.variant, &kept.values) {
+            (Outcome::Answered | Outcome::Late, Some(v), Some(values)) => {
+                self.deployment.variants[v.0 as usize].chain.outputs(values).ok()
+            }
+            _ => None,
+        };
+        // A caller that has gone away has dropped its receiver.
+        let _ = reply.send(Reply { ended: ended.clone(), outputs });
+    }
+}
+
+impl Drop for LiveWorld {
+    fn drop(&mut self) {
+        self.jobs.clear();
+        // Workers that probe a dead processor notice that nobody listens.
+        self.said = never();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked outside a launch");
+            }
+        }
+    }
+}

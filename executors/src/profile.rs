@@ -1,0 +1,248 @@
+//! Measures every segment on every processor, and how processors slow each other down: the plan.
+//! It refuses to guess latencies; power is not measured and is marked as assumed in the plan's provenance.
+
+use crate::deploy::{Deployed, Deployment};
+use crate::processor::{ExecError, Instance};
+use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Runs of each segment before measuring.
+    pub warm_up: usize,
+    /// Fewest measured runs of each segment.
+    pub least_runs: usize,
+    /// Most measured runs of each segment.
+    pub most_runs: usize,
+    /// After so long no further run of a segment is begun (but the fewest are made).
+    pub budget: Duration,
+    /// How long each ordered pair of processors runs together.
+    pub pair: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { warm_up: 2, least_runs: 7, most_runs: 40, budget: ms(250), pair: ms(600) }
+    }
+}
+
+/// Watts while running and while idle.
+pub type Watts = (f64, f64);
+
+/// Assumed power of a processor when the user says nothing: the order of magnitude of a phone-class device.
+pub fn assumed_watts(processor: &str) -> Watts {
+    match processor {
+        "cpu" => (4.0, 0.4),
+        "dsp" => (1.0, 0.1),
+        _ => (3.0, 0.3),
+    }
+}
+
+/// Measures a deployment. `watts` gives the power of a processor by name. `progress` is called with (done, of, what).
+///
+/// # Errors
+/// When a segment fails while it is measured.
+pub fn profile(
+    deployment: &Deployment,
+    options: &Options,
+    watts: &dyn Fn(&str) -> Watts,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<Plan, ExecError> {
+    let n = deployment.processors.len();
+    let total = deployment.variants.iter().map(|v| v.segments.len() * n).sum::<usize>() + n * n.saturating_sub(1);
+    let mut done = 0;
+    let mut variants = Vec::new();
+    for variant in &deployment.variants {
+        let mut segments = Vec::new();
+        for s in 0..variant.segments.len() {
+            let mut costs = Vec::new();
+            for (p, processor) in deployment.processors.iter().enumerate() {
+                progress(done, total, &format!("{} segment {s} on {}", variant.model.name, processor.name()));
+                done += 1;
+                costs.push(measure(variant, s, p, options, watts(processor.name()).0)?);
+            }
+            let part = &variant.segments[s];
+            segments.push(SegmentSpec {
+                name: segment_name(variant, s),
+                input_bytes: part.input_bytes as u64,
+                output_bytes: part.output_bytes as u64,
+                costs,
+            });
+        }
+        variants.push(Variant {
+            name: variant.model.name.clone(),
+            task: variant.model.task.clone(),
+            accuracy: variant.model.accuracy,
+            memory_bytes: variant.memory_bytes() as u64,
+            segments,
+        });
+    }
+    let mut contention = vec![vec![1.0; n]; n];
+    for (i, row) in contention.iter_mut().enumerate() {
+        for (j, factor) in row.iter_mut().enumerate().filter(|(j, _)| *j != i) {
+            let names = (deployment.processors[i].name(), deployment.processors[j].name());
+            progress(done, total, &format!("{} while {} runs", names.0, names.1));
+            done += 1;
+            *factor = slowdown(deployment, i, j, options)?;
+        }
+    }
+    progress(total, total, "");
+    let processors = deployment.processors.iter().map(|p| spec(p.name(), p.device(), watts(p.name()))).collect();
+    let provenance = provenance(deployment);
+    Ok(Plan { format: PLAN_FORMAT, provenance, processors, contention, variants })
+}
+
+fn spec(name: &str, device: String, (active_watts, idle_watts): Watts) -> ProcessorSpec {
+    // Every run of a segment brings its tensors in and out, so the copies are part of the measured latencies.
+    ProcessorSpec { name: name.into(), device, slots: 1, active_watts, idle_watts, copy_us: 0.0, copy_gbps: 0.0 }
+}
+
+fn provenance(deployment: &Deployment) -> BTreeMap<String, String> {
+    let mut map = BTreeMap::from([
+        ("measured by".into(), format!("cosched {}", env!("CARGO_PKG_VERSION"))),
+        ("power".into(), "assumed, not measured".into()),
+        ("transfer".into(), "part of the measured latencies".into()),
+    ]);
+    for p in &deployment.processors {
+        map.insert(format!("processor {}", p.name()), p.device());
+    }
+    map
+}
+
+fn segment_name(variant: &Deployed, s: usize) -> String {
+    let nodes = &variant.segments[s].graph.nodes;
+    match (nodes.first(), nodes.last()) {
+        (Some(first), Some(last)) => format!("{} .. {}", first.name, last.name),
+        _ => format!("segment {s}"),
+    }
+}
+
+/// Makes an instance of a prepared segment; `None` where it cannot run.
+fn instance(variant: &Deployed, s: usize, p: usize) -> Result<Option<Box<dyn Instance>>, ExecError> {
+    match &variant.prepared[s][p] {
+        Ok(prepared) => prepared.spawn().map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// One run of a segment on a sample, in microseconds.
+fn run_once(variant: &Deployed, s: usize, instance: &mut dyn Instance, sample: usize) -> Result<f64, ExecError> {
+    let samples = &variant.segment_samples[s];
+    let inputs: Vec<_> = samples[sample % samples.len()].iter().collect();
+    let start = Instant::now();
+    instance.run(&inputs)?;
+    Ok(start.elapsed().as_secs_f64() * 1e6)
+}
+
+fn measure(variant: &Deployed, s: usize, p: usize, options: &Options, watts: f64) -> Result<Option<Cost>, ExecError> {
+    let Some(mut instance) = instance(variant, s, p)? else { return Ok(None) };
+    for i in 0..options.warm_up {
+        run_once(variant, s, instance.as_mut(), i)?;
+    }
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < options.most_runs && (times.len() < options.least_runs || begun.elapsed() < options.budget) {
+        times.push(run_once(variant, s, instance.as_mut(), times.len())?);
+    }
+    Ok(Some(cost(times, watts)))
+}
+
+/// Sums up latencies in microseconds (at least one). `watts` is the power while running.
+fn cost(mut times: Vec<f64>, watts: f64) -> Cost {
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    let mean_us = times.iter().sum::<f64>() / times.len() as f64;
+    // Watts times microseconds are microjoules.
+    Cost { mean_us, p50_us: at(0.5), p95_us: at(0.95), energy_mj: watts * mean_us / 1e3 }
+}
+
+/// The longest whole stretch that a processor can run: the variant with the most work there.
+fn load_for(deployment: &Deployment, p: usize) -> Option<(&Deployed, Vec<usize>)> {
+    let able = |v: &Deployed| (0..v.segments.len()).filter(|&s| v.prepared[s][p].is_ok()).collect::<Vec<_>>();
+    let work = |v: &Deployed| able(v).iter().map(|&s| v.segments[s].flops).sum::<u64>();
+    let variant = deployment.variants.iter().max_by_key(|v| work(v))?;
+    let segments = able(variant);
+    (!segments.is_empty()).then_some((variant, segments))
+}
+
+/// A repeatable piece of work for one processor.
+struct Load<'a> {
+    variant: &'a Deployed,
+    parts: Vec<(usize, Box<dyn Instance>)>,
+}
+
+impl<'a> Load<'a> {
+    fn new(deployment: &'a Deployment, p: usize) -> Result<Option<Load<'a>>, ExecError> {
+        let Some((variant, segments)) = load_for(deployment, p) else { return Ok(None) };
+        let mut parts = Vec::new();
+        for s in segments {
+            if let Some(made) = instance(variant, s, p)? {
+                parts.push((s, made));
+            }
+        }
+        Ok(Some(Load { variant, parts }))
+    }
+
+    /// Microseconds for all parts once.
+    fn once(&mut self) -> Result<f64, ExecError> {
+        let mut sum = 0.0;
+        for (s, instance) in &mut self.parts {
+            sum += run_once(self.variant, *s, instance.as_mut(), 0)?;
+        }
+        Ok(sum)
+    }
+
+    /// Mean microseconds over `time`, at least two runs.
+    fn mean(&mut self, time: Duration) -> Result<f64, ExecError> {
+        let begun = Instant::now();
+        let (mut sum, mut runs) = (0.0, 0);
+        while runs < 2 || begun.elapsed() < time {
+            sum += self.once()?;
+            runs += 1;
+        }
+        Ok(sum / f64::from(runs))
+    }
+}
+
+/// Factor (at least 1) by which work on `i` slows while `j` is kept busy.
+fn slowdown(deployment: &Deployment, i: usize, j: usize, options: &Options) -> Result<f64, ExecError> {
+    let (Some(mut mine), Some(mut other)) = (Load::new(deployment, i)?, Load::new(deployment, j)?) else {
+        return Ok(1.0);
+    };
+    mine.once()?;
+    other.once()?;
+    let alone = mine.mean(options.pair / 3)?;
+    let stop = AtomicBool::new(false);
+    let together = std::thread::scope(|scope| {
+        let busy = scope.spawn(|| -> Result<(), ExecError> {
+            while !stop.load(Ordering::Relaxed) {
+                other.once()?;
+            }
+            Ok(())
+        });
+        let together = mine.mean(options.pair);
+        stop.store(true, Ordering::Relaxed);
+        match busy.join() {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        together
+    })?;
+    Ok((together / alone).max(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_by_hand() {
+        let c = cost((1..=21).rev().map(f64::from).collect(), 2.0);
+        assert_eq!((c.mean_us, c.p50_us, c.p95_us), (11.0, 11.0, 20.0));
+        assert!((c.energy_mj - 0.022).abs() < 1e-12);
+    }
+}

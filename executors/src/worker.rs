@@ -1,0 +1,161 @@
+//! One thread per processor: runs launches one after the other and reports how each ended. A panic below it is a failed launch;
+//! a processor that died is probed until it is back. It refuses to hold anything of a request after its report.
+
+use crate::chain::Values;
+use crate::deploy::Deployment;
+use crate::processor::{ExecError, Instance};
+use crate::tensor::Tensor;
+use cosched_env::event::Launch;
+use crossbeam::channel::{Receiver, Sender};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A launch with the values that it reads.
+pub(crate) struct Job {
+    pub launch: Launch,
+    /// Where the request stands, or its inputs when it has not been started.
+    pub input: Input,
+}
+
+/// What a launch starts from.
+pub(crate) enum Input {
+    Values(Values),
+    Fresh(Vec<Arc<Tensor>>),
+}
+
+/// How a launch ended.
+pub(crate) struct Report {
+    pub launch: Launch,
+    pub started: Instant,
+    pub finished: Instant,
+    pub result: Result<Values, ExecError>,
+}
+
+/// What a worker says.
+pub(crate) enum Said {
+    Done(Report),
+    Health { processor: usize, up: bool },
+}
+
+/// Waits between probes of a dead processor: doubled each time, from the first to the last.
+const PROBE_FIRST: Duration = Duration::from_millis(50);
+const PROBE_LAST: Duration = Duration::from_secs(2);
+
+/// The state of a worker thread.
+pub(crate) struct Worker {
+    pub deployment: Arc<Deployment>,
+    pub processor: usize,
+    pub instances: BTreeMap<(usize, usize), Box<dyn Instance>>,
+    pub said: Sender<Said>,
+}
+
+impl Worker {
+    /// Makes the working memory of every segment that is prepared here.
+    ///
+    /// # Errors
+    /// When the processor cannot give it.
+    pub fn new(deployment: Arc<Deployment>, processor: usize, said: Sender<Said>) -> Result<Worker, ExecError> {
+        let mut instances = BTreeMap::new();
+        for (v, variant) in deployment.variants.iter().enumerate() {
+            for (s, row) in variant.prepared.iter().enumerate() {
+                if let Ok(prepared) = &row[processor] {
+                    instances.insert((v, s), prepared.spawn()?);
+                }
+            }
+        }
+        Ok(Worker { deployment, processor, instances, said })
+    }
+
+    /// Runs every segment once, so that nothing is compiled or paged in during the run.
+    ///
+    /// # Errors
+    /// When a segment fails.
+    pub fn warm_up(&mut self) -> Result<(), ExecError> {
+        for (&(v, s), instance) in &mut self.instances {
+            let inputs: Vec<_> = self.deployment.variants[v].segment_samples[s][0].iter().collect();
+            instance.run(&inputs)?;
+        }
+        Ok(())
+    }
+
+    /// Works until the other side hangs up.
+    pub fn work(mut self, jobs: &Receiver<Job>) {
+        for Job { launch, input } in jobs {
+            let started = Instant::now();
+            let result = self.guarded(|worker| worker.run(&launch, input));
+            let died = matches!(result, Err(ExecError::Died { .. }));
+            let report = Report { launch, started, finished: Instant::now(), result };
+            let mut heard = true;
+            if died {
+                heard &= self.said.send(Said::Health { processor: self.processor, up: false }).is_ok();
+            }
+            heard &= self.said.send(Said::Done(report)).is_ok();
+            if !heard || (died && !self.revive()) {
+                return;
+            }
+        }
+    }
+
+    fn run(&mut self, launch: &Launch, input: Input) -> Result<Values, ExecError> {
+        let v = launch.variant.0 as usize;
+        let chain = &self.deployment.variants[v].chain;
+        let mut values = match input {
+            Input::Values(values) => values,
+            Input::Fresh(inputs) => chain.start(inputs)?,
+        };
+        for s in launch.first..=launch.last {
+            let s = s as usize;
+            let instance = self.instances.get_mut(&(v, s)).ok_or_else(|| ExecError::Failed {
+                processor: self.deployment.processors[self.processor].name().into(),
+                graph: format!("{} segment {s}", self.deployment.variants[v].model.name),
+                reason: "it is not prepared here: the plan is not of this deployment".into(),
+            })?;
+            let outputs = instance.run(&chain.inputs(&values, s)?)?;
+            chain.finish(&mut values, s, outputs)?;
+        }
+        Ok(values)
+    }
+
+    /// Turns a panic into a failed launch.
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Worker) -> Result<T, ExecError>) -> Result<T, ExecError> {
+        catch_unwind(AssertUnwindSafe(|| run(self))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(ExecError::Failed {
+                processor: self.deployment.processors[self.processor].name().into(),
+                graph: "launch".into(),
+                reason: format!("panic: {}", text.unwrap_or_else(|| "without words".into())),
+            })
+        })
+    }
+
+    /// Probes a dead processor until it runs its smallest segment again. `false`: nobody listens any more.
+    fn revive(&mut self) -> bool {
+        let work = |v: usize, s: usize| self.deployment.variants[v].segments[s].flops;
+        let Some(probe) = self.instances.keys().copied().min_by_key(|&(v, s)| work(v, s)) else { return true };
+        let mut pause = PROBE_FIRST;
+        loop {
+            std::thread::sleep(pause);
+            let alive = self.guarded(|worker| {
+                let inputs: Vec<_> = worker.deployment.variants[probe.0].segment_samples[probe.1][0].iter().collect();
+                match worker.instances.get_mut(&probe) {
+                    Some(instance) => instance.run(&inputs).map(drop),
+                    None => Ok(()),
+                }
+            });
+            match alive {
+                Ok(()) => return self.said.send(Said::Health { processor: self.processor, up: true }).is_ok(),
+                Err(error) => {
+                    tracing::debug!("processor {} is still dead: {error}", self.processor);
+                    pause = (pause * 2).min(PROBE_LAST);
+                    // Hearing the same news again does no harm and tells whether anybody listens.
+                    if self.said.send(Said::Health { processor: self.processor, up: false }).is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+}

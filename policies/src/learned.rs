@@ -1,0 +1,53 @@
+//! The learned policy: the candidate with the highest score of a trained network. The shipped checkpoint is part of the binary;
+//! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
+
+use crate::{PolicyError, Row};
+use cosched_agent::checkpoint;
+use cosched_agent::features::Encoder;
+use cosched_agent::network::{Forward, Weights};
+use cosched_env::case::Case;
+use cosched_env::observation::Observation;
+use cosched_env::world::{Decision, Policy};
+use std::path::Path;
+
+/// The row of the table.
+pub const ROW: Row =
+    Row { name: "learned", about: "the trained network (the shipped one, or learned:CHECKPOINT)", make };
+
+/// The shipped checkpoint; see `policies/trained/README.md`.
+pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
+
+fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    let loaded = match parameter {
+        None => checkpoint::from_bytes("(shipped)", SHIPPED),
+        Some(path) => checkpoint::load(Path::new(path)),
+    };
+    let unusable = |e: checkpoint::CheckpointError| PolicyError::Unusable {
+        policy: ROW.name.to_owned(),
+        problem: e.to_string(),
+    };
+    let (weights, _) = loaded.map_err(unusable)?;
+    Ok(Box::new(Learned::new(weights)))
+}
+
+/// Takes the best-scored candidate.
+pub struct Learned {
+    weights: Weights,
+    encoder: Encoder,
+    forward: Forward,
+}
+
+impl Learned {
+    /// Decides by these weights.
+    pub fn new(weights: Weights) -> Learned {
+        Learned { weights, encoder: Encoder::new(), forward: Forward::default() }
+    }
+}
+
+impl Policy for Learned {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        self.encoder.encode(observation);
+        self.forward.run(&self.weights, &self.encoder);
+        Decision(self.forward.best())
+    }
+}
