@@ -41,17 +41,50 @@ pub fn environment() -> Result<&'static Environment, RuntimeError> {
     runtime().map(|r| &r.environment)
 }
 
-/// Version of the loaded library, e.g. `1.31.1 (6af1a93)`: from its file name, where that tells it, and the commit of its build.
+/// Version of the loaded library with the commit of its build, e.g. `1.31.1 (6af1a93)`.
 ///
 /// # Errors
 /// As [`environment`].
 pub fn version() -> Result<String, RuntimeError> {
     let runtime = runtime()?;
     let commit = ort::info().split("git-commit-id=").nth(1).and_then(|rest| rest.split([',', ' ']).next());
-    let file = std::fs::canonicalize(&runtime.place).unwrap_or_else(|_| runtime.place.clone());
-    let file = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let number = file.split_once(".so.").map_or("version not in its file name", |(_, number)| number);
+    let number = number(&runtime.place).unwrap_or_else(|| "unknown version".to_owned());
     Ok(format!("{number} ({})", commit.unwrap_or("unknown commit")))
+}
+
+/// The version number that the library states. The crate `ort` reads it, checks it and keeps it to itself, so we ask again.
+#[cfg(target_os = "linux")]
+fn number(place: &Path) -> Option<String> {
+    use std::ffi::{CStr, CString, c_char, c_int, c_void};
+    use std::os::unix::ffi::OsStrExt;
+    unsafe extern "C" {
+        fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void;
+        fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+    }
+    const LAZY_IF_LOADED: c_int = 1 | 4;
+    type Base = unsafe extern "system" fn() -> *const ort::sys::OrtApiBase;
+    let file = CString::new(place.as_os_str().as_bytes()).ok()?;
+    // SAFETY: the library is loaded already (the flags only look it up) and never unloaded; the symbol, if it is there, is
+    // onnxruntime's documented entry point of this type, and the string that it leads to is static.
+    unsafe {
+        let library = dlopen(file.as_ptr(), LAZY_IF_LOADED);
+        if library.is_null() {
+            return None;
+        }
+        let symbol = dlsym(library, c"OrtGetApiBase".as_ptr());
+        if symbol.is_null() {
+            return None;
+        }
+        let base = std::mem::transmute::<*mut c_void, Base>(symbol)();
+        let text = (base.as_ref()?.GetVersionString)();
+        Some(CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
+/// Other systems: not asked.
+#[cfg(not(target_os = "linux"))]
+fn number(_place: &Path) -> Option<String> {
+    None
 }
 
 /// Where the library may be, best first.
