@@ -6,7 +6,7 @@ use super::kernel::Spec;
 use super::kernel::ir::MAX_PARAMS;
 use super::kernel::print::{OpenClC, WORKGROUP};
 use super::lower::{Plan, Span, Target};
-use crate::processor::{ExecError, Options, Processor};
+use crate::processor::{ExecError, Options, Processor, Row};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
 use opencl3::device as cl;
@@ -56,6 +56,9 @@ pub struct Memory {
     arena: Buffer<f32>,
     kernels: Vec<(Kernel, usize)>,
 }
+
+/// The row of the processor table.
+pub const ROW: Row = Row { name: "opencl", about: "GPU kernels in OpenCL C", open };
 
 /// Opens the processor of the table.
 pub fn open(_: &Options) -> Result<Arc<dyn Processor>, ExecError> {

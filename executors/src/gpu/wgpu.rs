@@ -5,7 +5,7 @@ use super::device::{Device, Edit, Fault, Gpu, text};
 use super::kernel::Spec;
 use super::kernel::print::{WORKGROUP, Wgsl};
 use super::lower::{Plan, Span, Target};
-use crate::processor::{ExecError, Options, Processor};
+use crate::processor::{ExecError, Options, Processor, Row};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -52,6 +52,9 @@ pub struct Memory {
     readback: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
 }
+
+/// The row of the processor table.
+pub const ROW: Row = Row { name: "wgpu", about: "GPU kernels in WGSL through wgpu (Vulkan)", open };
 
 /// Opens the processor of the table.
 pub fn open(_: &Options) -> Result<Arc<dyn Processor>, ExecError> {
