@@ -5,6 +5,7 @@ pub mod chain;
 pub mod cpu;
 pub mod flops;
 pub(crate) mod fold;
+pub mod gpu;
 pub mod graph;
 pub mod inspect;
 pub mod onnx;

@@ -1,0 +1,165 @@
+//! Kernels that compute each output element from one place of each operand: functions, sums, copies, padding, gathering.
+//! They refuse more axes than their specialisation has; the lowering merges axes first.
+
+use super::ir::{Buf, Builder, Expr, Kernel, i, load, select};
+use super::unary::{self, Unary};
+
+/// A function of two floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Max,
+    Min,
+    /// `b` where `a` is below 0: PRelu.
+    Prelu,
+    Pow,
+}
+
+impl Binary {
+    fn emit(self, k: &mut Builder, a: Expr, b: Expr) -> Expr {
+        let (a, b) = (k.let_("a", a), k.let_("b", b));
+        match self {
+            Binary::Add => a + b,
+            Binary::Sub => a - b,
+            Binary::Mul => a * b,
+            Binary::Div => a / b,
+            // Comparisons with NaN are false: a NaN in `a` stays, and the second select keeps one in `b`.
+            Binary::Max => select(b.eq(b.clone()), select(a.lt(b.clone()), b.clone(), a), b),
+            Binary::Min => select(b.eq(b.clone()), select(a.gt(b.clone()), b.clone(), a), b),
+            Binary::Prelu => select(a.lt(a.like(0.0)), &a * &b, a),
+            Binary::Pow => unary::pow(k, &a, b),
+        }
+    }
+}
+
+fn coordinates(k: &mut Builder, rank: usize, at: Expr) -> Vec<Expr> {
+    let mut rest = at;
+    let mut all = Vec::new();
+    for axis in (1..rank).rev() {
+        let extent = k.param(&format!("d{axis}"));
+        all.push(k.let_("c", &rest % &extent));
+        rest = k.let_("rest", &rest / &extent);
+    }
+    all.push(rest);
+    all.reverse();
+    all
+}
+
+fn strided(k: &mut Builder, name: &str, coordinates: &[Expr]) -> Expr {
+    let mut at = k.param(&format!("{name}_at"));
+    for (axis, c) in coordinates.iter().enumerate() {
+        at = at + c * k.param(&format!("{name}_s{axis}"));
+    }
+    k.let_(&format!("{name}_index"), at)
+}
+
+/// `out[i] = f(x[i])`.
+pub fn unary(unary: Unary) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let constants = unary::constants(&mut k, unary);
+    let x = load(Buf::Arena, k.param("x_at") + &at);
+    let y = unary.emit(&mut k, &constants, x);
+    let out = k.param("out_at") + &at;
+    k.store(out, y);
+    k.finish(&format!("unary {unary:?}"))
+}
+
+/// `out[i] = f(a[i] op b[i])`.
+pub fn flat(op: Binary, b: Buf, then: Unary) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let constants = unary::constants(&mut k, then);
+    let left = load(Buf::Arena, k.param("a_at") + &at);
+    let right = load(b, k.param("b_at") + &at);
+    let y = op.emit(&mut k, left, right);
+    let y = then.emit(&mut k, &constants, y);
+    let out = k.param("out_at") + &at;
+    k.store(out, y);
+    k.finish(&format!("flat {op:?} {b:?} {then:?}"))
+}
+
+/// `out[i...] = f(a[i...] op b[i...])`, a stride of 0 where an operand is broadcast.
+pub fn broadcast(op: Binary, a: Buf, b: Buf, rank: usize, then: Unary) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let constants = unary::constants(&mut k, then);
+    let c = coordinates(&mut k, rank, at.clone());
+    let left = load(a, strided(&mut k, "a", &c));
+    let right = load(b, strided(&mut k, "b", &c));
+    let y = op.emit(&mut k, left, right);
+    let y = then.emit(&mut k, &constants, y);
+    let out = k.param("out_at") + &at;
+    k.store(out, y);
+    k.finish(&format!("broadcast {op:?} {a:?} {b:?} {rank} {then:?}"))
+}
+
+/// `out[o_at + c * o_s] = x[x_at + c * x_s]`; strides may be negative.
+pub fn copy(from: Buf, rank: usize) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let c = coordinates(&mut k, rank, at);
+    let x = load(from, strided(&mut k, "x", &c));
+    let out = strided(&mut k, "out", &c);
+    k.store(out, x);
+    k.finish(&format!("copy {from:?} {rank}"))
+}
+
+/// `out[c] = x[c - before]` where that exists, else `value`.
+pub fn pad(rank: usize) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let c = coordinates(&mut k, rank, at.clone());
+    let mut index = i(0);
+    let mut inside = i(0).eq(0);
+    for (axis, c) in c.iter().enumerate() {
+        let from = c - k.param(&format!("before{axis}"));
+        let from = k.let_("from", from);
+        let extent = k.param(&format!("x_d{axis}"));
+        inside = k.let_("inside", inside.and(from.ge(0)).and(from.lt(&extent)));
+        index = k.let_("index", index * &extent + &from);
+    }
+    let value = k.param_float("value");
+    let index = select(inside.clone(), index, i(0));
+    let x = load(Buf::Arena, k.param("x_at") + index);
+    let out = k.param("out_at") + &at;
+    k.store(out, select(inside, x, value));
+    k.finish(&format!("pad {rank}"))
+}
+
+/// `out[o][j][q] = x[o][table[j]][q]`; the table holds whole numbers as floats.
+pub fn gather(from: Buf) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let (rows, picked, inner) = (k.param("rows"), k.param("picked"), k.param("inner"));
+    let q = k.let_("q", &at % &inner);
+    let rest = k.let_("rest", &at / &inner);
+    let j = k.let_("j", &rest % &picked);
+    let o = k.let_("o", &rest / &picked);
+    let row = load(Buf::Weights, k.param("table_at") + &j).to_int();
+    let index = (o * &rows + row) * &inner + q;
+    let x = load(from, k.param("x_at") + index);
+    let out = k.param("out_at") + &at;
+    k.store(out, x);
+    k.finish(&format!("gather {from:?}"))
+}
+
+/// `out[n][c][q] = f(x[n][c][q] * scale[c] + shift[c])`.
+pub fn affine(then: Unary) -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let constants = unary::constants(&mut k, then);
+    let (channels, inner) = (k.param("channels"), k.param("inner"));
+    let c = k.let_("c", &at / &inner % &channels);
+    let scale = load(Buf::Weights, k.param("scale_at") + &c);
+    let shift = load(Buf::Weights, k.param("shift_at") + &c);
+    let x = load(Buf::Arena, k.param("x_at") + &at);
+    let y = then.emit(&mut k, &constants, x * scale + shift);
+    let out = k.param("out_at") + &at;
+    k.store(out, y);
+    k.finish(&format!("affine {then:?}"))
+}

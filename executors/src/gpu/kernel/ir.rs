@@ -1,0 +1,468 @@
+//! The kernel language: typed expressions, loads, stores, loops and ifs, built once and printed by every dialect.
+//! It refuses anything that WGSL and OpenCL C do not both have (pointers, recursion, implicit conversions); integers are i32.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The type of an expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ty {
+    /// A truth value.
+    Bool,
+    /// A signed 32-bit integer: indices, extents, coordinates.
+    Int,
+    /// A 32-bit float.
+    Float,
+    /// A vector of 32-bit floats with so many lanes.
+    Vec(u32),
+}
+
+/// The buffers that a kernel sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Buf {
+    /// Activations: read and written, elements are f32.
+    Arena,
+    /// Packed constants: read only, elements are f32.
+    Weights,
+}
+
+/// Two-operand operators; comparisons give [`Ty::Bool`] (or a lane mask that only [`select`] may take).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Op {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Eq,
+    And,
+    Or,
+}
+
+/// Built-in functions that both dialects have, on floats or vectors of floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Fun {
+    Exp,
+    Log,
+    Sqrt,
+    Abs,
+    Floor,
+    /// Power of a non-negative base.
+    Pow,
+}
+
+/// What an expression is.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Node {
+    Int(i32),
+    Float(f32),
+    Var(String),
+    /// A launch parameter, by its index in [`Kernel::params`].
+    Param(usize, String),
+    /// The number of this invocation in the grid.
+    Invocation,
+    Binary(Op, Expr, Expr),
+    Neg(Expr),
+    Call(Fun, Vec<Expr>),
+    /// Condition, value where true, value where false.
+    Select(Expr, Expr, Expr),
+    /// One f32 at an element index.
+    Load(Buf, Expr),
+    /// A whole vector from the weights; the index counts vectors.
+    LoadVec(Expr),
+    /// The same float in all lanes.
+    Splat(Expr),
+    /// A vector from its lanes.
+    Lanes(Vec<Expr>),
+    /// One lane of a vector.
+    Lane(Expr, u32),
+    /// Int to float.
+    ToFloat(Expr),
+    /// Float to int, towards zero.
+    ToInt(Expr),
+    /// The float whose bits are this int.
+    BitsToFloat(Expr),
+}
+
+/// A typed expression; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Expr {
+    /// Its type.
+    pub ty: Ty,
+    /// Its definition.
+    pub node: Arc<Node>,
+}
+
+impl Expr {
+    fn new(ty: Ty, node: Node) -> Self {
+        Self { ty, node: Arc::new(node) }
+    }
+
+    fn binary(op: Op, a: Expr, b: Expr) -> Self {
+        // A bare float literal beside a vector becomes a vector, so that formulas read the same at every width.
+        let (a, b) = match (a.ty, b.ty) {
+            (Ty::Vec(n), Ty::Float) => (a, splat(b, n)),
+            (Ty::Float, Ty::Vec(n)) => (splat(a, n), b),
+            _ => (a, b),
+        };
+        assert_eq!(a.ty, b.ty, "operands of {op:?} differ in type: {a:?} and {b:?}");
+        let ty = match op {
+            Op::Lt | Op::Le | Op::Gt | Op::Ge | Op::Eq => Ty::Bool,
+            _ => a.ty,
+        };
+        Self::new(ty, Node::Binary(op, a, b))
+    }
+
+    /// `self < other`.
+    pub fn lt(&self, other: impl Into<Expr>) -> Expr {
+        Self::binary(Op::Lt, self.clone(), other.into())
+    }
+    /// `self <= other`.
+    pub fn le(&self, other: impl Into<Expr>) -> Expr {
+        Self::binary(Op::Le, self.clone(), other.into())
+    }
+    /// `self > other`.
+    pub fn gt(&self, other: impl Into<Expr>) -> Expr {
+        Self::binary(Op::Gt, self.clone(), other.into())
+    }
+    /// `self >= other`.
+    pub fn ge(&self, other: impl Into<Expr>) -> Expr {
+        Self::binary(Op::Ge, self.clone(), other.into())
+    }
+    /// `self == other`.
+    pub fn eq(&self, other: impl Into<Expr>) -> Expr {
+        Self::binary(Op::Eq, self.clone(), other.into())
+    }
+    /// Both true.
+    pub fn and(&self, other: impl Into<Expr>) -> Expr {
+        Self::binary(Op::And, self.clone(), other.into())
+    }
+    /// The smaller of two integers.
+    pub fn min_int(&self, other: impl Into<Expr>) -> Expr {
+        let other = other.into();
+        select(self.lt(other.clone()), self.clone(), other)
+    }
+    /// The larger of two integers.
+    pub fn max_int(&self, other: impl Into<Expr>) -> Expr {
+        let other = other.into();
+        select(self.gt(other.clone()), self.clone(), other)
+    }
+    /// Lane `i` of a vector, or the float itself for lane 0 of a scalar.
+    pub fn lane(&self, i: u32) -> Expr {
+        match self.ty {
+            Ty::Vec(n) => {
+                assert!(i < n, "lane {i} of {n}");
+                Self::new(Ty::Float, Node::Lane(self.clone(), i))
+            }
+            _ => self.clone(),
+        }
+    }
+    /// Int to float.
+    pub fn to_float(&self) -> Expr {
+        assert_eq!(self.ty, Ty::Int);
+        Self::new(Ty::Float, Node::ToFloat(self.clone()))
+    }
+    /// Float to int, towards zero.
+    pub fn to_int(&self) -> Expr {
+        assert_eq!(self.ty, Ty::Float);
+        Self::new(Ty::Int, Node::ToInt(self.clone()))
+    }
+    /// A float literal or splat with the type of `self`.
+    pub fn like(&self, v: f32) -> Expr {
+        match self.ty {
+            Ty::Vec(n) => splat(f(v), n),
+            _ => f(v),
+        }
+    }
+    /// Calls a one-operand built-in.
+    pub fn call(&self, fun: Fun) -> Expr {
+        Self::new(self.ty, Node::Call(fun, vec![self.clone()]))
+    }
+    /// `self` to the power `other`; `self` must not be negative.
+    pub fn pow(&self, other: Expr) -> Expr {
+        Self::new(self.ty, Node::Call(Fun::Pow, vec![self.clone(), other]))
+    }
+}
+
+impl From<i32> for Expr {
+    fn from(v: i32) -> Self {
+        Expr::new(Ty::Int, Node::Int(v))
+    }
+}
+impl From<&Expr> for Expr {
+    fn from(v: &Expr) -> Self {
+        v.clone()
+    }
+}
+
+macro_rules! operator {
+    ($trait:ident, $method:ident, $op:expr) => {
+        impl<T: Into<Expr>> std::ops::$trait<T> for Expr {
+            type Output = Expr;
+            fn $method(self, other: T) -> Expr {
+                Expr::binary($op, self, other.into())
+            }
+        }
+        impl<T: Into<Expr>> std::ops::$trait<T> for &Expr {
+            type Output = Expr;
+            fn $method(self, other: T) -> Expr {
+                Expr::binary($op, self.clone(), other.into())
+            }
+        }
+    };
+}
+operator!(Add, add, Op::Add);
+operator!(Sub, sub, Op::Sub);
+operator!(Mul, mul, Op::Mul);
+operator!(Div, div, Op::Div);
+operator!(Rem, rem, Op::Rem);
+
+impl std::ops::Neg for Expr {
+    type Output = Expr;
+    fn neg(self) -> Expr {
+        Expr::new(self.ty, Node::Neg(self))
+    }
+}
+
+/// An integer literal.
+pub fn i(v: i32) -> Expr {
+    v.into()
+}
+/// A finite float literal.
+pub fn f(v: f32) -> Expr {
+    assert!(v.is_finite(), "only finite float literals print in both dialects");
+    Expr::new(Ty::Float, Node::Float(v))
+}
+/// A float in all of `n` lanes (`n` = 1: the float itself).
+pub fn splat(e: Expr, n: u32) -> Expr {
+    assert_eq!(e.ty, Ty::Float);
+    if n == 1 { e } else { Expr::new(Ty::Vec(n), Node::Splat(e)) }
+}
+/// A vector from its lanes (one lane: the float itself).
+pub fn lanes(mut all: Vec<Expr>) -> Expr {
+    match all.len() {
+        1 => all.remove(0),
+        n => Expr::new(Ty::Vec(n as u32), Node::Lanes(all)),
+    }
+}
+/// `yes` where `condition` holds, else `no`; both are evaluated.
+pub fn select(condition: Expr, yes: impl Into<Expr>, no: impl Into<Expr>) -> Expr {
+    let (yes, no) = (yes.into(), no.into());
+    assert_eq!(yes.ty, no.ty);
+    Expr::new(yes.ty, Node::Select(condition, yes, no))
+}
+/// The f32 at element `index`.
+pub fn load(buf: Buf, index: impl Into<Expr>) -> Expr {
+    Expr::new(Ty::Float, Node::Load(buf, index.into()))
+}
+/// Vector number `index` of `width` lanes from the weights.
+pub fn load_vec(width: u32, index: impl Into<Expr>) -> Expr {
+    let index = index.into();
+    if width == 1 { load(Buf::Weights, index) } else { Expr::new(Ty::Vec(width), Node::LoadVec(index)) }
+}
+
+/// A statement.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Stmt {
+    Let(String, Expr),
+    Var(String, Expr),
+    Set(String, Expr),
+    Store(Expr, Expr),
+    For { var: String, from: Expr, to: Expr, step: i32, body: Vec<Stmt> },
+    If(Expr, Vec<Stmt>),
+}
+
+/// A finished kernel: printed by a dialect, its loops counted for given parameters.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Name, for the text and for messages.
+    pub name: String,
+    /// Names of the parameters in the order in which they are passed. Each is one 32-bit word.
+    pub params: Vec<String>,
+    /// The body; it runs once for each invocation with a number below the parameter `total`.
+    pub body: Vec<Stmt>,
+    /// Lanes of the vectors that it loads, if any.
+    pub width: u32,
+}
+
+/// The most parameters that one launch can carry (one 256-byte slot).
+pub const MAX_PARAMS: usize = 64;
+
+/// Builds the body of a kernel.
+#[derive(Debug)]
+pub struct Builder {
+    params: Vec<String>,
+    blocks: Vec<Vec<Stmt>>,
+    names: BTreeMap<String, u32>,
+    width: u32,
+}
+
+impl Builder {
+    /// An empty kernel that loads vectors of `width` lanes.
+    pub fn new(width: u32) -> Self {
+        let mut b = Self { params: Vec::new(), blocks: vec![Vec::new()], names: BTreeMap::new(), width };
+        b.param("total");
+        b
+    }
+
+    /// The integer parameter `name`.
+    pub fn param(&mut self, name: &str) -> Expr {
+        let index = self.params.iter().position(|p| p == name).unwrap_or_else(|| {
+            self.params.push(name.to_string());
+            self.params.len() - 1
+        });
+        assert!(index < MAX_PARAMS, "too many parameters");
+        Expr::new(Ty::Int, Node::Param(index, name.to_string()))
+    }
+
+    /// The float parameter `name` (passed as its bits).
+    pub fn param_float(&mut self, name: &str) -> Expr {
+        let bits = self.param(name);
+        let value = Expr::new(Ty::Float, Node::BitsToFloat(bits));
+        self.let_(name, value)
+    }
+
+    /// The number of this invocation, from 0 to `total` - 1.
+    pub fn invocation(&self) -> Expr {
+        Expr::new(Ty::Int, Node::Invocation)
+    }
+
+    fn fresh(&mut self, name: &str) -> String {
+        let n = self.names.entry(name.to_string()).or_insert(0);
+        *n += 1;
+        // Every name gets a number: no clash with reserved words of either language.
+        format!("{name}_{n}")
+    }
+
+    fn push(&mut self, s: Stmt) {
+        self.blocks.last_mut().expect("a block is open").push(s);
+    }
+
+    /// Names a value.
+    pub fn let_(&mut self, name: &str, e: Expr) -> Expr {
+        let name = self.fresh(name);
+        let ty = e.ty;
+        self.push(Stmt::Let(name.clone(), e));
+        Expr::new(ty, Node::Var(name))
+    }
+
+    /// Declares a variable.
+    pub fn var(&mut self, name: &str, e: Expr) -> Expr {
+        let name = self.fresh(name);
+        let ty = e.ty;
+        self.push(Stmt::Var(name.clone(), e));
+        Expr::new(ty, Node::Var(name))
+    }
+
+    /// Assigns to a variable that [`Builder::var`] gave.
+    pub fn set(&mut self, var: &Expr, e: Expr) {
+        assert_eq!(var.ty, e.ty);
+        match &*var.node {
+            Node::Var(name) => self.push(Stmt::Set(name.clone(), e)),
+            other => panic!("cannot assign to {other:?}"),
+        }
+    }
+
+    /// Stores one f32 in the arena.
+    pub fn store(&mut self, index: Expr, value: Expr) {
+        assert_eq!((index.ty, value.ty), (Ty::Int, Ty::Float));
+        self.push(Stmt::Store(index, value));
+    }
+
+    /// `for name in (from..to).step_by(step)`. The bounds must be made of literals and parameters: the lowering counts the iterations.
+    pub fn for_step(
+        &mut self,
+        name: &str,
+        from: impl Into<Expr>,
+        to: impl Into<Expr>,
+        step: i32,
+        body: impl FnOnce(&mut Builder, Expr),
+    ) {
+        let var = self.fresh(name);
+        self.blocks.push(Vec::new());
+        body(self, Expr::new(Ty::Int, Node::Var(var.clone())));
+        let body = self.blocks.pop().expect("the loop's block");
+        self.push(Stmt::For { var, from: from.into(), to: to.into(), step, body });
+    }
+
+    /// `for name in 0..to`.
+    pub fn for_(&mut self, name: &str, to: impl Into<Expr>, body: impl FnOnce(&mut Builder, Expr)) {
+        self.for_step(name, 0, to, 1, body);
+    }
+
+    /// `for name in 0..to` with `unroll` bodies an iteration, for long loops: the software Vulkan counts iterations.
+    pub fn for_unrolled(&mut self, name: &str, to: Expr, unroll: i32, mut body: impl FnMut(&mut Builder, Expr)) {
+        let whole = &to / unroll * unroll;
+        self.for_step(name, 0, whole.clone(), unroll, |b, v| {
+            for u in 0..unroll {
+                body(b, &v + u);
+            }
+        });
+        self.for_step(name, whole, to, 1, body);
+    }
+
+    /// Runs `body` where `condition` holds.
+    pub fn if_(&mut self, condition: Expr, body: impl FnOnce(&mut Builder)) {
+        self.blocks.push(Vec::new());
+        body(self);
+        let body = self.blocks.pop().expect("the if's block");
+        self.push(Stmt::If(condition, body));
+    }
+
+    /// The finished kernel.
+    pub fn finish(mut self, name: &str) -> Kernel {
+        let body = self.blocks.pop().expect("the body");
+        Kernel { name: name.to_string(), params: self.params, body, width: self.width }
+    }
+}
+
+impl Kernel {
+    /// The most loop iterations that one invocation can make with these parameters: all loops, nested and in sequence, together.
+    /// `None` when a bound is not made of literals and parameters.
+    pub fn loop_bound(&self, params: &[u32]) -> Option<u64> {
+        count(&self.body, params)
+    }
+}
+
+fn count(body: &[Stmt], params: &[u32]) -> Option<u64> {
+    let mut sum = 0u64;
+    for s in body {
+        match s {
+            Stmt::For { from, to, step, body, .. } => {
+                let span = (value(to, params)? - value(from, params)?).max(0) as u64;
+                let trips = span.div_ceil(*step as u64);
+                sum = sum.saturating_add(trips.saturating_mul(1 + count(body, params)?));
+            }
+            Stmt::If(_, body) => sum = sum.saturating_add(count(body, params)?),
+            _ => {}
+        }
+    }
+    Some(sum)
+}
+
+fn value(e: &Expr, params: &[u32]) -> Option<i64> {
+    Some(match &*e.node {
+        Node::Int(v) => *v as i64,
+        Node::Param(p, _) => params[*p] as i32 as i64,
+        Node::Binary(op, a, b) => {
+            let (a, b) = (value(a, params)?, value(b, params)?);
+            match op {
+                Op::Add => a + b,
+                Op::Sub => a - b,
+                Op::Mul => a * b,
+                Op::Div => a.checked_div(b)?,
+                Op::Rem => a.checked_rem(b)?,
+                _ => return None,
+            }
+        }
+        _ => return None,
+    })
+}

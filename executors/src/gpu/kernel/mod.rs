@@ -1,0 +1,69 @@
+//! The kernels: [`Spec`] is the specialisation key, [`Spec::build`] makes the kernel that every dialect prints.
+//! Shapes are launch parameters, so few specialisations serve a whole network. It refuses to know graphs and devices.
+
+pub mod elementwise;
+pub mod ir;
+pub mod print;
+pub mod reduce;
+pub mod tile;
+pub mod unary;
+pub mod window;
+
+use elementwise::Binary;
+use ir::{Buf, Kernel};
+use reduce::Reduction;
+use tile::Tile;
+use unary::Unary;
+use window::Pool;
+
+/// What a kernel is specialised on. Equal keys share one compiled pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spec {
+    /// Convolution and matrix product as a register tile.
+    Tile(Tile),
+    /// One operand, contiguous.
+    Unary(Unary),
+    /// Two operands, contiguous and of one shape, then a fused function.
+    Flat(Binary, Buf, Unary),
+    /// Two operands with numpy broadcasting over so many axes, then a fused function.
+    Broadcast(Binary, Buf, Buf, usize, Unary),
+    /// A strided copy over so many axes.
+    Copy(Buf, usize),
+    /// A strided copy with a constant around it over so many axes.
+    Pad(usize),
+    /// Rows picked by a table of indices.
+    Gather(Buf),
+    /// Scale and shift per channel, then a fused function.
+    Affine(Unary),
+    /// A reduction over up to two groups of axes.
+    Reduce(Reduction),
+    /// Softmax along an axis; `true`: its logarithm.
+    Softmax(bool),
+    /// Mean and variance over the last axes.
+    LayerNorm,
+    /// Maximum or average of a window.
+    Pool(Pool),
+    /// Interpolation between two rows and two columns picked by tables.
+    Resize,
+}
+
+impl Spec {
+    /// The kernel.
+    pub fn build(&self) -> Kernel {
+        match *self {
+            Spec::Tile(tile) => tile::build(tile),
+            Spec::Unary(unary) => elementwise::unary(unary),
+            Spec::Flat(op, b, then) => elementwise::flat(op, b, then),
+            Spec::Broadcast(op, a, b, rank, then) => elementwise::broadcast(op, a, b, rank, then),
+            Spec::Copy(from, rank) => elementwise::copy(from, rank),
+            Spec::Pad(rank) => elementwise::pad(rank),
+            Spec::Gather(from) => elementwise::gather(from),
+            Spec::Affine(then) => elementwise::affine(then),
+            Spec::Reduce(kind) => reduce::reduce(kind),
+            Spec::Softmax(log) => reduce::softmax(log),
+            Spec::LayerNorm => reduce::layer_norm(),
+            Spec::Pool(kind) => window::pool(kind),
+            Spec::Resize => window::resize(),
+        }
+    }
+}

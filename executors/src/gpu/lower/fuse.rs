@@ -1,0 +1,108 @@
+//! Which nodes share one kernel: batch normalisation is folded into the convolution before it, a bias and an activation ride along.
+//! It refuses to fuse over a value that somebody else reads.
+
+use super::super::kernel::unary::Unary;
+use super::elementwise;
+use crate::graph::{Graph, Node, ValueId};
+use std::collections::{HashMap, HashSet};
+
+/// A node and what is fused behind it.
+#[derive(Clone, Debug)]
+pub struct Group<'g> {
+    /// The node that decides the kernel.
+    pub node: &'g Node,
+    /// A batch normalisation behind a convolution.
+    pub norm: Option<&'g Node>,
+    /// A constant row that is added behind a matrix product.
+    pub bias: Option<ValueId>,
+    /// A function behind everything, with its constants.
+    pub act: Option<(Unary, [f32; 2])>,
+    /// The value that the group computes.
+    pub out: ValueId,
+}
+
+impl<'g> Group<'g> {
+    /// A node with nothing fused.
+    pub fn alone(node: &'g Node, out: ValueId) -> Self {
+        Self { node, norm: None, bias: None, act: None, out }
+    }
+}
+
+/// Cuts the graph into groups, in an order that can be run.
+pub fn groups(graph: &Graph) -> Vec<Group<'_>> {
+    let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
+    for (n, node) in graph.nodes.iter().enumerate() {
+        for id in node.inputs.iter().flatten() {
+            readers.entry(*id).or_default().push(n);
+        }
+    }
+    let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
+    let only_reader = |id: ValueId| match readers.get(&id).map(Vec::as_slice) {
+        Some([n]) if !outputs.contains(&id) => Some(*n),
+        _ => None,
+    };
+    let mut absorbed = vec![false; graph.nodes.len()];
+    let mut all = Vec::new();
+    for (n, node) in graph.nodes.iter().enumerate() {
+        let Some(out) = node.outputs.first().copied().flatten() else { continue };
+        if absorbed[n] {
+            continue;
+        }
+        let mut group = Group::alone(node, out);
+        while let Some(next) = only_reader(group.out) {
+            if !absorb(graph, &mut group, &graph.nodes[next]) {
+                break;
+            }
+            absorbed[next] = true;
+        }
+        all.push(group);
+    }
+    all
+}
+
+/// Takes `next`, the only reader of the group's output, into the group if it fits.
+fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node) -> bool {
+    let head = group.node.op.as_str();
+    let Some(out) = next.outputs.first().copied().flatten() else { return false };
+    if group.act.is_some() || graph.value(out).dtype != crate::tensor::DType::F32 {
+        return false;
+    }
+    let plain = matches!(head, "Conv" | "ConvTranspose") && group.norm.is_none();
+    if plain && next.op == "BatchNormalization" && elementwise::norm_constants(graph, next).is_ok() {
+        if next.inputs.first() != Some(&Some(group.out)) {
+            return false;
+        }
+        group.norm = Some(next);
+        group.out = out;
+        return true;
+    }
+    if head == "MatMul" && group.bias.is_none() && next.op == "Add" {
+        let Some(row) = bias_row(graph, group.out, next) else { return false };
+        group.bias = Some(row);
+        group.out = out;
+        return true;
+    }
+    let fusable = matches!(
+        head,
+        "Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization"
+    );
+    match elementwise::function(graph, next) {
+        Ok(act) if fusable && next.inputs.first() == Some(&Some(group.out)) => {
+            group.act = Some(act);
+            group.out = out;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The constant operand of `add` when it is one row along the last axis of `product`.
+fn bias_row(graph: &Graph, product: ValueId, add: &Node) -> Option<ValueId> {
+    let (a, b) = (add.inputs.first().copied()??, add.inputs.get(1).copied()??);
+    let row = if a == product { b } else { a };
+    let tensor = graph.constant(row)?;
+    let columns = *graph.value(product).shape.last()?;
+    let one_row = tensor.as_f32().is_some() && tensor.len() == columns && tensor.shape.last() == Some(&columns);
+    let same_shape = add.outputs.first().copied().flatten().map(|o| &graph.value(o).shape) == Some(&graph.value(product).shape);
+    (one_row && same_shape).then_some(row)
+}

