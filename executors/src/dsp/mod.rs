@@ -157,6 +157,10 @@ pub fn quantise_segment(segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Grap
     if samples.is_empty() {
         return Err(failed("calibration samples are needed: int8 ranges are measured on example inputs, and none were given".into()));
     }
+    let made = |id: &ValueId| segment.nodes.iter().any(|n| n.outputs.contains(&Some(*id)));
+    if let Some(id) = segment.outputs.iter().find(|id| !made(id)) {
+        return Err(failed(format!("output `{}` is made by no node of the segment", segment.value(*id).name)));
+    }
     let ports: Vec<Port> = segment
         .inputs
         .iter()

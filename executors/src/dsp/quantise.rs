@@ -74,7 +74,9 @@ impl Plan {
         }
         for i in self.dropped.keys() {
             // Its maker now gives the clamped value itself.
-            graph.nodes[*i].inputs.first().copied().flatten().inspect(|id| drop(self.quantised.remove(id)));
+            if let Some(id) = graph.nodes[*i].inputs.first().copied().flatten() {
+                self.quantised.remove(&id);
+            }
         }
         let int8: BTreeSet<ValueId> = self.quantised.clone();
         self.root.retain(|id, _| int8.contains(id));
