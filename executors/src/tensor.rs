@@ -73,7 +73,12 @@ impl Tensor {
     /// # Panics
     /// When `data.len()` is not the product of `shape`: a bug in the caller.
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
-        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape {shape:?} does not hold {} elements", data.len());
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            data.len(),
+            "shape {shape:?} does not hold {} elements",
+            data.len()
+        );
         Self { shape: shape.to_vec(), data: Data::F32(data) }
     }
 

@@ -1,0 +1,308 @@
+//! The `cpu` processor: a segment is one onnxruntime session an instance. It refuses nothing that the loader lets through, because the
+//! loader has already asked onnxruntime. Its threads never spin, so that other processors keep the cores.
+
+use crate::graph::{Graph, Node, Value, ValueId};
+use crate::onnx::{convert, to_onnx};
+use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
+use crate::runtime;
+use crate::tensor::{DType, Data, Tensor};
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Row of the table.
+const NAME: &str = "cpu";
+
+/// The `cpu` row.
+pub const ROW: Row = Row { name: NAME, about: "the CPU, through onnxruntime", open };
+
+/// Opens the processor.
+///
+/// # Errors
+/// [`ExecError::Absent`] when onnxruntime is missing or too old.
+pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
+    let version = runtime::version().map_err(absent)?;
+    let threads = options.cpu_threads.max(1);
+    let device = format!("{}, onnxruntime {version}, {threads} thread(s)", model_name());
+    Ok(Arc::new(Cpu { threads, device }))
+}
+
+/// Prepares a whole graph for one caller, on one thread, with onnxruntime's default optimisations: what others are tested against.
+///
+/// # Errors
+/// When onnxruntime is missing or refuses the graph.
+pub fn reference(graph: &Graph) -> Result<Box<dyn Instance>, ExecError> {
+    Ok(Box::new(CpuInstance::new(graph, 1)?))
+}
+
+fn absent(error: runtime::RuntimeError) -> ExecError {
+    ExecError::Absent { processor: NAME.to_owned(), reason: error.tried, hint: runtime::HINT.to_owned() }
+}
+
+/// What the system calls the CPU.
+fn model_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find_map(|l| l.strip_prefix("model name")).and_then(|l| l.split_once(':'));
+    line.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+struct Cpu {
+    threads: usize,
+    device: String,
+}
+
+impl Processor for Cpu {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn device(&self) -> String {
+        self.device.clone()
+    }
+
+    fn supports(&self, _graph: &Graph, _node: &Node) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn prepare(&self, segment: &Graph, _samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError> {
+        // The first instance is made now, so that a refusal comes now.
+        let first = CpuInstance::new(segment, self.threads)?;
+        let memory = segment.constant_bytes() + peak_bytes(segment);
+        Ok(Arc::new(CpuPrepared {
+            segment: segment.clone(),
+            threads: self.threads,
+            memory,
+            first: Mutex::new(Some(first)),
+        }))
+    }
+}
+
+/// The most bytes of node outputs that are alive at once when nodes run in order.
+fn peak_bytes(graph: &Graph) -> usize {
+    let mut last = vec![0usize; graph.values.len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for id in node.inputs.iter().chain(&node.outputs).flatten() {
+            last[id.0 as usize] = i;
+        }
+    }
+    for id in &graph.outputs {
+        last[id.0 as usize] = usize::MAX;
+    }
+    let mut dying = vec![0usize; graph.nodes.len()];
+    let (mut now, mut peak) = (0, 0);
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for &id in node.outputs.iter().flatten() {
+            let bytes = graph.value(id).bytes();
+            now += bytes;
+            if let Some(slot) = dying.get_mut(last[id.0 as usize]) {
+                *slot += bytes;
+            }
+        }
+        peak = peak.max(now);
+        now -= dying[i];
+    }
+    peak
+}
+
+struct CpuPrepared {
+    segment: Graph,
+    threads: usize,
+    memory: usize,
+    first: Mutex<Option<CpuInstance>>,
+}
+
+impl Prepared for CpuPrepared {
+    fn spawn(&self) -> Result<Box<dyn Instance>, ExecError> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let instance = match first {
+            Some(instance) => instance,
+            None => CpuInstance::new(&self.segment, self.threads)?,
+        };
+        Ok(Box::new(instance))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.memory
+    }
+}
+
+/// Where an output comes from. A graph may pass an input or a constant straight on; onnxruntime is not asked for those.
+enum Source {
+    Session(usize),
+    Input(usize),
+    Constant(Arc<Tensor>),
+}
+
+struct CpuInstance {
+    graph: String,
+    /// `None` when there is nothing to compute.
+    session: Option<Session>,
+    inputs: Vec<Value>,
+    sources: Vec<Source>,
+    /// Names of the inputs and outputs of the session.
+    asked: Vec<String>,
+}
+
+impl CpuInstance {
+    fn new(graph: &Graph, threads: usize) -> Result<Self, ExecError> {
+        let mut computed: Vec<ValueId> = Vec::new();
+        let mut source = |&id: &ValueId| {
+            if let Some(i) = graph.inputs.iter().position(|&input| input == id) {
+                return Source::Input(i);
+            }
+            if let Some(tensor) = graph.constant(id) {
+                return Source::Constant(tensor.clone());
+            }
+            let i = computed.iter().position(|&c| c == id).unwrap_or_else(|| {
+                computed.push(id);
+                computed.len() - 1
+            });
+            Source::Session(i)
+        };
+        let sources = graph.outputs.iter().map(&mut source).collect();
+        let asked = computed.iter().map(|&id| graph.value(id).name.clone()).collect();
+        let session = match computed.is_empty() {
+            true => None,
+            false => Some(session(&Graph { outputs: computed, ..graph.clone() }, threads)?),
+        };
+        let inputs = graph.inputs.iter().map(|&id| graph.value(id).clone()).collect();
+        Ok(Self { graph: graph.name.clone(), session, inputs, sources, asked })
+    }
+
+    fn failed(graph: &str, e: impl std::fmt::Display) -> ExecError {
+        ExecError::Failed { processor: NAME.to_owned(), graph: graph.to_owned(), reason: e.to_string() }
+    }
+}
+
+/// A session for the graph, all optimisations on.
+fn session(graph: &Graph, threads: usize) -> Result<Session, ExecError> {
+    let environment = runtime::environment().map_err(absent)?;
+    let bytes = to_onnx(graph);
+    let build = || -> Result<Session, ort::Error> {
+        Session::builder(environment)?
+            .with_intra_threads(threads)?
+            .with_intra_op_spinning(false)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .commit_from_memory(&bytes)
+    };
+    build().map_err(|e| CpuInstance::failed(&graph.name, e))
+}
+
+/// Checks that the inputs fit: number, types, shapes.
+///
+/// # Errors
+/// [`ExecError::Input`] naming the first that does not.
+pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[&Tensor]) -> Result<(), ExecError> {
+    let wrong = |input: &str, expected: String, got: String| {
+        Err(ExecError::Input { graph: graph.to_owned(), input: input.to_owned(), expected, got })
+    };
+    if inputs.len() != expected.len() {
+        let names: Vec<&str> = expected.iter().map(|v| v.name.as_str()).collect();
+        return wrong(&names.join(", "), format!("{} inputs", expected.len()), format!("{}", inputs.len()));
+    }
+    for (value, tensor) in expected.iter().zip(inputs) {
+        if value.dtype != tensor.dtype() || value.shape != tensor.shape {
+            let shown = |dtype: DType, shape: &[usize]| format!("{dtype}{shape:?}");
+            return wrong(
+                &value.name,
+                shown(value.dtype, &value.shape),
+                shown(tensor.dtype(), &tensor.shape),
+            );
+        }
+        if convert::raw(&tensor.data).len() != tensor.bytes() {
+            let got = format!("{} bytes of elements", convert::raw(&tensor.data).len());
+            return wrong(&value.name, format!("{} bytes of elements", tensor.bytes()), got);
+        }
+    }
+    Ok(())
+}
+
+/// A tensor as onnxruntime's, borrowed where its crate can.
+fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<'t>, ort::Error> {
+    fn view<'t, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+        shape: &[usize],
+        data: &'t [T],
+    ) -> Result<SessionInputValue<'t>, ort::Error> {
+        Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into())
+    }
+    let copied = |kind: TensorElementType, raw: &[u8]| -> Result<SessionInputValue<'t>, ort::Error> {
+        let mut value = DynTensor::new(session.allocator(), kind, tensor.shape.clone())?;
+        if !raw.is_empty() {
+            // SAFETY: the allocator is the session's, on the CPU; the tensor holds exactly as many bytes (`check_inputs`).
+            unsafe { std::ptr::copy_nonoverlapping(raw.as_ptr(), value.data_ptr_mut().cast(), raw.len()) };
+        }
+        Ok(value.into())
+    };
+    match &tensor.data {
+        Data::F32(v) => view(&tensor.shape, v),
+        Data::F64(v) => view(&tensor.shape, v),
+        Data::I64(v) => view(&tensor.shape, v),
+        Data::I32(v) => view(&tensor.shape, v),
+        Data::U8(v) => view(&tensor.shape, v),
+        Data::I8(v) => view(&tensor.shape, v),
+        Data::F16(v) => copied(TensorElementType::Float16, bytemuck::cast_slice(v)),
+        Data::Bool(v) => copied(TensorElementType::Bool, v),
+    }
+}
+
+/// One of onnxruntime's results as a tensor.
+fn output(value: &DynValue) -> Result<Tensor, String> {
+    let tensor = value.view().downcast::<ort::value::DynTensorValueType>().map_err(|e| e.to_string())?;
+    let dtype = match tensor.data_type() {
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Float64 => DType::F64,
+        TensorElementType::Int64 => DType::I64,
+        TensorElementType::Int32 => DType::I32,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Int8 => DType::I8,
+        TensorElementType::Bool => DType::Bool,
+        other => return Err(format!("an output of type {other}")),
+    };
+    let shape: Vec<usize> = tensor.shape().iter().map(|&d| d.max(0) as usize).collect();
+    let bytes = shape.iter().product::<usize>() * dtype.size();
+    let raw: &[u8] = match bytes {
+        0 => &[],
+        // SAFETY: a dense CPU tensor of this type and shape, owned by `value`, which is borrowed for as long as the slice.
+        _ => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), bytes) },
+    };
+    Ok(convert::from_raw(dtype, shape, raw))
+}
+
+impl Instance for CpuInstance {
+    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
+        check_inputs(&self.graph, &self.inputs, inputs)?;
+        let failed = |e: ort::Error| Self::failed(&self.graph, e);
+        let mut computed = Vec::new();
+        if let Some(session) = &mut self.session {
+            let mut values = Vec::with_capacity(inputs.len());
+            for (value, tensor) in self.inputs.iter().zip(inputs) {
+                values.push((value.name.as_str(), input(session, tensor).map_err(failed)?));
+            }
+            let outputs = session.run(values).map_err(failed)?;
+            for name in &self.asked {
+                let value = outputs
+                    .get(name)
+                    .ok_or_else(|| Self::failed(&self.graph, format!("no output `{name}`")))?;
+                computed.push(Some(output(value).map_err(|e| Self::failed(&self.graph, e))?));
+            }
+        }
+        // An output may be asked for twice; the last asker takes it.
+        let mut results = Vec::with_capacity(self.sources.len());
+        for (i, source) in self.sources.iter().enumerate() {
+            results.push(match source {
+                Source::Input(i) => inputs[*i].clone(),
+                Source::Constant(tensor) => Tensor::clone(tensor),
+                Source::Session(slot) => {
+                    let again = self.sources[i + 1..]
+                        .iter()
+                        .any(|s| matches!(s, Source::Session(other) if other == slot));
+                    let value = if again { computed[*slot].clone() } else { computed[*slot].take() };
+                    value.ok_or_else(|| Self::failed(&self.graph, "an output was taken twice"))?
+                }
+            });
+        }
+        Ok(results)
+    }
+}
