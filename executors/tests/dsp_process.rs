@@ -1,0 +1,307 @@
+//! The worker as a process: it dies, hangs, is of another version, loses its parent, and serves many threads; the scheduler's side
+//! sees each of them as what it is and works again afterwards.
+#![cfg(target_os = "linux")]
+
+mod dsp_common;
+
+use cosched_executors::dsp::queue::{Control, VERSION, shared_dir};
+use cosched_executors::dsp::{Dsp, EXIT_VERSION, Limits};
+use cosched_executors::processor::{ExecError, Instance, Options, Prepared, Processor};
+use cosched_executors::tensor::Tensor;
+use dsp_common::*;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+/// Whether a process is there and no zombie.
+fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|s| s.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+}
+
+fn gone_within(pid: u32, limit: Duration) -> bool {
+    let start = Instant::now();
+    while lives(pid) {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+fn ready(dsp: &Dsp, seed: u64) -> (Box<dyn Instance>, Vec<Tensor>, Vec<Tensor>) {
+    let graph = tiny_graph(seed);
+    let samples = samples(&mut Rng::new(seed), &graph, 2);
+    let prepared = dsp.prepare(&graph, &samples).unwrap();
+    let want = reference(&graph, &samples[0]);
+    (prepared.spawn().unwrap(), samples[0].clone(), want)
+}
+
+fn check(instance: &mut dyn Instance, input: &[Tensor], want: &[Tensor]) {
+    let got = instance.run(&input.iter().collect::<Vec<_>>()).unwrap();
+    let db = sqnr(want, &got);
+    assert!(db > 25.0, "{db} dB");
+}
+
+#[test]
+fn killed_in_the_middle_of_a_run_and_back_again() {
+    let dsp = dsp();
+    let (mut tiny, input, want) = ready(&dsp, 1);
+    check(&mut *tiny, &input, &want);
+    let graph = long_graph();
+    let samples = samples(&mut Rng::new(2), &graph, 1);
+    let mut long = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
+    let first = dsp.worker_pid().unwrap();
+
+    let start = Instant::now();
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(60));
+        signal("-KILL", first);
+        Instant::now()
+    });
+    let error = long.run(&[&samples[0][0]]).unwrap_err();
+    let noticed = killer.join().unwrap().elapsed();
+    assert!(matches!(error, ExecError::Died { .. }), "{error}");
+    assert!(error.to_string().contains("signal: 9") && error.to_string().contains(&first.to_string()), "{error}");
+    assert!(noticed < Duration::from_millis(500), "noticed after {noticed:?}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+
+    // An instance of the old worker, one that was in the middle of a run, and a new segment: all work in the new worker.
+    check(&mut *tiny, &input, &want);
+    assert_eq!(dsp.restarts(), 1);
+    assert_ne!(dsp.worker_pid().unwrap(), first);
+    assert_eq!(long.run(&[&samples[0][0]]).unwrap().len(), 1);
+    let (mut other, input, want) = ready(&dsp, 3);
+    check(&mut *other, &input, &want);
+    assert_eq!(dsp.restarts(), 1);
+}
+
+#[test]
+fn killed_while_idle() {
+    let dsp = dsp();
+    let (mut tiny, input, want) = ready(&dsp, 4);
+    for round in 1..=3 {
+        let pid = dsp.worker_pid().unwrap();
+        signal("-KILL", pid);
+        while dsp.worker_pid().is_some() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        check(&mut *tiny, &input, &want);
+        assert_eq!(dsp.restarts(), round);
+    }
+}
+
+#[test]
+fn a_stopped_worker_is_killed_and_replaced() {
+    let limits = Limits { heartbeat: Duration::from_millis(700), ..Limits::default() };
+    let dsp = Dsp::open(&options(), limits).unwrap();
+    let (mut tiny, input, want) = ready(&dsp, 5);
+    let pid = dsp.worker_pid().unwrap();
+    signal("-STOP", pid);
+    // It may be in its short look at the ring or asleep: stopped either way.
+    std::thread::sleep(Duration::from_millis(20));
+    let error = tiny.run(&[&input[0]]).unwrap_err();
+    assert!(matches!(error, ExecError::Died { .. }), "{error}");
+    assert!(error.to_string().contains("no life sign"), "{error}");
+    assert!(gone_within(pid, Duration::from_secs(2)));
+    check(&mut *tiny, &input, &want);
+    assert_eq!(dsp.restarts(), 1);
+}
+
+#[test]
+fn a_run_without_end_is_killed() {
+    let limits = Limits { run: Duration::from_millis(50), ..Limits::default() };
+    let dsp = Dsp::open(&options(), limits).unwrap();
+    let graph = long_graph();
+    let samples = samples(&mut Rng::new(6), &graph, 1);
+    let mut long = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
+    let error = long.run(&[&samples[0][0]]).unwrap_err();
+    assert!(matches!(error, ExecError::Died { .. }) && error.to_string().contains("did not answer"), "{error}");
+    let (mut tiny, input, want) = ready(&dsp, 7);
+    check(&mut *tiny, &input, &want);
+}
+
+#[test]
+fn many_threads_share_one_worker() {
+    let dsp = dsp();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let dsp = &dsp;
+            scope.spawn(move || {
+                let (mut instance, input, want) = ready(dsp, 100 + thread);
+                let first = instance.run(&[&input[0]]).unwrap();
+                assert!(sqnr(&want, &first) > 25.0);
+                for _ in 0..200 {
+                    assert_eq!(instance.run(&[&input[0]]).unwrap(), first, "thread {thread}");
+                }
+            });
+        }
+    });
+    assert_eq!(dsp.restarts(), 0);
+}
+
+#[test]
+fn threads_survive_repeated_murder() {
+    let dsp = dsp();
+    let until = Instant::now() + Duration::from_secs(2);
+    let (good, died) = std::thread::scope(|scope| {
+        let runners: Vec<_> = (0..3)
+            .map(|thread| {
+                let dsp = &dsp;
+                let (mut instance, input, want) = ready(dsp, 200 + thread);
+                scope.spawn(move || {
+                    let (mut good, mut died) = (0u32, 0u32);
+                    while Instant::now() < until {
+                        match instance.run(&[&input[0]]) {
+                            Ok(got) => {
+                                assert!(sqnr(&want, &got) > 25.0);
+                                good += 1;
+                            }
+                            Err(ExecError::Died { .. }) => died += 1,
+                            Err(e) => panic!("thread {thread}: {e}"),
+                        }
+                    }
+                    (good, died)
+                })
+            })
+            .collect();
+        while Instant::now() < until - Duration::from_millis(300) {
+            std::thread::sleep(Duration::from_millis(150));
+            if let Some(pid) = dsp.worker_pid() {
+                signal("-KILL", pid);
+            }
+        }
+        runners.into_iter().map(|r| r.join().unwrap()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    });
+    assert!(good > 100 && died >= 1 && dsp.restarts() >= 2, "{good} good, {died} died, {} restarts", dsp.restarts());
+    let (mut tiny, input, want) = ready(&dsp, 8);
+    check(&mut *tiny, &input, &want);
+}
+
+/// Not a test by itself: the process that `a_worker_does_not_outlive_its_parent` starts and kills.
+#[test]
+fn role_of_a_parent() {
+    if std::env::var_os("COSCHED_TEST_PARENT").is_none() {
+        return;
+    }
+    let dsp = dsp();
+    let graph = long_graph();
+    let samples = samples(&mut Rng::new(9), &graph, 1);
+    let mut long = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
+    println!("\nworker {}", dsp.worker_pid().unwrap());
+    while std::env::var_os("COSCHED_TEST_PARENT").is_some_and(|v| v == "idle") {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    loop {
+        long.run(&[&samples[0][0]]).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_does_not_outlive_its_parent() {
+    for role in ["idle", "busy"] {
+        let mut parent = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "role_of_a_parent", "--nocapture"])
+            .env("COSCHED_TEST_PARENT", role)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+        let pid: u32 = lines
+            .map_while(Result::ok)
+            .find_map(|l| l.strip_prefix("worker ").and_then(|p| p.parse().ok()))
+            .expect("the parent says the worker's number");
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(lives(pid));
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        assert!(gone_within(pid, Duration::from_secs(3)), "worker {pid} of a {role} parent lives on");
+    }
+}
+
+#[test]
+fn dropping_the_processor_ends_the_worker_and_leaves_no_file() {
+    let dsp = dsp();
+    let (tiny, _, _) = ready(&dsp, 10);
+    let pid = dsp.worker_pid().unwrap();
+    drop((tiny, dsp));
+    assert!(gone_within(pid, Duration::from_secs(2)));
+    let mine = format!("cosched-dsp-{}-", std::process::id());
+    // Other tests of this process may hold a file for a moment: wait for all to be gone.
+    let start = Instant::now();
+    loop {
+        let left: Vec<_> = std::fs::read_dir(shared_dir())
+            .unwrap()
+            .filter_map(Result::ok)
+            .filter(|e| e.file_name().to_string_lossy().starts_with(&mine))
+            .collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{left:?}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+#[test]
+fn a_worker_of_another_version_says_so() {
+    let control = Control::create(&shared_dir(), VERSION + 1).unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_cosched-dsp")).arg(control.path()).output().unwrap();
+    control.unlink();
+    assert_eq!(out.status.code(), Some(i32::from(EXIT_VERSION)));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("version mismatch") && said.contains("same build"), "{said}");
+    assert!(control.refusal().is_some());
+}
+
+#[test]
+fn a_command_that_is_no_worker_is_an_absent_processor() {
+    let limits = Limits { start: Duration::from_millis(600), ..Limits::default() };
+    for (command, part) in
+        [("/nowhere/dsp", "No such file"), ("/bin/false", "exit status: 1"), ("/bin/cat", "exit status: 1")]
+    {
+        let options = Options { dsp_command: vec![command.into()], ..Options::default() };
+        let start = Instant::now();
+        let error = Dsp::open(&options, limits.clone()).err();
+        // `cat` copies the queue to its output, a byte stream that means nothing to us, and ends.
+        let error = error.unwrap_or_else(|| panic!("{command} was taken for a worker"));
+        assert!(matches!(error, ExecError::Absent { .. }), "{command}: {error}");
+        assert!(error.to_string().contains(command), "{error}");
+        assert!(command == "/bin/cat" || error.to_string().contains(part), "{command}: {error}");
+        assert!(start.elapsed() < Duration::from_secs(3), "{command} took {:?}", start.elapsed());
+    }
+    // One that neither ends nor answers.
+    let options = Options { dsp_command: vec!["/bin/sh".into(), "-c".into(), "sleep 30".into()], ..Options::default() };
+    let error = Dsp::open(&options, limits).err().unwrap();
+    assert!(error.to_string().contains("did not answer"), "{error}");
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let dsp = dsp();
+    let graph = tiny_graph(11);
+    let samples = samples(&mut Rng::new(11), &graph, 1);
+    let error = dsp.prepare(&graph, &[]).err().unwrap().to_string();
+    assert!(error.contains("calibration samples are needed"), "{error}");
+    let short = Tensor::f32(&[1, 4, 4, 3], vec![0.0; 48]);
+    let error = dsp.prepare(&graph, &[vec![short.clone()]]).err().unwrap().to_string();
+    assert!(error.contains("in0") && error.contains("[1, 4, 4, 4]"), "{error}");
+    let mut instance = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
+    let error = instance.run(&[&short]).unwrap_err();
+    assert!(matches!(error, ExecError::Input { .. }), "{error}");
+    assert!(matches!(instance.run(&[]), Err(ExecError::Input { .. })));
+    let nan = Tensor::f32(&[1, 4, 4, 4], vec![f32::NAN; 64]);
+    let error = dsp.prepare(&graph, &[vec![nan]]).err().unwrap().to_string();
+    assert!(error.contains("not finite"), "{error}");
+    // A model that the worker cannot compile is its error, not its death.
+    let mut broken = graph.clone();
+    broken.nodes[0].op = "NoSuchOperator".into();
+    let error = dsp.prepare_quantised(&graph, &broken).err().unwrap();
+    assert!(matches!(error, ExecError::Failed { .. }) && error.to_string().contains("NoSuchOperator"), "{error}");
+    assert_eq!(dsp.restarts(), 0);
+}
