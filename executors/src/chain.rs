@@ -29,9 +29,9 @@ enum Output {
 }
 
 /// The values of one request between segments. Those that are no longer needed are dropped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Values {
-    slots: Vec<Option<Tensor>>,
+    slots: Vec<Option<Arc<Tensor>>>,
 }
 
 impl Chain {
@@ -83,8 +83,12 @@ impl Chain {
     ///
     /// # Errors
     /// [`ExecError::Input`] when number, types or shapes are wrong.
-    pub fn start(&self, inputs: Vec<Tensor>) -> Result<Values, ExecError> {
-        crate::cpu::check_inputs(&self.model, &self.expected, &inputs.iter().collect::<Vec<_>>())?;
+    pub fn start(&self, inputs: Vec<Arc<Tensor>>) -> Result<Values, ExecError> {
+        crate::cpu::check_inputs(
+            &self.model,
+            &self.expected,
+            &inputs.iter().map(|t| &**t).collect::<Vec<_>>(),
+        )?;
         let mut slots = vec![None; self.names.len()];
         for (&slot, tensor) in self.inputs.iter().zip(inputs) {
             slots[slot] = Some(tensor);
@@ -100,7 +104,7 @@ impl Chain {
         self.steps[i]
             .0
             .iter()
-            .map(|&slot| values.slots[slot].as_ref().ok_or_else(|| self.missing(i, slot)))
+            .map(|&slot| values.slots[slot].as_deref().ok_or_else(|| self.missing(i, slot)))
             .collect()
     }
 
@@ -118,7 +122,7 @@ impl Chain {
             });
         }
         for (&slot, tensor) in filled.iter().zip(outputs) {
-            values.slots[slot] = Some(tensor);
+            values.slots[slot] = Some(Arc::new(tensor));
         }
         for &slot in done {
             values.slots[slot] = None;
@@ -134,7 +138,7 @@ impl Chain {
         let get = |output: &Output| match output {
             Output::Constant(tensor) => Ok(Tensor::clone(tensor)),
             Output::Slot(slot) => {
-                values.slots[*slot].clone().ok_or_else(|| self.missing(self.steps.len(), *slot))
+                values.slots[*slot].as_deref().cloned().ok_or_else(|| self.missing(self.steps.len(), *slot))
             }
         };
         self.outputs.iter().map(get).collect()

@@ -77,7 +77,11 @@ impl Deployment {
         for variant in &mut variants {
             for s in 0..variant.segments.len() {
                 for (p, processor) in processors.iter().enumerate() {
-                    progress(done, total, &format!("{} segment {s} on {}", variant.model.name, processor.name()));
+                    progress(
+                        done,
+                        total,
+                        &format!("{} segment {s} on {}", variant.model.name, processor.name()),
+                    );
                     done += 1;
                     let made = variant.prepare(s, p, processor.as_ref());
                     variant.prepared[s].push(made);
@@ -96,7 +100,11 @@ impl Deployment {
 }
 
 impl Deployed {
-    fn cut(model: Model, processors: &[Arc<dyn Processor>], options: &CutOptions) -> Result<Deployed, ExecError> {
+    fn cut(
+        model: Model,
+        processors: &[Arc<dyn Processor>],
+        options: &CutOptions,
+    ) -> Result<Deployed, ExecError> {
         let supports = |node: &Node| {
             let able = processors.iter().enumerate().filter(|(_, p)| p.supports(&model.graph, node).is_ok());
             able.fold(0_u64, |mask, (i, _)| mask | 1 << i)
@@ -112,11 +120,16 @@ impl Deployed {
     fn prepare(&self, segment: usize, index: usize, processor: &dyn Processor) -> Preparation {
         let part = &self.segments[segment];
         if part.supported & (1 << index) == 0 {
-            let refusal = part.graph.nodes.iter().find_map(|n| processor.supports(&self.model.graph, n).err());
+            let refusal =
+                part.graph.nodes.iter().find_map(|n| processor.supports(&self.model.graph, n).err());
             return Err(refusal.unwrap_or_else(|| "an operator is not supported".into()));
         }
         processor.prepare(&part.graph, &self.segment_samples[segment]).map_err(|error| {
-            tracing::warn!("{} segment {segment} falls back from {}: {error}", self.model.name, processor.name());
+            tracing::warn!(
+                "{} segment {segment} falls back from {}: {error}",
+                self.model.name,
+                processor.name()
+            );
             error.to_string()
         })
     }
@@ -125,7 +138,8 @@ impl Deployed {
         if self.prepared[segment].iter().any(Result::is_ok) {
             return Ok(());
         }
-        let reasons: Vec<_> = self.prepared[segment].iter().filter_map(|p| p.as_ref().err().cloned()).collect();
+        let reasons: Vec<_> =
+            self.prepared[segment].iter().filter_map(|p| p.as_ref().err().cloned()).collect();
         Err(ExecError::Failed {
             processor: "any".into(),
             graph: format!("{} segment {segment}", self.model.name),
@@ -135,7 +149,8 @@ impl Deployed {
 
     /// Bytes that the variant holds when its segments are loaded where they are largest.
     pub fn memory_bytes(&self) -> usize {
-        let largest = |row: &Vec<Preparation>| row.iter().flatten().map(|p| p.memory_bytes()).max().unwrap_or(0);
+        let largest =
+            |row: &Vec<Preparation>| row.iter().flatten().map(|p| p.memory_bytes()).max().unwrap_or(0);
         self.prepared.iter().map(largest).sum()
     }
 }
@@ -174,7 +189,7 @@ fn run_samples(
     }
     let mut seen = vec![Vec::new(); segments.len()];
     for sample in samples {
-        let mut values = chain.start(sample.clone())?;
+        let mut values = chain.start(sample.iter().cloned().map(Arc::new).collect())?;
         for (s, instance) in instances.iter_mut().enumerate() {
             let inputs = chain.inputs(&values, s)?;
             let outputs = instance.run(&inputs)?;

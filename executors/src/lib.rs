@@ -3,14 +3,18 @@
 
 pub mod chain;
 pub mod cpu;
+pub mod deploy;
 pub mod flops;
 pub(crate) mod fold;
 pub mod gpu;
 pub mod graph;
 pub mod inspect;
+pub mod live;
 pub mod onnx;
 pub mod processor;
+pub mod profile;
 pub mod runtime;
 pub mod segment;
 pub mod tensor;
+mod worker;
 pub mod zoo;

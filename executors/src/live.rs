@@ -71,6 +71,8 @@ pub struct LiveWorld {
     jobs: Vec<Sender<Job>>,
     said: Receiver<Said>,
     submissions: Receiver<Submission>,
+    /// Whether there is a submitter yet.
+    open: bool,
     threads: Vec<JoinHandle<()>>,
     kept: BTreeMap<RequestId, Kept>,
     next_id: u64,
@@ -123,6 +125,7 @@ impl LiveWorld {
             jobs,
             said,
             submissions,
+            open: true,
             threads,
             kept: BTreeMap::new(),
             next_id: FIRST_SUBMITTED,
@@ -166,7 +169,11 @@ impl LiveWorld {
                 None
             }
             Err(error) => {
-                tracing::warn!("launch {} of request {}: {error}", report.launch.id.0, report.launch.request.0);
+                tracing::warn!(
+                    "launch {} of request {}: {error}",
+                    report.launch.id.0,
+                    report.launch.request.0
+                );
                 Some(error.to_string())
             }
         };
@@ -207,6 +214,7 @@ impl LiveWorld {
                 Err(_) => {
                     // The last submitter is gone: from now on a channel that never says anything.
                     self.submissions = never();
+                    self.open = false;
                     None
                 }
             },
@@ -218,13 +226,8 @@ impl LiveWorld {
     /// Whether anything can still happen by itself.
     fn alive(&mut self) -> bool {
         let stopped = self.stop.load(Ordering::Relaxed);
-        let coming = !stopped && (self.arrivals.peek().is_some() || self.submissions_open());
+        let coming = !stopped && (self.arrivals.peek().is_some() || self.open);
         coming || self.running > 0
-    }
-
-    /// A `never` channel (all submitters gone) has no capacity; an open one is unbounded.
-    fn submissions_open(&self) -> bool {
-        self.submissions.capacity().is_none()
     }
 }
 

@@ -53,7 +53,8 @@ pub fn profile(
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<Plan, ExecError> {
     let n = deployment.processors.len();
-    let total = deployment.variants.iter().map(|v| v.segments.len() * n).sum::<usize>() + n * n.saturating_sub(1);
+    let total =
+        deployment.variants.iter().map(|v| v.segments.len() * n).sum::<usize>() + n * n.saturating_sub(1);
     let mut done = 0;
     let mut variants = Vec::new();
     for variant in &deployment.variants {
@@ -91,14 +92,23 @@ pub fn profile(
         }
     }
     progress(total, total, "");
-    let processors = deployment.processors.iter().map(|p| spec(p.name(), p.device(), watts(p.name()))).collect();
+    let processors =
+        deployment.processors.iter().map(|p| spec(p.name(), p.device(), watts(p.name()))).collect();
     let provenance = provenance(deployment);
     Ok(Plan { format: PLAN_FORMAT, provenance, processors, contention, variants })
 }
 
 fn spec(name: &str, device: String, (active_watts, idle_watts): Watts) -> ProcessorSpec {
     // Every run of a segment brings its tensors in and out, so the copies are part of the measured latencies.
-    ProcessorSpec { name: name.into(), device, slots: 1, active_watts, idle_watts, copy_us: 0.0, copy_gbps: 0.0 }
+    ProcessorSpec {
+        name: name.into(),
+        device,
+        slots: 1,
+        active_watts,
+        idle_watts,
+        copy_us: 0.0,
+        copy_gbps: 0.0,
+    }
 }
 
 fn provenance(deployment: &Deployment) -> BTreeMap<String, String> {
@@ -130,7 +140,12 @@ fn instance(variant: &Deployed, s: usize, p: usize) -> Result<Option<Box<dyn Ins
 }
 
 /// One run of a segment on a sample, in microseconds.
-fn run_once(variant: &Deployed, s: usize, instance: &mut dyn Instance, sample: usize) -> Result<f64, ExecError> {
+fn run_once(
+    variant: &Deployed,
+    s: usize,
+    instance: &mut dyn Instance,
+    sample: usize,
+) -> Result<f64, ExecError> {
     let samples = &variant.segment_samples[s];
     let inputs: Vec<_> = samples[sample % samples.len()].iter().collect();
     let start = Instant::now();
@@ -138,14 +153,22 @@ fn run_once(variant: &Deployed, s: usize, instance: &mut dyn Instance, sample: u
     Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 
-fn measure(variant: &Deployed, s: usize, p: usize, options: &Options, watts: f64) -> Result<Option<Cost>, ExecError> {
+fn measure(
+    variant: &Deployed,
+    s: usize,
+    p: usize,
+    options: &Options,
+    watts: f64,
+) -> Result<Option<Cost>, ExecError> {
     let Some(mut instance) = instance(variant, s, p)? else { return Ok(None) };
     for i in 0..options.warm_up {
         run_once(variant, s, instance.as_mut(), i)?;
     }
     let begun = Instant::now();
     let mut times = Vec::new();
-    while times.len() < options.most_runs && (times.len() < options.least_runs || begun.elapsed() < options.budget) {
+    while times.len() < options.most_runs
+        && (times.len() < options.least_runs || begun.elapsed() < options.budget)
+    {
         times.push(run_once(variant, s, instance.as_mut(), times.len())?);
     }
     Ok(Some(cost(times, watts)))

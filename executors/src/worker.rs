@@ -56,7 +56,11 @@ impl Worker {
     ///
     /// # Errors
     /// When the processor cannot give it.
-    pub fn new(deployment: Arc<Deployment>, processor: usize, said: Sender<Said>) -> Result<Worker, ExecError> {
+    pub fn new(
+        deployment: Arc<Deployment>,
+        processor: usize,
+        said: Sender<Said>,
+    ) -> Result<Worker, ExecError> {
         let mut instances = BTreeMap::new();
         for (v, variant) in deployment.variants.iter().enumerate() {
             for (s, row) in variant.prepared.iter().enumerate() {
@@ -134,19 +138,24 @@ impl Worker {
     /// Probes a dead processor until it runs its smallest segment again. `false`: nobody listens any more.
     fn revive(&mut self) -> bool {
         let work = |v: usize, s: usize| self.deployment.variants[v].segments[s].flops;
-        let Some(probe) = self.instances.keys().copied().min_by_key(|&(v, s)| work(v, s)) else { return true };
+        let Some(probe) = self.instances.keys().copied().min_by_key(|&(v, s)| work(v, s)) else {
+            return true;
+        };
         let mut pause = PROBE_FIRST;
         loop {
             std::thread::sleep(pause);
             let alive = self.guarded(|worker| {
-                let inputs: Vec<_> = worker.deployment.variants[probe.0].segment_samples[probe.1][0].iter().collect();
+                let inputs: Vec<_> =
+                    worker.deployment.variants[probe.0].segment_samples[probe.1][0].iter().collect();
                 match worker.instances.get_mut(&probe) {
                     Some(instance) => instance.run(&inputs).map(drop),
                     None => Ok(()),
                 }
             });
             match alive {
-                Ok(()) => return self.said.send(Said::Health { processor: self.processor, up: true }).is_ok(),
+                Ok(()) => {
+                    return self.said.send(Said::Health { processor: self.processor, up: true }).is_ok();
+                }
                 Err(error) => {
                     tracing::debug!("processor {} is still dead: {error}", self.processor);
                     pause = (pause * 2).min(PROBE_LAST);

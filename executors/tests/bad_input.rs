@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use support::{FIXTURES, data, fixture};
 
 fn bytes(file: &str) -> Vec<u8> {
@@ -173,7 +174,7 @@ fn wrong_inputs_are_refused_by_the_processor_and_the_chain() {
     for (inputs, part) in cases {
         for error in [
             instance.run(&inputs.iter().collect::<Vec<_>>()).unwrap_err(),
-            chain.start(inputs.clone()).unwrap_err(),
+            chain.start(inputs.iter().cloned().map(Arc::new).collect()).unwrap_err(),
         ] {
             let text = error.to_string();
             assert!(

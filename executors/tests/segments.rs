@@ -10,6 +10,7 @@ use cosched_executors::tensor::{Data, Tensor};
 use cosched_executors::{cpu, onnx, zoo};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use support::{FIXTURES, difference, fixture, random_inputs};
 
 /// Cutting changes which operators onnxruntime fuses, hence the last bits.
@@ -33,7 +34,7 @@ fn graphs() -> &'static [Graph] {
 fn chained(graph: &Graph, segments: &[Segment], inputs: &[Tensor]) -> Result<Vec<Tensor>, ExecError> {
     let processor = cpu::open(&Options::default())?;
     let chain = Chain::new(graph, segments);
-    let mut values = chain.start(inputs.to_vec())?;
+    let mut values = chain.start(inputs.iter().cloned().map(Arc::new).collect())?;
     for (i, segment) in segments.iter().enumerate() {
         let mut instance = processor.prepare(&segment.graph, &[])?.spawn()?;
         let outputs = instance.run(&chain.inputs(&values, i)?)?;
@@ -129,7 +130,7 @@ fn a_spoilt_boundary_is_noticed() {
     let inputs = random_inputs(&graph, 9);
     let want = whole(&graph, &inputs);
     let chain = Chain::new(&graph, &segments);
-    let mut values = chain.start(inputs.clone()).unwrap();
+    let mut values = chain.start(inputs.iter().cloned().map(Arc::new).collect()).unwrap();
     let missing = chain.inputs(&values, 1).unwrap_err().to_string();
     assert!(missing.contains("has not been run"), "{missing}");
     for (i, segment) in segments.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! What both GPU processors share: input checks, and the way from the three verbs to a device. It refuses to know any driver.
 
-use super::kernel::print::{Dialect, print};
 use super::kernel::Spec;
+use super::kernel::print::{Dialect, print};
 use super::lower::{self, Plan, Source, Span, Target};
 use crate::graph::{Graph, Node, Value};
 use crate::processor::{ExecError, Instance, Prepared, Processor};
@@ -94,7 +94,8 @@ impl<D: Device> Processor for Gpu<D> {
             ExecError::Unsupported { processor: D::NAME.to_string(), node, op, reason }
         })?;
         let ready = self.device.prepare(&plan).map_err(|f| failed::<D>(&segment.name, f))?;
-        let values = |ids: &[crate::graph::ValueId]| ids.iter().map(|id| segment.value(*id).clone()).collect();
+        let values =
+            |ids: &[crate::graph::ValueId]| ids.iter().map(|id| segment.value(*id).clone()).collect();
         Ok(Arc::new(Ready {
             shared: Arc::new(Shared {
                 device: self.device.clone(),

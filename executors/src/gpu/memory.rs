@@ -79,7 +79,10 @@ mod tests {
                 .collect();
             let (offsets, total) = place(&tensors);
             assert!(!overlap(&tensors, &offsets), "case {case}");
-            assert!(total < tensors.iter().map(|t| padded(t.floats)).sum(), "case {case}: nothing was reused");
+            assert!(
+                total < tensors.iter().map(|t| padded(t.floats)).sum(),
+                "case {case}: nothing was reused"
+            );
             // The saboteur: everything at offset 0 must be seen as an overlap.
             assert!(overlap(&tensors, &vec![0; tensors.len()]));
         }

@@ -109,7 +109,8 @@ impl OpenClDevice {
         }
         let source = text(spec, &OpenClC, self.edit);
         let built = Program::create_and_build_from_source(&self.context, &source, "-cl-std=CL1.2");
-        let built = Arc::new(built.map_err(|log| Fault::Failed(format!("kernel {spec:?} does not compile: {log}")))?);
+        let built =
+            Arc::new(built.map_err(|log| Fault::Failed(format!("kernel {spec:?} does not compile: {log}")))?);
         programs.insert(*spec, built.clone());
         Ok(built)
     }
@@ -124,7 +125,8 @@ impl OpenClDevice {
     fn filled<T>(&self, queue: &CommandQueue, data: &[T]) -> Result<Buffer<T>, Fault> {
         // SAFETY: no host pointer is given, and the blocking write reads `data` before it returns.
         unsafe {
-            let mut buffer = Buffer::create(&self.context, CL_MEM_READ_ONLY, data.len(), ptr::null_mut()).map_err(fault)?;
+            let mut buffer = Buffer::create(&self.context, CL_MEM_READ_ONLY, data.len(), ptr::null_mut())
+                .map_err(fault)?;
             queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
             Ok(buffer)
         }
@@ -166,7 +168,9 @@ impl Device for OpenClDevice {
     fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
         let queue = self.queue()?;
         // SAFETY: no host pointer is given.
-        let arena = unsafe { Buffer::<f32>::create(&self.context, CL_MEM_READ_WRITE, segment.arena, ptr::null_mut()) };
+        let arena = unsafe {
+            Buffer::<f32>::create(&self.context, CL_MEM_READ_WRITE, segment.arena, ptr::null_mut())
+        };
         let arena = arena.map_err(fault)?;
         let mut kernels = Vec::with_capacity(segment.steps.len());
         for (i, step) in segment.steps.iter().enumerate() {
@@ -204,7 +208,14 @@ impl Device for OpenClDevice {
                 }
                 for (kernel, total) in &memory.kernels {
                     let size = global(*total);
-                    queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), size.as_ptr(), local.as_ptr(), &[])?;
+                    queue.enqueue_nd_range_kernel(
+                        kernel.get(),
+                        1,
+                        ptr::null(),
+                        size.as_ptr(),
+                        local.as_ptr(),
+                        &[],
+                    )?;
                 }
                 let mut read = Vec::with_capacity(outputs.len());
                 for span in outputs {

@@ -65,7 +65,8 @@ fn absent(reason: String) -> ExecError {
     ExecError::Absent {
         processor: WgpuDevice::NAME.to_string(),
         reason,
-        hint: "install a Vulkan driver (Debian: `apt-get install libvulkan1 mesa-vulkan-drivers`)".to_string(),
+        hint: "install a Vulkan driver (Debian: `apt-get install libvulkan1 mesa-vulkan-drivers`)"
+            .to_string(),
     }
 }
 
@@ -84,7 +85,11 @@ fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     let entry = |binding, ty, dynamic, size| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: NonZeroU64::new(size) },
+        ty: wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: dynamic,
+            min_binding_size: NonZeroU64::new(size),
+        },
         count: None,
     };
     let read = wgpu::BufferBindingType::Storage { read_only: true };
@@ -108,7 +113,8 @@ impl WgpuDevice {
         let instance = wgpu::Instance::new(descriptor);
         let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
         adapters.sort_by_key(|a| rank(a.get_info().device_type));
-        let adapter = adapters.into_iter().next().ok_or_else(|| absent("no Vulkan adapter was found".into()))?;
+        let adapter =
+            adapters.into_iter().next().ok_or_else(|| absent("no Vulkan adapter was found".into()))?;
         let info = adapter.get_info();
         let limits = wgpu::Limits::default();
         let request = wgpu::DeviceDescriptor {
@@ -143,7 +149,8 @@ impl WgpuDevice {
         if let Some(reason) = self.lost.get() {
             return Err(Fault::Died(reason.clone()));
         }
-        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        let filters =
+            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
         let mut scopes: Vec<_> = filters.map(|f| self.device.push_error_scope(f)).into_iter().collect();
         let result = work();
         let mut error = None;
@@ -236,12 +243,15 @@ impl Device for WgpuDevice {
             let words: &[u8] = bytemuck::cast_slice(&step.params);
             slot[..words.len()].copy_from_slice(words);
         }
-        let readback = plan.outputs.iter().map(|o| if let super::lower::Source::Arena(s) = o { s.floats } else { 0 });
+        let readback =
+            plan.outputs.iter().map(|o| if let super::lower::Source::Arena(s) = o { s.floats } else { 0 });
         let readback = 4 * readback.sum::<usize>().max(1) as u64;
         self.scoped(|| {
             let steps = plan.steps.iter();
-            let steps = steps.map(|s| Launch { pipeline: self.pipeline(&s.spec), page: s.page, grid: grid(s.total) });
-            let page = |p: &Vec<f32>| self.filled("weights", bytemuck::cast_slice(p), wgpu::BufferUsages::STORAGE);
+            let steps =
+                steps.map(|s| Launch { pipeline: self.pipeline(&s.spec), page: s.page, grid: grid(s.total) });
+            let page =
+                |p: &Vec<f32>| self.filled("weights", bytemuck::cast_slice(p), wgpu::BufferUsages::STORAGE);
             Ok(Segment {
                 steps: steps.collect(),
                 params: self.filled("params", &params, wgpu::BufferUsages::UNIFORM),

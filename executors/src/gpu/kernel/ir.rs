@@ -399,7 +399,13 @@ impl Builder {
     }
 
     /// `for name in 0..to` with `unroll` bodies an iteration, for long loops: the software Vulkan counts iterations.
-    pub fn for_unrolled(&mut self, name: &str, to: Expr, unroll: i32, mut body: impl FnMut(&mut Builder, Expr)) {
+    pub fn for_unrolled(
+        &mut self,
+        name: &str,
+        to: Expr,
+        unroll: i32,
+        mut body: impl FnMut(&mut Builder, Expr),
+    ) {
         let whole = &to / unroll * unroll;
         self.for_step(name, 0, whole.clone(), unroll, |b, v| {
             for u in 0..unroll {

@@ -157,7 +157,9 @@ impl Dialect for Wgsl {
         s.push_str("@group(0) @binding(2) var<storage, read> weights: array<f32>;\n");
         s.push_str("@group(0) @binding(3) var<storage, read> weights4: array<vec4<f32>>;\n");
         s.push_str("@compute @workgroup_size(64)\nfn entry(@builtin(workgroup_id) group: vec3<u32>, ");
-        s.push_str("@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {\n");
+        s.push_str(
+            "@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {\n",
+        );
         s.push_str("  let invocation = i32((group.y * groups.x + group.x) * 64u + local);\n");
         s
     }

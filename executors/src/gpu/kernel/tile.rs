@@ -138,7 +138,12 @@ fn weights(b: &mut Builder, t: &Tile, place: &Place, columns: &[Expr], k: &Expr)
                     let row = k * b.param("w_k");
                     let row = b.let_("row", row);
                     let first = (c * t.width) as usize;
-                    lanes(columns[first..first + t.width as usize].iter().map(|n| load(buf, n + &row)).collect())
+                    lanes(
+                        columns[first..first + t.width as usize]
+                            .iter()
+                            .map(|n| load(buf, n + &row))
+                            .collect(),
+                    )
                 }
             };
             b.let_("w", w)
@@ -175,7 +180,20 @@ fn linear(b: &mut Builder, t: &Tile, place: &Place, sums: &[Vec<Expr>]) {
 }
 
 fn window(b: &mut Builder, t: &Tile, place: &Place, sums: &[Vec<Expr>]) {
-    let names = ["kh", "kw", "ic", "ih", "iw", "ow", "stride_h", "stride_w", "dilation_h", "dilation_w", "pad_h", "pad_w"];
+    let names = [
+        "kh",
+        "kw",
+        "ic",
+        "ih",
+        "iw",
+        "ow",
+        "stride_h",
+        "stride_w",
+        "dilation_h",
+        "dilation_w",
+        "pad_h",
+        "pad_w",
+    ];
     let [kh_end, kw_end, channels, ih, iw, ow, sh, sw, dh, dw, ph, pw] = names.map(|n| b.param(n));
     let plane = b.let_("plane", &ih * &iw);
     let starts: Vec<(Expr, Expr)> = place

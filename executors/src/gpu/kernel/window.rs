@@ -17,7 +17,20 @@ pub enum Pool {
 pub fn pool(kind: Pool) -> Kernel {
     let mut k = Builder::new(1);
     let at = k.invocation();
-    let names = ["kh", "kw", "ih", "iw", "oh", "ow", "stride_h", "stride_w", "dilation_h", "dilation_w", "pad_h", "pad_w"];
+    let names = [
+        "kh",
+        "kw",
+        "ih",
+        "iw",
+        "oh",
+        "ow",
+        "stride_h",
+        "stride_w",
+        "dilation_h",
+        "dilation_w",
+        "pad_h",
+        "pad_w",
+    ];
     let [kh, kw, ih, iw, oh, ow, sh, sw, dh, dw, ph, pw] = names.map(|n| k.param(n));
     let (end_h, end_w) = (k.param("end_h"), k.param("end_w"));
     let x0 = k.let_("x0", &at % &ow * &sw - &pw);

@@ -39,7 +39,12 @@ fn two(all: &[usize]) -> [usize; 2] {
 }
 
 /// Reads the window of a convolution or pooling node.
-pub(super) fn window(node: &Node, input: &[usize], output: &[usize], kernel: &[usize]) -> Result<Window, String> {
+pub(super) fn window(
+    node: &Node,
+    input: &[usize],
+    output: &[usize],
+    kernel: &[usize],
+) -> Result<Window, String> {
     let spatial = input.len().saturating_sub(2);
     if !(1..=2).contains(&spatial) || kernel.len() != spatial || output.len() != input.len() {
         return Err(format!("{spatial} spatial axes with a kernel {kernel:?}; one or two are supported"));
@@ -62,7 +67,9 @@ pub(super) fn window(node: &Node, input: &[usize], output: &[usize], kernel: &[u
                 w.after[2 - spatial + axis] = p[spatial + axis];
             }
         }
-        ("NOTSET", Some(p)) => return Err(format!("attribute pads = {p:?}, expected {} numbers from 0", 2 * spatial)),
+        ("NOTSET", Some(p)) => {
+            return Err(format!("attribute pads = {p:?}, expected {} numbers from 0", 2 * spatial));
+        }
         ("SAME_UPPER" | "SAME_LOWER", _) => {
             for axis in 2 - spatial..2 {
                 let reach = (w.output[axis] as i64 - 1) * w.stride[axis] as i64
@@ -163,21 +170,29 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
     if weights.shape.len() != x.shape.len() || x.shape.len() < 3 {
         return Err(format!("an input of shape {:?} with weights of shape {:?}", x.shape, weights.shape));
     }
-    if transposed && (node.ints("output_shape").is_some() || node.str("auto_pad").is_some_and(|p| p.starts_with("SAME"))) {
+    if transposed
+        && (node.ints("output_shape").is_some()
+            || node.str("auto_pad").is_some_and(|p| p.starts_with("SAME")))
+    {
         return Err("output_shape and automatic pads of a transposed convolution".into());
     }
     let w = window(node, &x.shape, &out_shape, &weights.shape[2..])?;
-    let groups = usize::try_from(node.int("group", 1)).ok().filter(|g| *g >= 1).ok_or("attribute group below 1")?;
+    let groups =
+        usize::try_from(node.int("group", 1)).ok().filter(|g| *g >= 1).ok_or("attribute group below 1")?;
     let (batch, channels, all_outs) = (x.shape[0], x.shape[1], out_shape[1]);
     let expected = if transposed { [channels, all_outs / groups] } else { [all_outs, channels / groups] };
     if weights.shape[..2] != expected || channels % groups != 0 || all_outs % groups != 0 {
-        return Err(format!("weights of shape {:?} for {channels} channels in {groups} groups", weights.shape));
+        return Err(format!(
+            "weights of shape {:?} for {channels} channels in {groups} groups",
+            weights.shape
+        ));
     }
     let (ins, outs) = (channels / groups, all_outs / groups);
     let positions = w.output[0] * w.output[1];
     let (width, chunks, pixels) = tile_for(lower.target, outs, positions);
     let (act, constants) = tile_act(group);
-    let pointwise = !transposed && w.kernel == [1, 1] && w.stride == [1, 1] && w.before == [0, 0] && w.after == [0, 0];
+    let pointwise =
+        !transposed && w.kernel == [1, 1] && w.stride == [1, 1] && w.before == [0, 0] && w.after == [0, 0];
     let walk = match (transposed, pointwise) {
         (true, _) => Walk::Transposed,
         (_, true) => Walk::Linear,
@@ -190,7 +205,9 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
         Some(norm) => elementwise::norm_constants(lower.graph, norm).map(|(a, b)| (Some(a), Some(b)))?,
         None => (None, None),
     };
-    if scale.as_ref().is_some_and(|s| s.len() != all_outs) || bias.as_ref().is_some_and(|b| b.len() != all_outs) {
+    if scale.as_ref().is_some_and(|s| s.len() != all_outs)
+        || bias.as_ref().is_some_and(|b| b.len() != all_outs)
+    {
         return Err(format!("bias or normalisation does not have {all_outs} channels"));
     }
     let lanes = tile.lanes() as usize;

@@ -10,8 +10,24 @@ use crate::graph::{Graph, Node, ValueId};
 
 /// Operators that are a function of one float.
 pub static UNARY: &[&str] = &[
-    "Abs", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Neg",
-    "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh",
+    "Abs",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Log",
+    "Neg",
+    "Reciprocal",
+    "Relu",
+    "Sigmoid",
+    "Softplus",
+    "Sqrt",
+    "Tanh",
 ];
 
 /// The function that `node` applies to its first input, with its constants.
@@ -19,7 +35,10 @@ pub fn function(graph: &Graph, node: &Node) -> Result<(Unary, [f32; 2]), String>
     let plain = |unary| Ok((unary, [0.0; 2]));
     match node.op.as_str() {
         "Abs" => plain(Unary::Abs),
-        "Clip" => Ok((Unary::Clip, [bound(graph, node, 1, f32::NEG_INFINITY)?, bound(graph, node, 2, f32::INFINITY)?])),
+        "Clip" => Ok((
+            Unary::Clip,
+            [bound(graph, node, 1, f32::NEG_INFINITY)?, bound(graph, node, 2, f32::INFINITY)?],
+        )),
         "Elu" => Ok((Unary::Elu, [node.float("alpha", 1.0), 0.0])),
         "Erf" => plain(Unary::Erf),
         "Exp" => plain(Unary::Exp),
@@ -64,7 +83,14 @@ pub(super) fn unary(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Stri
     Ok(())
 }
 
-fn emit_unary(lower: &mut Lower<'_>, x: ValueId, total: usize, unary: Unary, constants: [f32; 2], out: ValueId) {
+fn emit_unary(
+    lower: &mut Lower<'_>,
+    x: ValueId,
+    total: usize,
+    unary: Unary,
+    constants: [f32; 2],
+    out: ValueId,
+) {
     let (x, out) = (lower.in_arena(x), lower.output(out));
     let args = Args::new().at("x_at", x).at("out_at", out).act(constants);
     lower.emit(Spec::Unary(unary), args, total);

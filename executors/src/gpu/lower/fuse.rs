@@ -102,7 +102,9 @@ fn bias_row(graph: &Graph, product: ValueId, add: &Node) -> Option<ValueId> {
     let row = if a == product { b } else { a };
     let tensor = graph.constant(row)?;
     let columns = *graph.value(product).shape.last()?;
-    let one_row = tensor.as_f32().is_some() && tensor.len() == columns && tensor.shape.last() == Some(&columns);
-    let same_shape = add.outputs.first().copied().flatten().map(|o| &graph.value(o).shape) == Some(&graph.value(product).shape);
+    let one_row =
+        tensor.as_f32().is_some() && tensor.len() == columns && tensor.shape.last() == Some(&columns);
+    let same_shape = add.outputs.first().copied().flatten().map(|o| &graph.value(o).shape)
+        == Some(&graph.value(product).shape);
     (one_row && same_shape).then_some(row)
 }

@@ -57,7 +57,8 @@ pub(super) fn matmul(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
         None => 1,
     };
     let mut batch: Vec<usize> = (0..rank).map(|x| extent(&a_shape, x).max(extent(&b_shape, x))).collect();
-    let mut strides = [broadcast_strides(&a_shape[..ar - 2], &batch)?, broadcast_strides(&b_shape[..br - 2], &batch)?];
+    let mut strides =
+        [broadcast_strides(&a_shape[..ar - 2], &batch)?, broadcast_strides(&b_shape[..br - 2], &batch)?];
     strides[0].iter_mut().for_each(|s| *s *= (m * k) as i64);
     strides[1].iter_mut().for_each(|s| *s *= (k * n) as i64);
     if strides[1].iter().all(|s| *s == 0) && a_shape[..ar - 2] == batch[..] {
@@ -182,7 +183,8 @@ fn emit(lower: &mut Lower<'_>, p: Product) -> Result<(), String> {
     let (lanes_n, pixels_m) = if swap { (p.m, p.n) } else { (p.n, p.m) };
     let (width, chunks, pixels) = tile_for(lower.target, lanes_n, pixels_m);
     let packed = if swap { a_constant } else { b_constant.filter(|_| p.b_batch == [0; 3]) };
-    let (x, x_strides, x_batch) = if swap { (p.b, [p.b_strides[1], p.b_strides[0]], p.b_batch) } else { (p.a, p.a_strides, p.a_batch) };
+    let (x, x_strides, x_batch) =
+        if swap { (p.b, [p.b_strides[1], p.b_strides[0]], p.b_batch) } else { (p.a, p.a_strides, p.a_batch) };
     let (w, w_strides) = if swap { (p.a, [p.a_strides[1], p.a_strides[0]]) } else { (p.b, p.b_strides) };
     let lanes = (width * chunks) as usize;
     let tiles_n = lanes_n.div_ceil(lanes);
@@ -207,7 +209,8 @@ fn emit(lower: &mut Lower<'_>, p: Product) -> Result<(), String> {
         Operand::Slot(_) => Buf::Arena,
         Operand::Blob(_) => Buf::Weights,
     };
-    let tile = Tile { width, chunks, pixels, walk: Walk::Linear, weights, x: x_buf, single: false, act: p.act.0 };
+    let tile =
+        Tile { width, chunks, pixels, walk: Walk::Linear, weights, x: x_buf, single: false, act: p.act.0 };
     let (out_m, out_n) = if swap { (1, p.n) } else { (p.n, 1) };
     let size = (p.m * p.n) as i64;
     let [d0, d1, d2] = p.batch;

@@ -85,7 +85,8 @@ static OPS: &[(&str, LowerOp)] = &[
 
 /// Names of all operators that some kernel serves.
 pub fn operators() -> Vec<&'static str> {
-    let mut all: Vec<&str> = OPS.iter().map(|(name, _)| *name).chain(elementwise::UNARY.iter().copied()).collect();
+    let mut all: Vec<&str> =
+        OPS.iter().map(|(name, _)| *name).chain(elementwise::UNARY.iter().copied()).collect();
     all.sort_unstable();
     all
 }
@@ -322,9 +323,13 @@ impl<'g> Lower<'g> {
 
     fn group(&mut self, group: &Group<'_>) -> Result<(), String> {
         let node = group.node;
-        let known = node.domain.is_empty() || node.domain == "ai.onnx" || (node.domain == "com.microsoft" && node.op == "Gelu");
+        let known = node.domain.is_empty()
+            || node.domain == "ai.onnx"
+            || (node.domain == "com.microsoft" && node.op == "Gelu");
         let lower = OPS.iter().find(|(name, _)| *name == node.op).map(|(_, f)| *f);
-        let lower = lower.or_else(|| elementwise::UNARY.contains(&node.op.as_str()).then_some(elementwise::unary as LowerOp));
+        let lower = lower.or_else(|| {
+            elementwise::UNARY.contains(&node.op.as_str()).then_some(elementwise::unary as LowerOp)
+        });
         let Some(lower) = lower.filter(|_| known) else {
             return Err(format!("no GPU kernel for operator {}{}", domain(node), node.op));
         };
@@ -380,7 +385,8 @@ fn merge(shape: &[usize], lists: &[&[i64]]) -> Result<(Vec<i64>, Vec<Vec<i64>>),
     let mut merged: Vec<Vec<i64>> = vec![Vec::new(); lists.len()];
     for axis in (0..shape.len()).filter(|&axis| shape[axis] != 1) {
         let extent = shape[axis] as i64;
-        let even = !dims.is_empty() && lists.iter().zip(&merged).all(|(l, m)| *m.last().unwrap_or(&0) == l[axis] * extent);
+        let even = !dims.is_empty()
+            && lists.iter().zip(&merged).all(|(l, m)| *m.last().unwrap_or(&0) == l[axis] * extent);
         if even {
             *dims.last_mut().expect("not empty") *= extent;
             for (l, m) in lists.iter().zip(&mut merged) {

@@ -2,7 +2,7 @@
 //! It refuses positions that are not known when the graph is loaded, and pad modes other than constant.
 
 use super::super::kernel::Spec;
-use super::{Args, Group, Lower, Operand, axis_of, dense, elementwise, elements};
+use super::{Args, Group, Lower, Operand, axis_of, dense, elements, elementwise};
 use crate::tensor::Data;
 
 pub(super) fn concat(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
@@ -29,9 +29,17 @@ pub(super) fn concat(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
 fn slice_bounds(lower: &Lower<'_>, group: &Group<'_>, shape: &[usize]) -> Result<Vec<(i64, i64)>, String> {
     let node = group.node;
     let (starts, axes, steps) = if node.inputs.len() > 1 {
-        (lower.integers(node, 1)?.ok_or("its starts are missing")?, lower.integers(node, 3)?, lower.integers(node, 4)?)
+        (
+            lower.integers(node, 1)?.ok_or("its starts are missing")?,
+            lower.integers(node, 3)?,
+            lower.integers(node, 4)?,
+        )
     } else {
-        (node.ints("starts").ok_or("its starts are missing")?.to_vec(), node.ints("axes").map(<[i64]>::to_vec), None)
+        (
+            node.ints("starts").ok_or("its starts are missing")?.to_vec(),
+            node.ints("axes").map(<[i64]>::to_vec),
+            None,
+        )
     };
     let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
@@ -125,7 +133,11 @@ pub(super) fn gather(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
         .map(|&i| {
             let row = if i < 0 { i + rows as i64 } else { i };
             // Floats hold whole numbers exactly up to 2^24.
-            if (0..rows.min(1 << 24) as i64).contains(&row) { Ok(row as f32) } else { Err(format!("index {i} of {rows} rows")) }
+            if (0..rows.min(1 << 24) as i64).contains(&row) {
+                Ok(row as f32)
+            } else {
+                Err(format!("index {i} of {rows} rows"))
+            }
         })
         .collect::<Result<_, _>>()?;
     let inner: usize = value.shape[axis + 1..].iter().product();

@@ -82,7 +82,9 @@ impl Lower<'_> {
         for draft in &self.drafts {
             let weights: usize = blobs(draft).iter().map(|&b| 4 * padded(self.blobs[b].floats)).sum();
             if weights > limit {
-                return Err(format!("its weights take {weights} bytes, more than the {limit} of one binding"));
+                return Err(format!(
+                    "its weights take {weights} bytes, more than the {limit} of one binding"
+                ));
             }
             let kernel = kernels.entry(draft.spec).or_insert_with(|| draft.spec.build());
             loops(kernel, &words(kernel, draft, |_| 0)?)?;
@@ -97,9 +99,13 @@ impl Lower<'_> {
         let (offsets, arena) = self.place(&outputs);
         if arena * 4 > self.target.max_binding {
             let limit = self.target.max_binding;
-            return Err(whole(format!("its tensors take {} bytes at once, more than the {limit} of one binding", arena * 4)));
+            return Err(whole(format!(
+                "its tensors take {} bytes at once, more than the {limit} of one binding",
+                arena * 4
+            )));
         }
-        let mut pages = Pages { limit: self.target.max_binding / 4, pages: vec![Vec::new()], at: HashMap::new() };
+        let mut pages =
+            Pages { limit: self.target.max_binding / 4, pages: vec![Vec::new()], at: HashMap::new() };
         let mut kernels: HashMap<Spec, Kernel> = HashMap::new();
         let mut plan = Plan { arena, ..Plan::default() };
         for draft in &self.drafts {
@@ -112,7 +118,8 @@ impl Lower<'_> {
             };
             let params = words(kernel, draft, offset).map_err(refuse)?;
             let loops = loops(kernel, &params).map_err(refuse)?;
-            let step = Step { node: draft.node.clone(), spec: draft.spec, params, page, total: draft.total, loops };
+            let step =
+                Step { node: draft.node.clone(), spec: draft.spec, params, page, total: draft.total, loops };
             plan.steps.push(step);
         }
         let span = |slot: usize, floats: usize| Span { at: offsets[slot], floats };
@@ -193,12 +200,18 @@ struct Pages {
 
 impl Pages {
     fn place(&mut self, lower: &Lower<'_>, blobs: &[usize]) -> Result<usize, String> {
-        if let Some(page) = (0..self.pages.len()).find(|p| blobs.iter().all(|b| self.at.contains_key(&(*b, *p)))) {
+        if let Some(page) =
+            (0..self.pages.len()).find(|p| blobs.iter().all(|b| self.at.contains_key(&(*b, *p))))
+        {
             return Ok(page);
         }
         let floats: usize = blobs.iter().map(|&b| padded(lower.blobs[b].floats)).sum();
         if floats > self.limit {
-            return Err(format!("its weights take {} bytes, more than the {} of one binding", 4 * floats, 4 * self.limit));
+            return Err(format!(
+                "its weights take {} bytes, more than the {} of one binding",
+                4 * floats,
+                4 * self.limit
+            ));
         }
         if self.pages.last().map_or(0, Vec::len) + floats > self.limit {
             self.pages.push(Vec::new());
@@ -233,13 +246,12 @@ fn blobs(draft: &Draft) -> Vec<usize> {
 
 fn words(kernel: &Kernel, draft: &Draft, offset: impl Fn(Operand) -> usize) -> Result<Vec<u32>, String> {
     let word = |name: &String| {
-        let (_, arg) = draft
-            .args
-            .0
-            .iter()
-            .find(|(n, _)| n == name)
-            .ok_or_else(|| format!("kernel `{}` wants a parameter `{name}` that the lowering does not give", kernel.name))?;
-        let int = |v: i64| i32::try_from(v).map(|v| v as u32).map_err(|_| format!("`{name}` = {v} does not fit 32 bits"));
+        let (_, arg) = draft.args.0.iter().find(|(n, _)| n == name).ok_or_else(|| {
+            format!("kernel `{}` wants a parameter `{name}` that the lowering does not give", kernel.name)
+        })?;
+        let int = |v: i64| {
+            i32::try_from(v).map(|v| v as u32).map_err(|_| format!("`{name}` = {v} does not fit 32 bits"))
+        };
         match *arg {
             Arg::Int(v) => int(v),
             Arg::Float(v) => Ok(v.to_bits()),
@@ -252,7 +264,9 @@ fn words(kernel: &Kernel, draft: &Draft, offset: impl Fn(Operand) -> usize) -> R
 fn loops(kernel: &Kernel, params: &[u32]) -> Result<u64, String> {
     match kernel.loop_bound(params) {
         Some(n) if n <= MAX_LOOPS => Ok(n),
-        Some(n) => Err(format!("one invocation would loop {n} times; software Vulkan is right only up to {MAX_LOOPS}")),
+        Some(n) => Err(format!(
+            "one invocation would loop {n} times; software Vulkan is right only up to {MAX_LOOPS}"
+        )),
         None => Err(format!("kernel `{}` has a loop without a static bound", kernel.name)),
     }
 }

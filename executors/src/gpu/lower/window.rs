@@ -98,7 +98,11 @@ pub(super) fn resize(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
         return Err(format!("resizing {from:?} to {to:?}; only the last two of four axes can change"));
     }
     let policy = node.str("keep_aspect_ratio_policy").unwrap_or("stretch");
-    if policy != "stretch" || node.ints("axes").is_some() || node.int("antialias", 0) != 0 || node.int("exclude_outside", 0) != 0 {
+    if policy != "stretch"
+        || node.ints("axes").is_some()
+        || node.int("antialias", 0) != 0
+        || node.int("exclude_outside", 0) != 0
+    {
         return Err("axes, antialias, exclude_outside or keep_aspect_ratio_policy".into());
     }
     // Scales that were given count, those that follow from the sizes otherwise.
