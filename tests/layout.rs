@@ -157,7 +157,8 @@ fn a_forbidden_dependency_is_seen() {
 // ---- what every file begins with, and what none contains ----
 
 fn judge_beginning(path: &str, text: &str) -> Option<String> {
-    (!text.starts_with("//!")).then(|| format!("{path} does not begin with `//!`: say what it is and what it refuses to do"))
+    (!text.starts_with("//!"))
+        .then(|| format!("{path} does not begin with `//!`: say what it is and what it refuses to do"))
 }
 
 fn judge_unfinished(path: &str, text: &str) -> Vec<String> {
