@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it: messages, one lock, the space check, and the wheel download with progress.
 # Sourced, never run. Refuses to do anything by itself: it only defines functions.
 # Written for bash 3.2 and later, coreutils and python3 with pip; nothing else is assumed.

@@ -17,9 +17,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Generated Rust files: they begin with their generator's words.
-const GENERATED: &[&str] = &["executors/src/onnx/proto.rs"];
-
 /// What `env` may not name: it has no file, network, thread or clock.
 const FORBIDDEN_IN_ENV: &[&str] =
     &["std::fs", "std::net", "std::thread", "std::process", "std::time::Instant", "std::time::SystemTime"];
@@ -160,8 +157,8 @@ fn a_forbidden_dependency_is_seen() {
 // ---- what every file begins with, and what none contains ----
 
 fn judge_beginning(path: &str, text: &str) -> Option<String> {
-    let fine = text.starts_with("//!") || GENERATED.contains(&path);
-    (!fine).then(|| format!("{path} does not begin with `//!`: say what it is and what it refuses to do"))
+    (!text.starts_with("//!"))
+        .then(|| format!("{path} does not begin with `//!`: say what it is and what it refuses to do"))
 }
 
 fn judge_unfinished(path: &str, text: &str) -> Vec<String> {
