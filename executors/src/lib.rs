@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod cpu;
+pub mod dsp;
 pub mod flops;
 pub(crate) mod fold;
 pub mod graph;

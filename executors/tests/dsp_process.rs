@@ -6,7 +6,7 @@ mod dsp_common;
 
 use cosched_executors::dsp::queue::{Control, VERSION, shared_dir};
 use cosched_executors::dsp::{Dsp, EXIT_VERSION, Limits};
-use cosched_executors::processor::{ExecError, Instance, Options, Prepared, Processor};
+use cosched_executors::processor::{ExecError, Instance, Options, Processor};
 use cosched_executors::tensor::Tensor;
 use dsp_common::*;
 use std::io::{BufRead, BufReader};
@@ -67,7 +67,10 @@ fn killed_in_the_middle_of_a_run_and_back_again() {
     let error = long.run(&[&samples[0][0]]).unwrap_err();
     let noticed = killer.join().unwrap().elapsed();
     assert!(matches!(error, ExecError::Died { .. }), "{error}");
-    assert!(error.to_string().contains("signal: 9") && error.to_string().contains(&first.to_string()), "{error}");
+    assert!(
+        error.to_string().contains("signal: 9") && error.to_string().contains(&first.to_string()),
+        "{error}"
+    );
     assert!(noticed < Duration::from_millis(500), "noticed after {noticed:?}");
     assert!(start.elapsed() < Duration::from_secs(5));
 
@@ -121,7 +124,10 @@ fn a_run_without_end_is_killed() {
     let samples = samples(&mut Rng::new(6), &graph, 1);
     let mut long = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
     let error = long.run(&[&samples[0][0]]).unwrap_err();
-    assert!(matches!(error, ExecError::Died { .. }) && error.to_string().contains("did not answer"), "{error}");
+    assert!(
+        matches!(error, ExecError::Died { .. }) && error.to_string().contains("did not answer"),
+        "{error}"
+    );
     let (mut tiny, input, want) = ready(&dsp, 7);
     check(&mut *tiny, &input, &want);
 }
@@ -178,7 +184,11 @@ fn threads_survive_repeated_murder() {
         }
         runners.into_iter().map(|r| r.join().unwrap()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     });
-    assert!(good > 100 && died >= 1 && dsp.restarts() >= 2, "{good} good, {died} died, {} restarts", dsp.restarts());
+    assert!(
+        good > 100 && died >= 1 && dsp.restarts() >= 2,
+        "{good} good, {died} died, {} restarts",
+        dsp.restarts()
+    );
     let (mut tiny, input, want) = ready(&dsp, 8);
     check(&mut *tiny, &input, &want);
 }
@@ -276,7 +286,10 @@ fn a_command_that_is_no_worker_is_an_absent_processor() {
         assert!(start.elapsed() < Duration::from_secs(3), "{command} took {:?}", start.elapsed());
     }
     // One that neither ends nor answers.
-    let options = Options { dsp_command: vec!["/bin/sh".into(), "-c".into(), "sleep 30".into()], ..Options::default() };
+    let options = Options {
+        dsp_command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 30".into()],
+        ..Options::default()
+    };
     let error = Dsp::open(&options, limits).err().unwrap();
     assert!(error.to_string().contains("did not answer"), "{error}");
 }
@@ -302,6 +315,9 @@ fn wrong_inputs_are_named() {
     let mut broken = graph.clone();
     broken.nodes[0].op = "NoSuchOperator".into();
     let error = dsp.prepare_quantised(&graph, &broken).err().unwrap();
-    assert!(matches!(error, ExecError::Failed { .. }) && error.to_string().contains("NoSuchOperator"), "{error}");
+    assert!(
+        matches!(error, ExecError::Failed { .. }) && error.to_string().contains("NoSuchOperator"),
+        "{error}"
+    );
     assert_eq!(dsp.restarts(), 0);
 }

@@ -13,8 +13,11 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         Just(Request::Ping),
         (any::<u64>(), path.clone()).prop_map(|(segment, path)| Request::Load { segment, path }),
-        (any::<u64>(), any::<u64>(), path)
-            .prop_map(|(instance, segment, path)| Request::Spawn { instance, segment, path }),
+        (any::<u64>(), any::<u64>(), path).prop_map(|(instance, segment, path)| Request::Spawn {
+            instance,
+            segment,
+            path
+        }),
         any::<u64>().prop_map(|instance| Request::Run { instance }),
         any::<u64>().prop_map(|instance| Request::Free { instance }),
         any::<u64>().prop_map(|segment| Request::Unload { segment }),

@@ -92,7 +92,15 @@ impl Build {
 
     /// A 2-D convolution of `x` with random weights and bias, `pad` on all sides.
     #[allow(clippy::too_many_arguments)]
-    pub fn conv(&mut self, rng: &mut Rng, x: ValueId, out: usize, k: usize, stride: usize, group: usize) -> ValueId {
+    pub fn conv(
+        &mut self,
+        rng: &mut Rng,
+        x: ValueId,
+        out: usize,
+        k: usize,
+        stride: usize,
+        group: usize,
+    ) -> ValueId {
         let s = self.shape(x);
         let fan = (s[1] / group * k * k) as f32;
         let w = self.constant(rng.tensor(&[out, s[1] / group, k, k], (2.0 / fan).sqrt()));
@@ -135,7 +143,12 @@ impl Build {
     pub fn pool(&mut self, op: &str, x: ValueId) -> ValueId {
         let s = self.shape(x);
         let two = Attr::Ints(vec![2, 2]);
-        self.op(op, &[x], &[s[0], s[1], s[2] / 2, s[3] / 2], &[("kernel_shape", two.clone()), ("strides", two)])
+        self.op(
+            op,
+            &[x],
+            &[s[0], s[1], s[2] / 2, s[3] / 2],
+            &[("kernel_shape", two.clone()), ("strides", two)],
+        )
     }
 
     pub fn global_pool(&mut self, x: ValueId) -> ValueId {
