@@ -4,6 +4,7 @@
 pub mod chain;
 pub mod cpu;
 pub mod deploy;
+pub mod dsp;
 pub mod flops;
 pub(crate) mod fold;
 pub mod gpu;

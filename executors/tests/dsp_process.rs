@@ -6,7 +6,7 @@ mod dsp_common;
 
 use cosched_executors::dsp::queue::{Control, VERSION, shared_dir};
 use cosched_executors::dsp::{Dsp, EXIT_VERSION, Limits};
-use cosched_executors::processor::{ExecError, Instance, Options, Prepared, Processor};
+use cosched_executors::processor::{ExecError, Instance, Options, Processor};
 use cosched_executors::tensor::Tensor;
 use dsp_common::*;
 use std::io::{BufRead, BufReader};
@@ -286,8 +286,10 @@ fn a_command_that_is_no_worker_is_an_absent_processor() {
         assert!(start.elapsed() < Duration::from_secs(3), "{command} took {:?}", start.elapsed());
     }
     // One that neither ends nor answers.
-    let options =
-        Options { dsp_command: vec!["/bin/sh".into(), "-c".into(), "sleep 30".into()], ..Options::default() };
+    let options = Options {
+        dsp_command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 30".into()],
+        ..Options::default()
+    };
     let error = Dsp::open(&options, limits).err().unwrap();
     assert!(error.to_string().contains("did not answer"), "{error}");
 }

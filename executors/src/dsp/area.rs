@@ -40,7 +40,8 @@ impl Area {
                 blob
             })
             .collect();
-        let (file, path) = create_file(&shared_dir(), end).or_else(|_| create_file(&std::env::temp_dir(), end))?;
+        let (file, path) =
+            create_file(&shared_dir(), end).or_else(|_| create_file(&std::env::temp_dir(), end))?;
         let io = |source| QueueError::Io { path: path.clone(), source };
         let map = MmapRaw::map_raw(&file).map_err(io)?;
         let mut table = MAGIC.to_le_bytes().to_vec();
@@ -135,7 +136,9 @@ impl Area {
     pub fn write(&self, i: usize, from: &[u8]) -> Result<(), QueueError> {
         let blob = self.blob(i, from.len())?;
         // SAFETY: the range was checked against the mapping and has the length of `from`.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.map.as_mut_ptr().add(blob.start), from.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), self.map.as_mut_ptr().add(blob.start), from.len())
+        };
         Ok(())
     }
 
@@ -146,7 +149,9 @@ impl Area {
     pub fn read(&self, i: usize, to: &mut [u8]) -> Result<(), QueueError> {
         let blob = self.blob(i, to.len())?;
         // SAFETY: the range was checked against the mapping and has the length of `to`.
-        unsafe { std::ptr::copy_nonoverlapping(self.map.as_ptr().add(blob.start), to.as_mut_ptr(), to.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.map.as_ptr().add(blob.start), to.as_mut_ptr(), to.len())
+        };
         Ok(())
     }
 

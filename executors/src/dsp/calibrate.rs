@@ -21,7 +21,8 @@ pub fn ranges(
         let (min, max) = ranges.entry(id).or_insert((f32::INFINITY, f32::NEG_INFINITY));
         for x in data {
             // `min` and `max` of f32 skip NaN, which must not be missed.
-            (*min, *max) = if x.is_nan() { (f32::NAN, f32::NAN) } else { (lesser(*min, *x), greater(*max, *x)) };
+            (*min, *max) =
+                if x.is_nan() { (f32::NAN, f32::NAN) } else { (lesser(*min, *x), greater(*max, *x)) };
         }
     };
     for sample in samples {

@@ -189,8 +189,7 @@ impl Seat {
         for (i, bytes) in inputs.iter().enumerate() {
             area.write(i, bytes).map_err(failed)?;
         }
-        let busy =
-            connection.call(&Request::Run { instance: self.handle }, self.loaded.client.limits.run)?;
+        let busy = connection.call(&Request::Run { instance: self.handle }, self.loaded.client.limits.run)?;
         for (i, bytes) in outputs.iter_mut().enumerate() {
             area.read(inputs.len() + i, bytes).map_err(failed)?;
         }

@@ -45,7 +45,8 @@ fn pair(graph: &Graph, bn: usize) -> Option<(usize, Tensor, Tensor)> {
     if graph.nodes.iter().map(reads).sum::<usize>() != 1 || graph.outputs.contains(&x) {
         return None;
     }
-    let conv = graph.nodes[..bn].iter().position(|n| n.op == "Conv" && n.outputs.first() == Some(&Some(x)))?;
+    let conv =
+        graph.nodes[..bn].iter().position(|n| n.op == "Conv" && n.outputs.first() == Some(&Some(x)))?;
     let w = graph.constant_input(&graph.nodes[conv], 1)?;
     let channels = *w.shape.first()?;
     let parameter = |i: usize| graph.constant_input(node, i)?.as_f32().filter(|p| p.len() == channels);

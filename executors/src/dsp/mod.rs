@@ -22,7 +22,7 @@ pub mod wire;
 mod worker;
 
 use crate::graph::{Graph, Node, ValueId};
-use crate::processor::{ExecError, Instance, Options, Prepared, Processor};
+use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::tensor::{Data, Tensor};
 use client::{Client, Loaded, Seat};
 use connection::CallError;
@@ -31,6 +31,13 @@ use std::sync::Arc;
 pub use worker::{EXIT_VERSION, worker_main};
 
 const NAME: &str = "dsp";
+
+/// The `dsp` row.
+pub const ROW: Row = Row {
+    name: NAME,
+    about: "a DSP shim: int8 arithmetic in a process of its own behind a shared-memory queue",
+    open,
+};
 
 /// The DSP shim with its worker process. Shared by all threads.
 pub struct Dsp {
@@ -61,8 +68,9 @@ impl Dsp {
             .map_err(|e| absent(e.to_string(), "the DSP shim computes with onnxruntime's int8 kernels"))?;
         let mut command = options.dsp_command.clone();
         if command.is_empty() {
-            let exe = std::env::current_exe()
-                .map_err(|e| absent(format!("this program's file is unknown ({e})"), "set the DSP command"))?;
+            let exe = std::env::current_exe().map_err(|e| {
+                absent(format!("this program's file is unknown ({e})"), "set the DSP command")
+            })?;
             command = vec![exe.to_string_lossy().into_owned(), "dsp-worker".into()];
         }
         let words = command.join(" ");
@@ -155,11 +163,17 @@ pub fn quantise_segment(segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Grap
     let failed =
         |reason: String| ExecError::Failed { processor: NAME.into(), graph: segment.name.clone(), reason };
     if samples.is_empty() {
-        return Err(failed("calibration samples are needed: int8 ranges are measured on example inputs, and none were given".into()));
+        return Err(failed(
+            "calibration samples are needed: int8 ranges are measured on example inputs, and none were given"
+                .into(),
+        ));
     }
     let made = |id: &ValueId| segment.nodes.iter().any(|n| n.outputs.contains(&Some(*id)));
     if let Some(id) = segment.outputs.iter().find(|id| !made(id)) {
-        return Err(failed(format!("output `{}` is made by no node of the segment", segment.value(*id).name)));
+        return Err(failed(format!(
+            "output `{}` is made by no node of the segment",
+            segment.value(*id).name
+        )));
     }
     let ports: Vec<Port> = segment
         .inputs
@@ -246,7 +260,8 @@ impl Instance for DspInstance {
         let mut results: Vec<Vec<f32>> = self.outputs.iter().map(|p| vec![0f32; p.bytes() / 4]).collect();
         let mut slices: Vec<&mut [u8]> = results.iter_mut().map(|v| bytemuck::cast_slice_mut(v)).collect();
         self.busy_ns = self.seat.run(&bytes, &mut slices).map_err(|e| explain(&self.graph, e))?;
-        let tensor = |(port, data): (&Port, Vec<f32>)| Tensor { shape: port.shape.clone(), data: Data::F32(data) };
+        let tensor =
+            |(port, data): (&Port, Vec<f32>)| Tensor { shape: port.shape.clone(), data: Data::F32(data) };
         Ok(self.outputs.iter().zip(results).map(tensor).collect())
     }
 }
@@ -264,7 +279,11 @@ fn check_inputs(graph: &str, ports: &[Port], inputs: &[&Tensor]) -> Result<(), E
             return wrong(&port.name, format!("f32 {:?}", port.shape), got);
         }
         if tensor.as_f32().map(<[f32]>::len) != Some(port.bytes() / 4) {
-            return wrong(&port.name, format!("{} elements", port.bytes() / 4), "another number of elements".into());
+            return wrong(
+                &port.name,
+                format!("{} elements", port.bytes() / 4),
+                "another number of elements".into(),
+            );
         }
     }
     Ok(())

@@ -93,7 +93,8 @@ pub fn quantise_weights(
 /// The largest weight magnitude that this machine multiplies without saturating: 127 with VNNI instructions (and off x86), else 64.
 pub fn weight_limit() -> f32 {
     #[cfg(target_arch = "x86_64")]
-    if !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni")) {
+    if !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"))
+    {
         return 64.0;
     }
     127.0

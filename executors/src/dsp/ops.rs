@@ -88,7 +88,10 @@ pub fn supports(graph: &Graph, node: &Node) -> Result<(), String> {
     for id in node.inputs.iter().flatten().filter(|id| graph.constant(**id).is_none()) {
         let value = graph.value(*id);
         if value.dtype != DType::F32 {
-            return Err(format!("input `{}` is {}, the DSP takes f32 activations only", value.name, value.dtype));
+            return Err(format!(
+                "input `{}` is {}, the DSP takes f32 activations only",
+                value.name, value.dtype
+            ));
         }
     }
     for id in node.outputs.iter().flatten() {
@@ -97,7 +100,13 @@ pub fn supports(graph: &Graph, node: &Node) -> Result<(), String> {
             return Err(format!("output `{}` is {}, expected f32", value.name, value.dtype));
         }
     }
-    if node.inputs.first().copied().flatten().is_none_or(|id| row.kind != Kind::Quantised && graph.constant(id).is_some()) {
+    if node
+        .inputs
+        .first()
+        .copied()
+        .flatten()
+        .is_none_or(|id| row.kind != Kind::Quantised && graph.constant(id).is_some())
+    {
         return Err("its first input is missing or constant".into());
     }
     (row.check)(graph, node)

@@ -29,13 +29,20 @@ impl Plan {
         let kinds = graph
             .nodes
             .iter()
-            .map(|n| find(n).map(|row| row.kind).ok_or(format!("node `{}` ({}) is not for the DSP", n.name, n.op)))
+            .map(|n| {
+                find(n).map(|row| row.kind).ok_or(format!("node `{}` ({}) is not for the DSP", n.name, n.op))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let mut uses: BTreeMap<ValueId, usize> = BTreeMap::new();
         let read = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten());
         read.chain(&graph.outputs).for_each(|id| *uses.entry(*id).or_default() += 1);
-        let mut plan =
-            Self { kinds, int8: Vec::new(), dropped: BTreeMap::new(), quantised: BTreeSet::new(), root: BTreeMap::new() };
+        let mut plan = Self {
+            kinds,
+            int8: Vec::new(),
+            dropped: BTreeMap::new(),
+            quantised: BTreeSet::new(),
+            root: BTreeMap::new(),
+        };
         let mut producer: BTreeMap<ValueId, usize> = BTreeMap::new();
         for (i, node) in graph.nodes.iter().enumerate() {
             let first = node.inputs.first().copied().flatten();
@@ -108,7 +115,9 @@ pub fn rewrite(
         let name = &graph.value(id).name;
         let (min, max) = *ranges.get(&id).ok_or(format!("no range for `{name}`"))?;
         if !(min.is_finite() && max.is_finite()) {
-            return Err(format!("calibration found {min}..{max} in `{name}`: the samples or the weights are not finite"));
+            return Err(format!(
+                "calibration found {min}..{max} in `{name}`: the samples or the weights are not finite"
+            ));
         }
         params.insert(id, QParams::covering(min, max));
     }
@@ -198,7 +207,11 @@ impl Writer<'_> {
             let Some(id) = *input else { continue };
             new.inputs[at] = Some(if let Some(bytes) = self.bytes.get(&id).copied() {
                 // An f32 operator reads the f32 original where there is one.
-                if int8 || self.written_as_int8(id) { self.dequantise(bytes, self.params_of(id), None) } else { id }
+                if int8 || self.written_as_int8(id) {
+                    self.dequantise(bytes, self.params_of(id), None)
+                } else {
+                    id
+                }
             } else if self.plan.kinds[i] == Kind::Quantised && self.graph.constant(id).is_some() {
                 self.constant_operand(id)?
             } else {
@@ -243,7 +256,9 @@ impl Writer<'_> {
     /// A constant operand (of Add, Mul, Concat) as u8 with its own range.
     fn constant_operand(&mut self, id: ValueId) -> Result<ValueId, String> {
         let Value { name, shape, .. } = self.graph.value(id).clone();
-        let Some(x) = self.graph.constant(id).and_then(|t| t.as_f32().map(<[f32]>::to_vec)) else { return Ok(id) };
+        let Some(x) = self.graph.constant(id).and_then(|t| t.as_f32().map(<[f32]>::to_vec)) else {
+            return Ok(id);
+        };
         let (min, max) = x.iter().fold((0f32, 0f32), |(a, b), x| (a.min(*x), b.max(*x)));
         if x.iter().any(|x| !x.is_finite()) {
             return Err(format!("the constant `{name}` is not finite"));
@@ -259,7 +274,10 @@ impl Writer<'_> {
         let graph = self.graph;
         let wrong = |what: &str| format!("node `{}` ({}): {what}", node.name, node.op);
         let (w_id, w_value) = graph.input(node, 1).ok_or_else(|| wrong("no weights"))?;
-        let w = graph.constant(w_id).and_then(|t| t.as_f32()).ok_or_else(|| wrong("weights are not constant f32"))?;
+        let w = graph
+            .constant(w_id)
+            .and_then(|t| t.as_f32())
+            .ok_or_else(|| wrong("weights are not constant f32"))?;
         let axis = match node.op.as_str() {
             "Conv" => Some(0),
             "Gemm" => Some(usize::from(node.int("transB", 0) == 0)),
@@ -273,7 +291,10 @@ impl Writer<'_> {
         let bias = match graph.input(node, 2) {
             None => None,
             Some((id, _)) => {
-                let b = graph.constant(id).and_then(|t| t.as_f32()).ok_or_else(|| wrong("bias is not constant f32"))?;
+                let b = graph
+                    .constant(id)
+                    .and_then(|t| t.as_f32())
+                    .ok_or_else(|| wrong("bias is not constant f32"))?;
                 Some((0..channels).map(|c| beta * b[if b.len() == 1 { 0 } else { c }]).collect::<Vec<f32>>())
             }
         };

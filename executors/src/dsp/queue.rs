@@ -42,7 +42,9 @@ pub enum QueueError {
         got: String,
     },
     /// The two sides are of different builds.
-    #[error("DSP protocol version mismatch: the scheduler speaks version {client}, the worker version {worker}; both must be the same build of cosched")]
+    #[error(
+        "DSP protocol version mismatch: the scheduler speaks version {client}, the worker version {worker}; both must be the same build of cosched"
+    )]
     Version {
         /// Version of the side that made the segment.
         client: u32,
@@ -155,7 +157,8 @@ impl Control {
         let io = |source| QueueError::Io { path: path.to_owned(), source };
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();
-        let foreign = |expected: String, got: String| QueueError::Foreign { path: path.to_owned(), expected, got };
+        let foreign =
+            |expected: String, got: String| QueueError::Foreign { path: path.to_owned(), expected, got };
         if bytes < size_of::<Header>() as u64 {
             return Err(foreign(format!("at least {} bytes", size_of::<Header>()), format!("{bytes} bytes")));
         }
@@ -241,8 +244,11 @@ impl Control {
         let mut payload = vec![0u8; len];
         // SAFETY: the slot is between tail and head, so the producer does not write it; the length fits (checked).
         unsafe { std::ptr::copy_nonoverlapping(slot.bytes.get().cast::<u8>(), payload.as_mut_ptr(), len) };
-        let message =
-            Message { seq: slot.seq.load(Ordering::Relaxed), kind: slot.kind.load(Ordering::Relaxed), payload };
+        let message = Message {
+            seq: slot.seq.load(Ordering::Relaxed),
+            kind: slot.kind.load(Ordering::Relaxed),
+            payload,
+        };
         ring.tail.0.store(tail.wrapping_add(1), Ordering::Release);
         Ok(Some(message))
     }
@@ -271,7 +277,11 @@ impl Control {
     /// A client thread is about to block (`true`) or has woken (`false`).
     pub fn client_waits(&self, waits: bool) {
         let n = &self.layout().header.clients_waiting;
-        if waits { n.fetch_add(1, Ordering::SeqCst) } else { n.fetch_sub(1, Ordering::SeqCst) };
+        if waits {
+            n.fetch_add(1, Ordering::SeqCst)
+        } else {
+            n.fetch_sub(1, Ordering::SeqCst)
+        };
     }
 
     /// Whether some client thread blocks and must be woken through the pipe.
@@ -306,11 +316,9 @@ pub(super) fn create_file(dir: &Path, bytes: usize) -> Result<(File, PathBuf), Q
     options.read(true).write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos());
-    let name =
-        format!("cosched-dsp-{}-{}-{nanos}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let nanos =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    let name = format!("cosched-dsp-{}-{}-{nanos}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let path = dir.join(name);
     let fill = |file: &mut File| -> io::Result<()> {
         let zeros = vec![0u8; bytes.min(1 << 20)];

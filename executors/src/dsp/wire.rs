@@ -98,7 +98,8 @@ impl Request {
             let bytes = payload.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok());
             bytes.map(u64::from_le_bytes).ok_or(bad("expected more 64-bit words"))
         };
-        let exact = |n: usize| if payload.len() == 8 * n { Ok(()) } else { Err(bad("expected another length")) };
+        let exact =
+            |n: usize| if payload.len() == 8 * n { Ok(()) } else { Err(bad("expected another length")) };
         let path = |i: usize| -> Result<PathBuf, WireError> {
             let text = std::str::from_utf8(payload.get(8 * i..).unwrap_or(&[]));
             match text {
@@ -124,7 +125,8 @@ impl Reply {
         match self {
             Reply::Done { busy_ns } => (101, busy_ns.to_le_bytes().to_vec()),
             Reply::Failed { reason } => {
-                let end = (0..=reason.len().min(PAYLOAD)).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
+                let end =
+                    (0..=reason.len().min(PAYLOAD)).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
                 (102, reason.as_bytes()[..end].to_vec())
             }
         }

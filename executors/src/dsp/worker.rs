@@ -99,12 +99,7 @@ fn serve(control: &Control) -> Result<(), QueueError> {
 }
 
 /// Posts a reply and wakes whoever sleeps for it. `false`: nobody listens any more.
-fn answer(
-    control: &Control,
-    seq: u64,
-    done: Result<(), String>,
-    start: Instant,
-) -> Result<bool, QueueError> {
+fn answer(control: &Control, seq: u64, done: Result<(), String>, start: Instant) -> Result<bool, QueueError> {
     let reply = match done {
         Ok(()) => Reply::Done { busy_ns: start.elapsed().as_nanos().min(u128::from(u64::MAX)) as u64 },
         Err(reason) => Reply::Failed { reason },
@@ -150,13 +145,15 @@ impl Dsp {
                 Ok(())
             }
             Request::Spawn { instance, segment, path } => {
-                let session = self.segments.get_mut(&segment).ok_or(format!("segment {segment} is not loaded"))?;
+                let session =
+                    self.segments.get_mut(&segment).ok_or(format!("segment {segment} is not loaded"))?;
                 let spawned = spawn(session, segment, &path)?;
                 self.instances.insert(instance, spawned);
                 Ok(())
             }
             Request::Run { instance } => {
-                let found = self.instances.get(&instance).ok_or(format!("instance {instance} was not spawned"))?;
+                let found =
+                    self.instances.get(&instance).ok_or(format!("instance {instance} was not spawned"))?;
                 let session = self.segments.get_mut(&found.segment);
                 let session = session.ok_or(format!("segment {} is not loaded", found.segment))?;
                 session.run_binding(&found.binding).map(drop).map_err(|e| e.to_string())
@@ -206,7 +203,11 @@ fn spawn(session: &mut Session, segment: u64, path: &Path) -> Result<Instance, S
         .inputs()
         .iter()
         .chain(session.outputs())
-        .map(|o| static_shape(o.dtype()).map(|s| (o.name().to_owned(), s)).map_err(|e| format!("`{}`: {e}", o.name())))
+        .map(|o| {
+            static_shape(o.dtype())
+                .map(|s| (o.name().to_owned(), s))
+                .map_err(|e| format!("`{}`: {e}", o.name()))
+        })
         .collect::<Result<_, _>>()?;
     if outlets.len() != area.len() {
         return Err(format!("the area has {} tensors, the segment {}", area.len(), outlets.len()));
@@ -244,7 +245,11 @@ fn tensor_at(address: *mut u8, shape: &[i64]) -> ort::Result<TensorRefMut<'stati
 
 /// Binds an input without the copy that [`IoBinding::bind_input`] makes of borrowed memory: the scheduler's process writes
 /// the next input to the same place.
-fn bind_input(binding: &mut IoBinding, name: &str, tensor: &TensorRefMut<'static, f32>) -> Result<(), String> {
+fn bind_input(
+    binding: &mut IoBinding,
+    name: &str,
+    tensor: &TensorRefMut<'static, f32>,
+) -> Result<(), String> {
     let c_name = CString::new(name).map_err(|e| e.to_string())?;
     // SAFETY: all three pointers are valid; the tensor is kept in the instance for as long as the binding.
     let status = unsafe { (ort::api().BindInput)(binding.ptr_mut(), c_name.as_ptr(), tensor.ptr()) };
