@@ -19,6 +19,14 @@ use std::time::{Duration, Instant};
 /// Makes a policy from its spec (a name, with a parameter where it has one), or says why not.
 pub type Maker<'a> = &'a (dyn Fn(&str, &Case) -> Result<Box<dyn Policy>, String> + Sync);
 
+/// The [`Maker`] of the table of policies.
+///
+/// # Errors
+/// What [`cosched_policies::make`] says.
+pub fn from_table(spec: &str, case: &Case) -> Result<Box<dyn Policy>, String> {
+    cosched_policies::make(spec, case).map_err(|e| e.to_string())
+}
+
 /// What is emulated.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -52,11 +60,11 @@ pub enum CompareError {
     #[error("nothing to compare: expected at least one {0}")]
     Nothing(&'static str),
     /// A policy cannot be made.
-    #[error("policy `{spec}`: {problem}")]
+    #[error("{problem}")]
     Policy {
         /// As it was asked for.
         spec: String,
-        /// What is wrong.
+        /// What is wrong, the policy's name included.
         problem: String,
     },
     /// A policy is given twice, or the reference is not among them.

@@ -134,6 +134,11 @@ fn explain_toml(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError
         format!("{} in {table}", message.replace("missing field", "missing key"))
     } else {
         match spot.as_ref().and_then(|s| s.key.as_ref()) {
+            _ if message == "duplicate key" => {
+                // The recovering parser forgets it, but its span is the key itself.
+                let key = span.clone().and_then(|s| text.get(s)).unwrap_or_default();
+                format!("key `{key}` is there twice")
+            }
             Some(key) => format!("{key}: {message}"),
             None => message,
         }

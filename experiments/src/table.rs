@@ -12,7 +12,7 @@ const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 /// A table whose first `left` columns are aligned left, the others right.
 fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_style(STYLE).force_no_tty().set_header(header.to_vec());
+    table.load_style(STYLE).set_header(header.to_vec());
     for row in rows {
         table.add_row(row);
     }

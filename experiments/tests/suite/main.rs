@@ -1,0 +1,7 @@
+//! The suite of the experiments crate: files and their errors, comparisons, sweeps, reports.
+
+mod app;
+mod compare;
+mod config;
+mod fixture;
+mod summary;
