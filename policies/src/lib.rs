@@ -7,6 +7,7 @@ mod edf_skip;
 mod eft;
 mod fixed;
 mod heft;
+pub mod learned;
 mod least_slack;
 mod round_robin;
 
@@ -29,7 +30,7 @@ pub type Make = fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Polic
 
 /// All policies, in the order in which help and tables show them.
 pub const TABLE: &[Row] =
-    &[fixed::ROW, round_robin::ROW, edf::ROW, edf_skip::ROW, eft::ROW, least_slack::ROW, heft::ROW];
+    &[fixed::ROW, round_robin::ROW, edf::ROW, edf_skip::ROW, eft::ROW, least_slack::ROW, heft::ROW, learned::ROW];
 
 /// Why a policy cannot be made.
 #[derive(Debug, PartialEq, thiserror::Error)]

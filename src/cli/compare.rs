@@ -1,0 +1,84 @@
+//! `cosched compare`: policies side by side in the emulated device, with the same arrivals for each seed.
+
+use super::{Outcome, bar, check_policies, print_json};
+use cosched::env::case::Case;
+use cosched::env::world::Policy;
+use cosched::experiments::app::App;
+use cosched::experiments::compare::{Plan, Setup, compare};
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(clap::Args)]
+#[command(after_help = super::policy_help())]
+pub struct Args {
+    /// An app or case file; its plan must be there.
+    app: PathBuf,
+    /// Policies, separated by commas; all when absent.
+    #[arg(short, long, value_delimiter = ',')]
+    policies: Vec<String>,
+    /// Number of seeds, counted from the first one.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1000)]
+    first_seed: u64,
+    /// Emulated seconds of each run; those of the file when absent.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Threads; 0: as many as the machine runs at once. The result does not depend on it.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Also write the table as CSV to this file.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Makes a policy, with the error as text.
+pub fn maker(spec: &str, case: &Case) -> Result<Box<dyn Policy>, String> {
+    cosched::policies::make(spec, case).map_err(|e| e.to_string())
+}
+
+/// Every policy of the table.
+pub fn all_policies() -> Vec<String> {
+    cosched::policies::TABLE.iter().map(|row| row.name.to_owned()).collect()
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Outcome {
+    check_policies(&args.policies)?;
+    if args.seconds.is_some_and(|s| !(s > 0.0 && s <= 1e6)) {
+        return Err(super::usage("--seconds: expected a number above 0 and at most 1000000"));
+    }
+    if args.seeds == 0 {
+        return Err(super::usage("--seeds: expected at least 1"));
+    }
+    let app = App::read(&args.app)?;
+    let setup = Setup {
+        case: app.case()?,
+        options: app.scheduler,
+        emulator: app.emulator.clone(),
+        seconds: args.seconds.unwrap_or(app.seconds),
+    };
+    let policies = if args.policies.is_empty() { all_policies() } else { args.policies.clone() };
+    let seeds: Vec<u64> = (args.first_seed..args.first_seed + args.seeds).collect();
+    let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: args.threads };
+    let progress = bar("emulating");
+    let shown = |done: usize, of: usize| {
+        progress.set_length(of as u64);
+        progress.set_position(done as u64);
+    };
+    let comparison = compare(&setup, &plan, &maker, &shown)?;
+    progress.finish_and_clear();
+    if let Some(path) = &args.csv {
+        std::fs::write(path, comparison.csv()).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    if args.json {
+        return print_json(&comparison);
+    }
+    println!("{}: {} s, seeds {} to {}", app.name, setup.seconds, args.first_seed, args.first_seed + args.seeds - 1);
+    println!("{comparison}");
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! `cosched inspect`: what is in a model, how it is cut, and which processor supports which segment.
+
+use super::{Outcome, print_json};
+use cosched::executors::inspect::inspect;
+use cosched::executors::processor::{Options, TABLE};
+use cosched::executors::segment::CutOptions;
+use cosched::executors::{onnx, zoo};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    /// An ONNX file, or zoo:NAME.
+    model: PathBuf,
+    /// Most segments.
+    #[arg(long, default_value_t = CutOptions::default().max_segments)]
+    max_segments: usize,
+    /// Least share of the work that a segment holds, 0 to 1.
+    #[arg(long, default_value_t = CutOptions::default().min_share)]
+    min_share: f64,
+    /// Extent of a symbolic dimension, as NAME=N; may be given several times.
+    #[arg(long = "dim", value_parser = dimension)]
+    dims: Vec<(String, usize)>,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn dimension(text: &str) -> Result<(String, usize), String> {
+    let (name, n) = text.split_once('=').ok_or("expected NAME=N, e.g. batch=1")?;
+    let n = n.parse().map_err(|_| format!("`{n}` is not a whole number"))?;
+    Ok((name.to_owned(), n))
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Outcome {
+    if args.max_segments == 0 || !(0.0..=1.0).contains(&args.min_share) {
+        return Err(super::usage("--max-segments must be at least 1 and --min-share between 0 and 1"));
+    }
+    let dims: BTreeMap<_, _> = args.dims.iter().cloned().collect();
+    let graph = match args.model.to_str().and_then(|m| m.strip_prefix("zoo:")) {
+        Some(name) => onnx::from_bytes(name, &zoo::bytes(name, &zoo::Options::default())?, &dims)?,
+        None => onnx::load(&args.model, &dims)?,
+    };
+    let mut processors = Vec::new();
+    for row in TABLE {
+        match (row.open)(&Options::default()) {
+            Ok(processor) => processors.push(processor),
+            Err(error) => eprintln!("note: {error}"),
+        }
+    }
+    let options = CutOptions { max_segments: args.max_segments, min_share: args.min_share };
+    let report = inspect(&graph, &processors, &options);
+    if args.json {
+        return print_json(&report);
+    }
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}

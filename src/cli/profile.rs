@@ -1,0 +1,106 @@
+//! `cosched profile`: measures every segment of an app's models on every processor, and writes the plan.
+
+use super::{Outcome, bar, print_json, show};
+use cosched::env::plan::Plan;
+use cosched::experiments::app::App;
+use cosched::session::{Session, SessionOptions};
+use std::path::{Path, PathBuf};
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The app file.
+    app: PathBuf,
+    /// Where to write the plan; the app file's `plan` when absent.
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Outcome {
+    let app = App::read(&args.app)?;
+    let session = open(&app)?;
+    let plan = measure(&session, &app)?;
+    let out = args.out.clone().unwrap_or_else(|| app.plan_path());
+    write_plan(&plan, &out)?;
+    if args.json {
+        return print_json(&plan);
+    }
+    print_plan(&plan);
+    println!("plan written to {}", out.display());
+    Ok(())
+}
+
+/// Opens a session with a progress bar and says loudly what is not there.
+pub fn open(app: &App) -> Result<Session, Box<dyn std::error::Error>> {
+    let progress = bar("preparing");
+    let session = Session::open(app, &SessionOptions::default(), &mut show(&progress))?;
+    progress.finish_and_clear();
+    for (name, reason) in &session.absent {
+        eprintln!("note: running without `{name}`: {reason}");
+    }
+    for variant in &session.deployment.variants {
+        for (p, processor) in session.deployment.processors.iter().enumerate() {
+            let refused: Vec<_> =
+                variant.prepared.iter().enumerate().filter_map(|(s, row)| Some((s, row[p].as_ref().err()?))).collect();
+            if let Some((_, reason)) = refused.first() {
+                let segments: Vec<_> = refused.iter().map(|(s, _)| s.to_string()).collect();
+                let (name, all) = (&variant.model.name, variant.segments.len());
+                eprintln!(
+                    "note: {name}: segments {} of {all} fall back from {}: {reason}",
+                    segments.join(", "),
+                    processor.name()
+                );
+            }
+        }
+    }
+    Ok(session)
+}
+
+/// Profiles with a progress bar.
+pub fn measure(session: &Session, app: &App) -> Result<Plan, Box<dyn std::error::Error>> {
+    let progress = bar("profiling");
+    let plan = session.profile(app, &mut show(&progress))?;
+    progress.finish_and_clear();
+    Ok(plan)
+}
+
+/// Writes a plan through a temporary file beside it.
+pub fn write_plan(plan: &Plan, path: &Path) -> Outcome {
+    let named = |e: std::io::Error| format!("{}: {e}", path.display());
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(named)?;
+    }
+    let part = path.with_extension("json.part");
+    std::fs::write(&part, serde_json::to_string_pretty(plan)?).map_err(named)?;
+    std::fs::rename(&part, path).map_err(named)?;
+    Ok(())
+}
+
+/// A table: milliseconds of each variant on each processor, and the slow-downs.
+fn print_plan(plan: &Plan) {
+    println!("Mean latency in ms when nothing else runs (- where some segments fall back):");
+    print!("{:20} {:>8}", "variant", "segments");
+    plan.processors.iter().for_each(|p| print!(" {:>9}", p.name));
+    println!();
+    for variant in &plan.variants {
+        print!("{:20} {:>8}", variant.name, variant.segments.len());
+        for p in 0..plan.processors.len() {
+            let ms: Option<f64> = variant.segments.iter().map(|s| s.costs[p].map(|c| c.mean_us / 1e3)).sum();
+            match ms {
+                Some(ms) => print!(" {ms:>9.2}"),
+                None => print!(" {:>9}", "-"),
+            }
+        }
+        println!();
+    }
+    println!("Slow-down of the row's processor while the column's runs:");
+    for (processor, row) in plan.processors.iter().zip(&plan.contention) {
+        print!("{:29}", processor.name);
+        row.iter().for_each(|factor| print!(" {factor:>9.2}"));
+        println!();
+    }
+}

@@ -1,0 +1,195 @@
+//! `cosched train`: trains a policy in the emulated device and writes a checkpoint, its learning curve and its scores.
+
+use super::compare::maker;
+use super::{Outcome, bar, check_policies, print_json};
+use cosched::agent::checkpoint::{self, About};
+use cosched::agent::features::FEATURE_VERSION;
+use cosched::agent::network::Weights;
+use cosched::agent::train::recipe::Recipe;
+use cosched::agent::train::rollout::{Source, Teacher};
+use cosched::agent::train::{Progress, train};
+use cosched::env::case::Case;
+use cosched::env::world::Policy;
+use cosched::experiments::app::App;
+use cosched::experiments::compare::{Comparison, Plan, Setup, compare};
+use cosched::experiments::config::read_toml;
+use cosched::experiments::sweep::commit;
+use cosched::policies::learned::Learned;
+use serde::Deserialize;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The train file.
+    file: PathBuf,
+    /// Seed instead of the file's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Decisions to learn from instead of the file's.
+    #[arg(long)]
+    decisions: Option<u64>,
+    /// Checkpoint to write instead of the file's.
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+    /// Print the scores as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A train file. Paths are relative to it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrainFile {
+    /// The checkpoint to write; the curve goes beside it as CSV.
+    out: PathBuf,
+    /// App or case files to learn on; their plans must be there.
+    cases: Vec<PathBuf>,
+    /// The policy to imitate first.
+    #[serde(default)]
+    teacher: Option<String>,
+    /// How to learn.
+    #[serde(default)]
+    recipe: Recipe,
+    /// How to score the result.
+    #[serde(default)]
+    evaluation: Evaluation,
+}
+
+/// How a trained policy is scored: on the cases as they are, with seeds that training never uses.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Evaluation {
+    seeds: u64,
+    first_seed: u64,
+    seconds: f64,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self { seeds: 5, first_seed: 1000, seconds: 20.0 }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Outcome {
+    let mut file: TrainFile = read_toml(&args.file)?;
+    check_policies(file.teacher.as_slice())?;
+    let folder = args.file.parent().unwrap_or(Path::new(""));
+    file.recipe.seed = args.seed.unwrap_or(file.recipe.seed);
+    file.recipe.decisions = args.decisions.unwrap_or(file.recipe.decisions);
+    let out = args.out.clone().unwrap_or_else(|| folder.join(&file.out));
+    let mut setups = Vec::new();
+    for path in &file.cases {
+        let app = App::read(&folder.join(path))?;
+        let setup = Setup {
+            case: app.case()?,
+            options: app.scheduler,
+            emulator: app.emulator.clone(),
+            seconds: file.evaluation.seconds,
+        };
+        setups.push((app.name, setup));
+    }
+    if setups.is_empty() {
+        return Err(format!("{}: cases: expected at least one", args.file.display()).into());
+    }
+    // A training takes minutes: what cannot be written is found out now.
+    std::fs::write(out.with_extension("csv"), "").map_err(|e| format!("{}: {e}", out.display()))?;
+    let (weights, decisions, curve) = learn(&file, &setups)?;
+    std::fs::write(out.with_extension("csv"), curve)?;
+    let comparisons = score(&file, &setups, &weights)?;
+    let own = |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
+    let about = About {
+        feature_version: FEATURE_VERSION,
+        hidden: file.recipe.hidden,
+        scenarios: setups.iter().map(|(name, _)| name.clone()).collect(),
+        seed: file.recipe.seed,
+        commit: commit(),
+        command: format!("cosched train {} --seed {}", args.file.display(), file.recipe.seed),
+        decisions,
+        scores: setups.iter().zip(&comparisons).map(|((name, _), c)| (name.clone(), own(c))).collect(),
+    };
+    checkpoint::save(&out, &weights, &about)?;
+    if args.json {
+        return print_json(&comparisons);
+    }
+    for ((name, _), comparison) in setups.iter().zip(&comparisons) {
+        println!("{name}, seeds that training never used:\n{comparison}");
+    }
+    println!("checkpoint written to {}", out.display());
+    Ok(())
+}
+
+/// Trains; ctrl-c ends the training early and keeps what was learned. Gives the weights, the decisions learned from, the curve.
+fn learn(file: &TrainFile, setups: &[(String, Setup)]) -> Result<(Weights, u64, String), Box<dyn std::error::Error>> {
+    let sources: Vec<Source> = setups
+        .iter()
+        .map(|(name, setup)| Source {
+            name: name.clone(),
+            plan: setup.case.plan.clone(),
+            scenario: setup.case.scenario.clone(),
+            emulator: setup.emulator.clone(),
+            options: setup.options,
+        })
+        .collect();
+    let spec = file.teacher.clone();
+    let teacher = move |case: &Case| -> Box<dyn Policy> {
+        let spec = spec.as_deref().unwrap_or("edf");
+        cosched::policies::make(spec, case).expect("the teacher's name was checked and takes no parameter that can fail")
+    };
+    for (_, setup) in setups {
+        if let Some(spec) = &file.teacher {
+            maker(spec, &setup.case)?;
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let heard = stop.clone();
+    ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))?;
+    let progress = bar("training");
+    let mut curve = String::from("decisions,imitating,utility,policy_loss,value_loss,entropy,divergence\n");
+    let mut decisions = 0;
+    let watch = |p: &Progress, _: &Weights| {
+        decisions = p.decisions;
+        let l = &p.losses;
+        let _ = writeln!(
+            curve,
+            "{},{},{:.5},{:.6},{:.6},{:.5},{:.6}",
+            p.decisions, p.imitating, p.utility, l.policy, l.value, l.entropy, l.divergence
+        );
+        progress.set_length(p.total);
+        progress.set_position(p.decisions);
+        progress.set_message(format!("utility {:.4}, entropy {:.3}", p.utility, l.entropy));
+        !stop.load(Ordering::Relaxed)
+    };
+    let teacher: Option<&Teacher> = if file.teacher.is_some() { Some(&teacher) } else { None };
+    let weights = train(&sources, &file.recipe, teacher, watch)?;
+    progress.finish_and_clear();
+    Ok((weights, decisions, curve))
+}
+
+/// How the new policy is called in its own comparison.
+const TRAINED: &str = "learned:(this training)";
+
+fn score(
+    file: &TrainFile,
+    setups: &[(String, Setup)],
+    weights: &Weights,
+) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
+    let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
+        if spec == TRAINED { Ok(Box::new(Learned::new(weights.clone()))) } else { maker(spec, case) }
+    };
+    let mut policies = super::compare::all_policies();
+    policies.retain(|p| p != "learned");
+    policies.push(TRAINED.to_owned());
+    let e = &file.evaluation;
+    let seeds: Vec<u64> = (e.first_seed..e.first_seed + e.seeds).collect();
+    let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: 0 };
+    let mut comparisons = Vec::new();
+    for (_, setup) in setups {
+        comparisons.push(compare(setup, &plan, &make, &|_, _| {})?);
+    }
+    Ok(comparisons)
+}

@@ -1,0 +1,256 @@
+//! A session: the models of an app file deployed on the processors of this machine, to be profiled and run live.
+//! It refuses to print; callers watch through callbacks and `tracing`.
+
+use cosched_env::case::Case;
+use cosched_env::plan::Plan;
+use cosched_env::recording::{Header, RECORDING_FORMAT, Recorder, RecordingError};
+use cosched_env::scheduler::{ProtocolError, Scheduler};
+use cosched_env::time::{Span, Time};
+use cosched_env::world::{Policy, World, drive};
+use cosched_executors::deploy::{Deployment, Model};
+use cosched_executors::live::LiveWorld;
+use cosched_executors::onnx::{self, LoadError};
+use cosched_executors::processor::{self, ExecError, Processor};
+use cosched_executors::profile::{self, assumed_watts};
+use cosched_executors::segment::CutOptions;
+use cosched_executors::zoo::{self, ZooError};
+use cosched_experiments::app::{App, Model as Source};
+use cosched_experiments::config::ConfigError;
+use cosched_experiments::log::RunLog;
+use cosched_policies::PolicyError;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Why a session cannot be opened, profiled or run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The app file or the plan.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A model cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A zoo model cannot be made.
+    #[error(transparent)]
+    Zoo(#[from] ZooError),
+    /// A processor failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The policy cannot be made.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The recording cannot be written.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// A bug in a policy or a world.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// No processor is there.
+    #[error("no processor is available: {0}")]
+    NoProcessor(String),
+    /// The app file has no models.
+    #[error("{0}: expected at least one [[task]] with a [[task.variant]] to run live")]
+    NoModel(String),
+    /// The plan was made for something else.
+    #[error("{file}: the plan is not of this deployment: {problem}; make it again with `cosched profile`")]
+    StalePlan {
+        /// The plan's file.
+        file: String,
+        /// What differs.
+        problem: String,
+    },
+}
+
+/// How a session is opened.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// How processors are opened.
+    pub processors: processor::Options,
+}
+
+/// How a live run goes.
+#[derive(Default)]
+pub struct RunOptions {
+    /// Seed of the arrivals; that of the app file when `None`.
+    pub seed: Option<u64>,
+    /// Length in seconds; that of the app file when `None`.
+    pub seconds: Option<f64>,
+    /// Where the run is recorded.
+    pub record: Option<Box<dyn Write>>,
+    /// Becomes true when the run shall end early: no new requests, those that are there still end.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a live run gives.
+pub struct LiveRun {
+    /// Everything that happened.
+    pub log: RunLog,
+    /// What each decision took, in nanoseconds.
+    pub decision_ns: Vec<u64>,
+}
+
+/// Progress: (done, of, what is being done).
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize, &str);
+
+/// Models on processors. See the module's text.
+pub struct Session {
+    /// What is deployed.
+    pub deployment: Arc<Deployment>,
+    /// Processors that were asked for and are not here, with the reason.
+    pub absent: Vec<(String, String)>,
+}
+
+/// Opens the processors that an app asks for, in its order. Absent ones are given back with the reason.
+///
+/// # Errors
+/// An unknown name, or no processor at all.
+pub fn open_processors(
+    app: &App,
+    options: &processor::Options,
+) -> Result<(Vec<Arc<dyn Processor>>, Vec<(String, String)>), SessionError> {
+    let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
+    let (mut open, mut absent) = (Vec::new(), Vec::new());
+    for name in app.choose_processors(&known)? {
+        let Some(row) = processor::TABLE.iter().find(|r| r.name == name) else { continue };
+        match (row.open)(options) {
+            Ok(p) => open.push(p),
+            Err(error) => absent.push((name.to_owned(), error.to_string())),
+        }
+    }
+    if open.is_empty() {
+        let reasons: Vec<_> = absent.into_iter().map(|(_, reason)| reason).collect();
+        return Err(SessionError::NoProcessor(reasons.join("; ")));
+    }
+    Ok((open, absent))
+}
+
+fn load_models(app: &App) -> Result<Vec<Model>, SessionError> {
+    let mut models = Vec::new();
+    for task in &app.tasks {
+        for variant in &task.variants {
+            let graph = match app.model(variant) {
+                Source::Zoo(name) => {
+                    let bytes = zoo::bytes(&name, &zoo::Options::default())?;
+                    onnx::from_bytes(&name, &bytes, &BTreeMap::new())?
+                }
+                Source::File(path) => onnx::load(&path, &BTreeMap::new())?,
+            };
+            let name = variant.plan_name();
+            models.push(Model { name, task: task.name.clone(), accuracy: variant.accuracy, graph });
+        }
+    }
+    if models.is_empty() {
+        return Err(SessionError::NoModel(app.file.display().to_string()));
+    }
+    Ok(models)
+}
+
+impl Session {
+    /// Opens processors, loads the models, cuts and prepares them.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn open(app: &App, options: &SessionOptions, progress: Progress<'_>) -> Result<Session, SessionError> {
+        let models = load_models(app)?;
+        let (processors, absent) = open_processors(app, &options.processors)?;
+        let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
+        let deployment = Arc::new(Deployment::new(models, processors, &cut, progress)?);
+        Ok(Session { deployment, absent })
+    }
+
+    /// Measures every segment on every processor.
+    ///
+    /// # Errors
+    /// When a segment fails while it is measured.
+    pub fn profile(&self, app: &App, progress: Progress<'_>) -> Result<Plan, SessionError> {
+        let watts = |name: &str| {
+            let (active, idle) = assumed_watts(name);
+            let set = app.power.get(name).copied().unwrap_or_default();
+            (set.active_watts.unwrap_or(active), set.idle_watts.unwrap_or(idle))
+        };
+        Ok(profile::profile(&self.deployment, &profile::Options::default(), &watts, progress)?)
+    }
+
+    /// Whether `plan` describes this deployment: the same processors, devices, variants and segments.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn fits(&self, plan: &Plan) -> Result<(), String> {
+        let d = &self.deployment;
+        let names = |it: &mut dyn Iterator<Item = String>| it.collect::<Vec<_>>().join(", ");
+        let here = names(&mut d.processors.iter().map(|p| format!("{} ({})", p.name(), p.device())));
+        let there = names(&mut plan.processors.iter().map(|p| format!("{} ({})", p.name, p.device)));
+        if here != there {
+            return Err(format!("it was made for the processors {there}, here are {here}"));
+        }
+        for variant in &d.variants {
+            let name = &variant.model.name;
+            let Some(planned) = plan.variants.iter().find(|v| v.name == *name) else {
+                return Err(format!("variant `{name}` is not in it"));
+            };
+            let able = |s: usize| variant.prepared[s].iter().map(Result::is_ok).collect::<Vec<_>>();
+            let same = planned.segments.len() == variant.segments.len()
+                && planned.segments.iter().enumerate().all(|(s, segment)| {
+                    segment.input_bytes == variant.segments[s].input_bytes as u64
+                        && segment.costs.iter().map(Option::is_some).collect::<Vec<_>>() == able(s)
+                });
+            if !same {
+                return Err(format!("the segments of `{name}` are others"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the app's streams live under a policy until every request has ended.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn run(&self, app: &App, case: Arc<Case>, policy: &str, options: RunOptions) -> Result<LiveRun, SessionError> {
+        let mut decider = cosched_policies::make(policy, &case)?;
+        let seed = options.seed.unwrap_or(app.seed);
+        let horizon = Time::ZERO + Span::from_ms(options.seconds.unwrap_or(app.seconds) * 1e3);
+        let mut scheduler = Scheduler::new(case.clone(), app.scheduler);
+        let (world, submitter) = LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
+        // Only streams send requests here.
+        drop(submitter);
+        let log = RunLog::new(policy);
+        match options.record {
+            None => finish(&mut scheduler, world, decider.as_mut(), log),
+            Some(sink) => {
+                let header = Header {
+                    format: RECORDING_FORMAT,
+                    policy: policy.to_owned(),
+                    plan: case.plan.clone(),
+                    scenario: case.scenario.clone(),
+                    options: app.scheduler,
+                };
+                let mut recorder = Recorder::new(world, sink, &header)?;
+                let (log, end) = step(&mut scheduler, &mut recorder, decider.as_mut(), log)?;
+                let world = recorder.finish()?;
+                Ok(LiveRun { log: log.finish(end), decision_ns: world.decision_ns.clone() })
+            }
+        }
+    }
+}
+
+fn step(
+    scheduler: &mut Scheduler,
+    world: &mut dyn World,
+    policy: &mut dyn Policy,
+    mut log: RunLog,
+) -> Result<(RunLog, Time), SessionError> {
+    let end = drive(scheduler, world, policy, &mut log)?;
+    Ok((log, end))
+}
+
+fn finish(
+    scheduler: &mut Scheduler,
+    mut world: LiveWorld,
+    policy: &mut dyn Policy,
+    log: RunLog,
+) -> Result<LiveRun, SessionError> {
+    let (log, end) = step(scheduler, &mut world, policy, log)?;
+    Ok(LiveRun { log: log.finish(end), decision_ns: std::mem::take(&mut world.decision_ns) })
+}
