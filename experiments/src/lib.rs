@@ -4,8 +4,12 @@
 pub mod app;
 pub mod compare;
 pub mod config;
+pub mod html;
 pub mod log;
 pub mod parallel;
 pub mod stats;
 pub mod summary;
+pub mod sweep;
 pub mod table;
+pub mod timeline;
+pub mod trace;

@@ -4,6 +4,7 @@
 use crate::log::RunLog;
 use crate::stats::jain;
 use crate::table;
+use crate::timeline::stream_name;
 use cosched_env::case::{Case, ProcessorId, StreamId};
 use cosched_env::event::{Completion, Ended, Event, Launch, LaunchId, Outcome};
 use cosched_env::observation::Observation;
@@ -162,7 +163,9 @@ impl Adder {
         if matches!(ended.outcome, Outcome::Answered | Outcome::Late) {
             let us = ended.latency().0.div_ceil(1000);
             // It grows on its own; only a value beyond 2^62 us could be refused, and then it counts as the largest.
-            self.latency_us.saturating_record(us.max(1));
+            if self.latency_us.record(us.max(1)).is_err() {
+                self.latency_us.saturating_record(us);
+            }
             self.accuracy += accuracy;
         }
         self.utility += ended.utility;
@@ -176,9 +179,7 @@ impl Adder {
         a.dropped += b.dropped;
         a.expired += b.expired;
         a.failed += b.failed;
-        for value in other.latency_us.iter_recorded() {
-            self.latency_us.saturating_record_n(value.value_iterated_to(), value.count_at_value());
-        }
+        self.latency_us.add(&other.latency_us).expect("a histogram that resizes itself takes in any other");
         self.utility += other.utility;
         self.accuracy += other.accuracy;
         self.energy_mj += other.energy_mj;
@@ -246,19 +247,13 @@ impl Tally {
             p.utilisation = if seconds > 0.0 { (busy / seconds).min(1.0) } else { 0.0 };
             p.idle_j = spec.idle_watts * (seconds - busy).max(0.0);
         }
-        let stream_name = |s: usize| {
-            let task = case.streams[s].task;
-            let name = &case.tasks[task.0 as usize].name;
-            let alone = case.streams.iter().filter(|t| t.task == task).count() == 1;
-            if alone { name.clone() } else { format!("{name}#{s}") }
-        };
         let group = |name: String, members: &[usize]| {
             let mut adder = Adder::new();
             members.iter().for_each(|&s| adder.merge(&self.streams[s]));
             Group { name, requests: adder.finish(members.iter().map(|&s| self.arrived[s]).sum()) }
         };
         let all: Vec<usize> = (0..self.streams.len()).collect();
-        let streams: Vec<Group> = all.iter().map(|&s| group(stream_name(s), &[s])).collect();
+        let streams: Vec<Group> = all.iter().map(|&s| group(stream_name(case, s), &[s])).collect();
         let members = |t: usize| -> Vec<usize> {
             all.iter().copied().filter(|&s| case.streams[s].task.0 as usize == t).collect()
         };
