@@ -25,7 +25,7 @@ fn run(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
 
 fn chained(graph: &Graph, segments: &[Segment], inputs: &[Tensor]) -> Vec<Tensor> {
     let chain = Chain::new(graph, segments);
-    let mut values = chain.start(inputs.to_vec()).unwrap();
+    let mut values = chain.start(inputs.iter().cloned().map(std::sync::Arc::new).collect()).unwrap();
     for (i, segment) in segments.iter().enumerate() {
         let outputs =
             cpu::reference(&segment.graph).unwrap().run(&chain.inputs(&values, i).unwrap()).unwrap();
