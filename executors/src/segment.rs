@@ -43,8 +43,11 @@ pub struct Segment {
     pub supported: u64,
 }
 
-/// Fixed price of a cut, as a share of the model: below it, more even segments are not worth another launch.
+/// Price of each tensor that crosses a cut, as a share of the model: below it, more even segments are not worth another launch, and
+/// a cut through one tensor is better than an evener one through two.
 const CUT: f64 = 0.01;
+/// Price, as a share, of the widest cut of the model; narrower ones cost their part of it.
+const WIDTH: f64 = 0.02;
 /// Price of moving one tensor between processors, in operations: about 50 microseconds of one core.
 const TENSOR: f64 = 1e6;
 /// Price of moving one byte, in operations.
@@ -90,6 +93,8 @@ struct Units {
     masks: Vec<u64>,
     /// Share of the work before each unit; one more than units.
     before: Vec<f64>,
+    /// The same of the work that each processor supports, for those that support some but not all.
+    supported_before: Vec<(u64, Vec<f64>)>,
     places: Vec<Place>,
 }
 
@@ -106,21 +111,34 @@ impl Units {
             before.push(before[before.len() - 1] + weight / total);
         }
         let masks: Vec<u64> = members.iter().map(|&i| mask[i]).collect();
+        let (any, every) = masks.iter().fold((0, u64::MAX), |(any, every), &m| (any | m, every & m));
+        let partial = (0..64).map(|p| 1u64 << p).filter(|bit| any & !every & bit != 0);
+        let supported_before = partial.map(|bit| {
+            let mut sum = vec![0.0];
+            for (unit, mask) in masks.iter().enumerate() {
+                let share = if mask & bit != 0 { before[unit + 1] - before[unit] } else { 0.0 };
+                sum.push(sum[unit] + share);
+            }
+            (bit, sum)
+        });
+        let supported_before = supported_before.collect();
         let crossing = Crossing::new(graph, &constant);
         // A cut comes right after a unit, so that constant nodes stay with the unit that follows and reads them.
         let places = (1..members.len())
             .map(|unit| (unit, members[unit - 1] + 1))
             .filter(|&(_, p)| !crossing.quantised[p]);
+        let widest = crossing.bytes.iter().copied().max().unwrap_or(0).max(1) as f64;
+        let price = |tensors: f64, bytes: f64| {
+            CUT * tensors.max(1.0) + WIDTH * bytes / widest + (TENSOR * tensors + BYTE * bytes) / total
+        };
         let places = places.map(|(unit, position)| Place {
             position,
-            price: CUT
-                + (TENSOR * crossing.tensors[position] as f64 + BYTE * crossing.bytes[position] as f64)
-                    / total,
+            price: price(crossing.tensors[position] as f64, crossing.bytes[position] as f64),
             change: masks[unit - 1] != masks[unit],
             unit,
         });
         let places = places.collect();
-        Self { constant, mask, masks, before, places }
+        Self { constant, mask, masks, before, supported_before, places }
     }
 
     /// The positions whose cuts, together, are cheapest: dynamic programming over legal places and numbers of segments.
@@ -167,13 +185,9 @@ impl Units {
         if share < min_share && !(from.change && to.change) && !whole {
             return None;
         }
-        let mut lost = 0.0;
-        for unit in from.unit..to.unit {
-            let missed = (self.masks[unit] & !mask).count_ones();
-            if missed > 0 {
-                lost += f64::from(missed) * (self.before[unit + 1] - self.before[unit]);
-            }
-        }
+        // Work that a processor supports but cannot take, since it does not support the whole segment.
+        let untaken = self.supported_before.iter().filter(|(bit, _)| mask & bit == 0);
+        let lost: f64 = untaken.map(|(_, sum)| sum[to.unit] - sum[from.unit]).sum();
         let nowhere = if mask == 0 { 10.0 } else { 0.0 };
         Some(share * share + LOST * lost + nowhere + from.price)
     }

@@ -168,6 +168,7 @@ fn the_default_cut_is_few_meaningful_segments() {
                 s.output_bytes / 1024
             );
             assert!(share > 0.03, "{}: a segment of {share}", row.name);
+            assert_eq!((ins, s.graph.outputs.len()), (1, 1), "{}: a cut is not narrow", row.name);
         }
         // Below about 5 MFLOP a second launch costs more than it frees.
         let fewest = if total > 5_000_000 { 2 } else { 1 };
