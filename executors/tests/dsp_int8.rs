@@ -9,7 +9,7 @@ mod dsp_common;
 
 use cosched_executors::dsp::{Dsp, quantise_segment};
 use cosched_executors::graph::{Attr, Graph, ValueId};
-use cosched_executors::processor::{Instance, Processor};
+use cosched_executors::processor::{Prepared, Processor};
 use cosched_executors::tensor::{DType, Data, Tensor};
 use dsp_common::*;
 use std::sync::Arc;

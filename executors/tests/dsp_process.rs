@@ -4,7 +4,8 @@
 
 mod dsp_common;
 
-use cosched_executors::dsp::queue::{Control, VERSION, shared_dir};
+use cosched_executors::dsp::queue::{Control, PAYLOAD, Side, VERSION, shared_dir};
+use cosched_executors::dsp::wire::{Reply, Request};
 use cosched_executors::dsp::{Dsp, EXIT_VERSION, Limits};
 use cosched_executors::processor::{ExecError, Instance, Options, Processor};
 use cosched_executors::tensor::Tensor;
@@ -320,4 +321,100 @@ fn wrong_inputs_are_named() {
         "{error}"
     );
     assert_eq!(dsp.restarts(), 0);
+}
+
+/// Not a test by itself: a worker that answers the first request well and then lies, for `a_lying_worker_is_put_down`.
+#[test]
+fn role_of_a_liar() {
+    let Ok(lie) = std::env::var("COSCHED_TEST_LIE") else { return };
+    let path = std::env::args().next_back().unwrap();
+    let control = Control::open(path.as_ref()).unwrap();
+    let (done, fine) = Reply::Done { busy_ns: 1 }.encode();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(20) {
+        control.beat();
+        let Ok(Some(message)) = control.pop(Side::Requests) else {
+            std::thread::sleep(Duration::from_micros(200));
+            continue;
+        };
+        let request = Request::decode(message.kind, &message.payload).unwrap();
+        let pushed = match (lie.as_str(), request) {
+            // Every worker must answer the first greeting, or it is no worker at all.
+            (_, Request::Ping) | ("none", _) => control.push(Side::Replies, message.seq, done, &fine),
+            ("kind", _) => control.push(Side::Replies, message.seq, 4711, &fine),
+            ("length", _) => control.push(Side::Replies, message.seq, done, &[1; 3]),
+            ("long", _) => control.push(Side::Replies, message.seq, done, &[1; PAYLOAD]),
+            ("other", _) => control.push(Side::Replies, message.seq + 1000, done, &fine),
+            ("text", _) => control.push(Side::Replies, message.seq, 102, &[0xff, 0xfe, b'x']),
+            _ => Ok(()),
+        };
+        pushed.unwrap();
+        // The last line wakes sleepers too: bytes on the pipe mean nothing else.
+        println!("wake");
+    }
+}
+
+#[test]
+fn a_lying_worker_is_put_down() {
+    let limits = Limits { load: Duration::from_millis(500), ..Limits::default() };
+    let graph = tiny_graph(12);
+    let samples = samples(&mut Rng::new(12), &graph, 1);
+    let exe = std::env::current_exe().unwrap().to_string_lossy().into_owned();
+    let expected = [
+        ("kind", "malformed"),
+        ("length", "malformed"),
+        ("long", "malformed"),
+        ("other", "did not answer"),
+        ("silent", "did not answer"),
+        ("text", "failed on"),
+    ];
+    for (lie, part) in expected {
+        let words =
+            ["env", &format!("COSCHED_TEST_LIE={lie}"), &exe, "--exact", "role_of_a_liar", "--nocapture"];
+        let options = Options { dsp_command: words.map(str::to_owned).to_vec(), ..Options::default() };
+        let dsp = Dsp::open(&options, limits.clone()).unwrap();
+        let pid = dsp.worker_pid().unwrap();
+        let error = dsp.prepare(&graph, &samples).err().unwrap();
+        assert!(error.to_string().contains(part), "{lie}: {error}");
+        if lie == "text" {
+            assert!(matches!(error, ExecError::Failed { .. }) && error.to_string().contains('x'), "{error}");
+        } else {
+            assert!(matches!(error, ExecError::Died { .. }), "{lie}: {error}");
+            assert!(gone_within(pid, Duration::from_secs(2)), "{lie}");
+        }
+    }
+    // One that says "done" and computes nothing: the suite's own measure must see it.
+    let words = ["env", "COSCHED_TEST_LIE=none", &exe, "--exact", "role_of_a_liar", "--nocapture"];
+    let options = Options { dsp_command: words.map(str::to_owned).to_vec(), ..Options::default() };
+    let dsp = Dsp::open(&options, limits).unwrap();
+    let mut idle = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
+    let got = idle.run(&[&samples[0][0]]).unwrap();
+    assert!(sqnr(&reference(&graph, &samples[0]), &got) < 1.0);
+}
+
+#[test]
+fn loads_and_unloads_leave_the_worker_flat() {
+    let dsp = dsp();
+    let mut rng = Rng::new(13);
+    let mut b = Build::new("heavy");
+    let x = b.input(&[1, 1024]);
+    let y = b.gemm(&mut rng, x, 2048, true);
+    let graph = b.done(&[y]);
+    let samples = samples(&mut rng, &graph, 1);
+    let quantised = cosched_executors::dsp::quantise_segment(&graph, &samples).unwrap();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", dsp.worker_pid().unwrap())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    };
+    let cycle = |n: usize| {
+        for _ in 0..n {
+            let mut instance = dsp.prepare_quantised(&graph, &quantised).unwrap().spawn_seat().unwrap();
+            instance.run(&[&samples[0][0]]).unwrap();
+        }
+        resident()
+    };
+    // 2 MB of weights each time: sixty of them leaked would be 120 MB.
+    let (before, after) = (cycle(20), cycle(60));
+    assert!(after < before + 30.0, "{before} MB, then {after} MB");
 }

@@ -139,3 +139,18 @@ fn other_files_are_refused() {
     assert!(matches!(Area::open(&dir.join("absent")), Err(QueueError::Io { .. })));
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// The saboteur: one byte changed under way must be seen by the comparison that the tests above rest on.
+#[test]
+fn a_changed_byte_is_seen() {
+    let control = Control::create(&shared_dir(), VERSION).unwrap();
+    control.push(Side::Requests, 9, 4, &[7; 100]).unwrap();
+    let mut bytes = std::fs::read(control.path()).unwrap();
+    let at = bytes.windows(100).position(|w| w == [7; 100]).unwrap();
+    bytes[at + 50] = 8;
+    let file = std::fs::OpenOptions::new().write(true).open(control.path()).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    let there = Control::open(control.path()).unwrap();
+    control.unlink();
+    assert_ne!(there.pop(Side::Requests).unwrap().unwrap().payload, [7; 100]);
+}

@@ -68,6 +68,11 @@ pub struct Connection {
     next: AtomicU64,
 }
 
+/// One step of looking at a ring: on a busy machine the other side may need this very core to make what we look for.
+pub(super) fn relax(looked: Duration) {
+    if looked < Duration::from_micros(1) { std::hint::spin_loop() } else { std::thread::yield_now() }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in another thread leaves these maps and handles valid: take them as they are.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -219,7 +224,7 @@ impl Connection {
             {
                 return Ok(reply);
             }
-            std::hint::spin_loop();
+            relax(start.elapsed());
         }
         self.control.client_waits(true);
         let result = self.sleep_for(seq, start, timeout);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub fn fold_batch_norm(graph: &Graph) -> Graph {
     let mut out = graph.clone();
     let mut gone = vec![false; out.nodes.len()];
-    for bn in 0..graph.nodes.len() {
+    for (bn, gone) in gone.iter_mut().enumerate() {
         if let Some((conv, w, b)) = pair(graph, bn) {
             let node = &graph.nodes[conv];
             let name = node.name.clone();
@@ -18,7 +18,7 @@ pub fn fold_batch_norm(graph: &Graph) -> Graph {
             let b = constant(&mut out, &format!("{name}/folded_b"), b);
             out.nodes[conv].inputs = vec![node.inputs[0], Some(w), Some(b)];
             out.nodes[conv].outputs = graph.nodes[bn].outputs[..1].to_vec();
-            gone[bn] = true;
+            *gone = true;
         }
     }
     let mut i = 0;

@@ -79,7 +79,7 @@ fn serve(control: &Control) -> Result<(), QueueError> {
                 }
                 idle = Instant::now();
             }
-            None if idle.elapsed() < SPIN => std::hint::spin_loop(),
+            None if idle.elapsed() < SPIN => super::connection::relax(idle.elapsed()),
             None => {
                 control.set_worker_asleep(true);
                 if !control.pending(Side::Requests) {
