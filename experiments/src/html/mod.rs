@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Colours of tasks, told apart also by most colour-blind readers and on light and dark ground; they repeat after eight.
+/// Colours of tasks: none is near the orange of late or the red of lost requests, on light or dark ground; they repeat after eight.
 pub(crate) const COLOURS: [&str; 8] =
-    ["#4477d6", "#e08a1e", "#2aa37a", "#b65fc4", "#c9a51c", "#3fa8c9", "#d65a7a", "#7d8b99"];
+    ["#4477d6", "#2aa37a", "#9a62cf", "#3aa6c4", "#8f9a1f", "#c07fb8", "#8a6d5a", "#7d8b99"];
 
 /// `text` with what HTML and SVG would take for markup escaped; fit for text and quoted attributes.
 pub fn escape(text: &str) -> String {
@@ -171,7 +171,7 @@ fn cards(page: &mut String, summaries: &[Summary]) {
             page,
             "<article class=\"card{mark}\"><h3>{}</h3><p class=\"big\">{}</p><p>on time, of {} requests</p>\
              <dl><div><dt>utility</dt><dd>{:.3}</dd></div><div><dt>late</dt><dd>{}</dd></div><div><dt>dropped</dt><dd>{}</dd></div>\
-             <div><dt>failed</dt><dd>{}</dd></div><div><dt>p95</dt><dd>{}</dd></div><div><dt>energy each</dt><dd>{:.0} mJ</dd></div></dl></article>\n",
+             <div><dt>failed</dt><dd>{}</dd></div><div><dt>p95</dt><dd>{}</dd></div><div><dt>energy</dt><dd>{:.0} mJ</dd></div></dl></article>\n",
             escape(&s.name),
             percent(t.on_time_share()),
             t.requests,
