@@ -189,6 +189,7 @@ impl Adder {
         let mut r = self.requests.clone();
         let ended = r.on_time + r.late + r.dropped + r.expired + r.failed;
         let answers = r.on_time + r.late;
+        assert!(ended <= arrived, "{ended} requests ended, but only {arrived} arrived");
         r.requests = arrived;
         r.open = arrived - ended;
         let quantile = |q| (answers > 0).then(|| self.latency_us.value_at_quantile(q) as f64 / 1e3);

@@ -132,3 +132,33 @@ pub fn stream_name(case: &Case, stream: usize) -> String {
     let alone = case.streams.iter().filter(|s| s.task == task).count() == 1;
     if alone { name.clone() } else { format!("{name}#{stream}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Whether two intervals on one lane overlap.
+    fn overlap(items: &[(usize, Time, Time)], lane_of: &BTreeMap<usize, usize>) -> bool {
+        let on_one_lane = |a: usize, b: usize| a != b && lane_of[&a] == lane_of[&b];
+        items.iter().any(|a| items.iter().any(|b| on_one_lane(a.0, b.0) && a.1 < b.2 && b.1 < a.2))
+    }
+
+    proptest! {
+        #[test]
+        fn lanes_are_few_and_free_of_overlap(spans in prop::collection::vec((0_u64..200, 0_u64..40), 0..60)) {
+            let items: Vec<_> =
+                spans.iter().enumerate().map(|(i, &(from, long))| (i, Time(from), Time(from + long))).collect();
+            let (lane_of, count) = lanes(items.clone());
+            prop_assert_eq!(lane_of.len(), items.len());
+            prop_assert!(!overlap(&items, &lane_of));
+            // As many lanes as run at once at the worst moment, and at least one.
+            let at_once = |t: u64| items.iter().filter(|i| i.1.0 <= t && t < i.2.0).count();
+            let worst = (0..240).map(at_once).max().unwrap_or(0).max(1);
+            prop_assert!(count <= worst + usize::from(spans.iter().any(|s| s.1 == 0)));
+            // The saboteur: everything on one lane is found out whenever two run at once.
+            let one_lane = (0..items.len()).map(|i| (i, 0)).collect();
+            prop_assert_eq!(overlap(&items, &one_lane) || worst <= 1, true);
+        }
+    }
+}

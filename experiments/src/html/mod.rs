@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Colours of tasks, told apart also by most colour-blind readers and on light and dark ground; they repeat after eight.
+/// Colours of tasks: none is near the orange of late or the red of lost requests, on light or dark ground; they repeat after eight.
 pub(crate) const COLOURS: [&str; 8] =
-    ["#4477d6", "#e08a1e", "#2aa37a", "#b65fc4", "#c9a51c", "#3fa8c9", "#d65a7a", "#7d8b99"];
+    ["#4477d6", "#2aa37a", "#9a62cf", "#3aa6c4", "#8f9a1f", "#c07fb8", "#8a6d5a", "#7d8b99"];
 
 /// `text` with what HTML and SVG would take for markup escaped; fit for text and quoted attributes.
 pub fn escape(text: &str) -> String {
@@ -167,11 +167,11 @@ fn cards(page: &mut String, summaries: &[Summary]) {
     for s in summaries {
         let t = &s.total;
         let mark = if summaries.len() > 1 && t.utility == best { " best" } else { "" };
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<article class=\"card{mark}\"><h3>{}</h3><p class=\"big\">{}</p><p>on time, of {} requests</p>\
              <dl><div><dt>utility</dt><dd>{:.3}</dd></div><div><dt>late</dt><dd>{}</dd></div><div><dt>dropped</dt><dd>{}</dd></div>\
-             <div><dt>failed</dt><dd>{}</dd></div><div><dt>p95</dt><dd>{}</dd></div><div><dt>energy each</dt><dd>{:.0} mJ</dd></div></dl></article>\n",
+             <div><dt>failed</dt><dd>{}</dd></div><div><dt>p95</dt><dd>{}</dd></div><div><dt>energy</dt><dd>{:.0} mJ</dd></div></dl></article>",
             escape(&s.name),
             percent(t.on_time_share()),
             t.requests,
@@ -190,9 +190,9 @@ fn request_cells(page: &mut String, r: &Requests) {
     let ms = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.1}"));
     let class = |bad: u64, class: &str| if bad > 0 { format!(" class=\"{class}\"") } else { String::new() };
     let lost = r.dropped + r.expired;
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<td>{}</td><td>{}</td><td>{}</td><td{}>{}</td><td{}>{lost}</td><td{}>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{:.1}</td></tr>\n",
+        "<td>{}</td><td>{}</td><td>{}</td><td{}>{}</td><td{}>{lost}</td><td{}>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{:.1}</td></tr>",
         r.requests,
         r.on_time,
         percent(r.on_time_share()),
@@ -258,9 +258,9 @@ fn processor_table(page: &mut String, summaries: &[Summary]) {
                 let _ = write!(page, "<th rowspan=\"{}\">{}</th>", summaries.len(), escape(&processor.name));
             }
             let failed = if processor.failures > 0 { " class=\"lost\"" } else { "" };
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<td>{}</td><td class=\"meter\"><i style=\"width:{:.1}%\"></i><span>{}</span></td><td>{}</td><td{failed}>{}</td><td>{:.2}</td><td>{:.2}</td></tr>\n",
+                "<td>{}</td><td class=\"meter\"><i style=\"width:{:.1}%\"></i><span>{}</span></td><td>{}</td><td{failed}>{}</td><td>{:.2}</td><td>{:.2}</td></tr>",
                 escape(&s.name),
                 100.0 * processor.utilisation,
                 percent(processor.utilisation),

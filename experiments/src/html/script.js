@@ -4,7 +4,7 @@ const P = 0, LANE = 1, FROM = 2, TO = 3, LIFE = 4, VARIANT = 5, FIRST = 6, LAST 
 const ID = 0, STREAM = 1, RLANE = 2, ARRIVAL = 3, DEADLINE = 4, END = 5, OUTCOME = 6, RVARIANT = 7, UTILITY = 8;
 const byId = (id) => document.getElementById(id);
 const chart = byId("chart"), pen = chart.getContext("2d"), tip = byId("tip");
-const LABEL = 92, AXIS = 24, BAR = 24, LIFE_ROW = 9, LIFE_LANES = 4, GAP = 8;
+const LABEL = 92, AXIS = 24, BAR = 24, LIFE_ROW = 9, LIFE_LANES = 8, GAP = 8;
 const longest = Math.max(1, ...DATA.runs.map((r) => r.end));
 let current = 0, from = 0, to = Math.min(longest, 1500), pointed = null, rows = [];
 
@@ -281,7 +281,7 @@ legendItem("var(--late)", "late");
 legendItem("var(--lost)", "dropped, expired or failed (×)");
 if (DATA.variants.some((v) => !v.best)) legendItem("color-mix(in srgb, var(--soft) 45%, transparent)", "pale: less accurate variant");
 
-const RUN_COLOURS = ["#4477d6", "#e08a1e", "#2aa37a", "#b65fc4", "#d65a7a", "#3fa8c9", "#7d8b99"];
+const RUN_COLOURS = ["#4477d6", "#e08a1e", "#2aa37a", "#b65fc4", "#d65a7a", "#3aa6c4", "#7d8b99"];
 const svg = (name, attributes, text) => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const key in attributes) node.setAttribute(key, attributes[key]);
@@ -298,7 +298,10 @@ function curve(task) {
     const latencies = all.filter((r) => r[OUTCOME] === "on time" || r[OUTCOME] === "late").map((r) => r[END] - r[ARRIVAL]).sort((a, b) => a - b);
     return { latencies, count: all.length };
   });
-  const most = Math.max(deadline * 1.15, ...curves.map((c) => c.latencies.at(-1) || 0)) * 1.02;
+  const longestLatency = Math.max(deadline * 1.15, ...curves.map((c) => c.latencies.at(-1) || 0));
+  const ten = 10 ** Math.floor(Math.log10(longestLatency / 4));
+  const step = [1, 2, 2.5, 5, 10].map((f) => f * ten).find((s) => s * 4 >= longestLatency);
+  const most = Math.max(longestLatency, step * Math.ceil(longestLatency / step)) * 1.001;
   const px = (v) => L + (v / most) * (W - L - R), py = (share) => T + (1 - share) * (H - T - B);
   const figure = document.createElement("figure"), caption = document.createElement("figcaption");
   caption.textContent = DATA.tasks[task].name;
@@ -307,7 +310,10 @@ function curve(task) {
     picture.append(svg("line", { x1: L, x2: W - R, y1: py(share), y2: py(share), stroke: "var(--line)" }));
     picture.append(svg("text", { x: L - 5, y: py(share) + 4, "text-anchor": "end" }, share * 100 + " %"));
   }
-  for (let i = 0; i <= 4; i++) picture.append(svg("text", { x: px((most * i) / 4), y: H - 7, "text-anchor": i === 4 ? "end" : "middle" }, Math.round((most * i) / 4) + (i === 4 ? " ms" : "")));
+  for (let v = 0; v <= most; v += step) {
+    const last = v + step > most;
+    picture.append(svg("text", { x: px(v), y: H - 7, "text-anchor": last ? "end" : "middle" }, +v.toFixed(3) + (last ? " ms" : "")));
+  }
   for (const [s] of streams) picture.append(svg("line", { x1: px(s.deadline), x2: px(s.deadline), y1: T, y2: H - B, stroke: "var(--soft)", "stroke-dasharray": "4 4" }));
   curves.forEach(({ latencies, count }, i) => {
     let d = `M${px(0)} ${py(0)}`;

@@ -38,13 +38,18 @@ pub fn timeline_svg(log: &RunLog, case: &Case, from: Time, to: Time) -> String {
     let mut y = TOP;
     let mut rows = Vec::new();
     for (p, spec) in case.plan.processors.iter().enumerate() {
-        let height = picture.timeline.processor_lanes[p] as f64 * BAR;
+        // Lanes that only other stretches of the run need would be empty here.
+        let here = picture.timeline.bars.iter().filter(|b| b.processor == p && picture.visible(b.from, b.to));
+        let height = here.map(|b| b.lane + 1).max().unwrap_or(1) as f64 * BAR;
         rows.push((spec.name.clone(), y, height));
         y += height + GAP;
     }
     y += 6.0;
     for s in 0..case.streams.len() {
-        let height = picture.timeline.stream_lanes[s].max(2) as f64 * LIFE;
+        let of_stream =
+            |l: &&Life| l.request.stream.0 as usize == s && picture.visible(l.request.arrival, l.to);
+        let lanes = picture.timeline.lives.iter().filter(of_stream).map(|l| l.lane + 1).max();
+        let height = lanes.unwrap_or(1).max(2) as f64 * LIFE;
         rows.push((stream_name(case, s), y, height));
         y += height + GAP;
     }
@@ -96,8 +101,9 @@ impl Picture<'_> {
             let x = self.x(Time((ms * 1e6) as u64));
             let _ = writeln!(
                 self.out,
-                "<line class=\"tick\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{}\" y2=\"{bottom}\"/><text class=\"soft\" x=\"{x:.1}\" y=\"16\" text-anchor=\"middle\">{}{}</text>",
+                "<line class=\"tick\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{}\" y2=\"{bottom}\"/><text class=\"soft\" x=\"{x:.1}\" y=\"16\" text-anchor=\"{}\">{}{}</text>",
                 TOP - 8.0,
+                if x > WIDTH - 40.0 { "end" } else { "middle" },
                 (ms * 1e3).round() / 1e3,
                 if k == last { " ms" } else { "" }
             );

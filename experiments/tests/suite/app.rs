@@ -2,6 +2,8 @@
 
 use crate::fixture::{APP, folder, plan};
 use cosched_experiments::app::{App, Model, Processors};
+use cosched_experiments::compare::{Plan, Setup, compare, from_table};
+use cosched_experiments::sweep::Sweep;
 use std::path::Path;
 
 const TASKS: &str = r#"
@@ -31,6 +33,25 @@ fn the_demo_is_well_formed() {
     assert_eq!(demo.streams.len(), 4);
     assert_eq!(demo.model(&demo.tasks[0].variants[1]), Model::Zoo("mobilenet_v2_050".into()));
     assert_eq!(demo.plan_path(), path.with_file_name("plan.json"));
+}
+
+/// Runs the shipped emulated device for a while under every policy of its sweep.
+#[test]
+fn the_shipped_device_runs() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let app = App::read(&folder.join("rk3588.toml")).unwrap();
+    let setup = Setup {
+        case: app.case().unwrap(),
+        options: app.scheduler,
+        emulator: app.emulator.clone(),
+        seconds: app.seconds,
+    };
+    let sweep = Sweep::read(&folder.join("rk3588-load.toml")).unwrap();
+    let plan = Plan { policies: &sweep.policies, seeds: &sweep.seeds, reference: None, threads: 0 };
+    let comparison = compare(&setup, &plan, &from_table, &|_, _| {}).unwrap();
+    println!("{comparison}");
+    assert!(comparison.rows.iter().any(|row| row.on_time_share.mean > 0.5));
+    assert!(comparison.runs.iter().all(|run| run.summary.total.open == 0));
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn wrong_types_and_gaps_are_named() {
         ),
         (
             with("seconds = 5", "seconds = "),
-            "x.toml:4:11: string values must be quoted, expected literal string",
+            "x.toml:4:11: seconds: string values must be quoted, expected literal string",
         ),
     ];
     for (text, expected) in table {

@@ -4,4 +4,7 @@ mod app;
 mod compare;
 mod config;
 mod fixture;
+mod html;
 mod summary;
+mod sweep;
+mod trace;

@@ -1,0 +1,180 @@
+//! What the types of an app file do not say: values that make no sense, alone or beside others.
+//! It refuses to repair anything; each check names the key.
+
+use super::{App, Processors};
+use crate::config::suggestion;
+use cosched_env::case::{Case, CaseError};
+use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant as PlanVariant};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A key and what is wrong with it.
+type Problem = (String, String);
+
+impl App {
+    /// Checks what the types do not say.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        if !(self.seconds.is_finite() && self.seconds > 0.0 && self.seconds <= 1e6) {
+            return bad(
+                "seconds",
+                format!("expected a number above 0 and at most 1000000, got {}", self.seconds),
+            );
+        }
+        if self.segments.max == 0 {
+            return bad("segments.max", "expected at least 1");
+        }
+        share("segments.min_share", self.segments.min_share)?;
+        share("emulator.failure_rate", self.emulator.failure_rate)?;
+        share("objective.accuracy_weight", self.objective.accuracy_weight)?;
+        let o = &self.objective;
+        for (key, value) in [
+            ("objective.late_value", o.late_value),
+            ("objective.drop_penalty", o.drop_penalty),
+            ("objective.fail_penalty", o.fail_penalty),
+            ("objective.energy_weight", o.energy_weight),
+            ("emulator.decision_us", self.emulator.decision_us),
+            ("emulator.candidate_us", self.emulator.candidate_us),
+        ] {
+            at_least_zero(key, value)?;
+        }
+        for (i, outage) in self.emulator.outages.iter().enumerate() {
+            at_least_zero(&format!("emulator.outages[{i}].from_ms"), outage.from_ms)?;
+            if outage.to_ms.is_nan() || outage.to_ms <= outage.from_ms {
+                return bad(format!("emulator.outages[{i}].to_ms"), "expected a time after from_ms");
+            }
+        }
+        if self.scheduler.window == 0 {
+            return bad("scheduler.window", "expected at least 1");
+        }
+        if self.scheduler.max_failures == 0 {
+            return bad("scheduler.max_failures", "expected at least 1");
+        }
+        for (name, power) in &self.power {
+            for (key, watts) in [("active_watts", power.active_watts), ("idle_watts", power.idle_watts)] {
+                at_least_zero(&format!("power.{name}.{key}"), watts.unwrap_or(0.0))?;
+            }
+        }
+        if let Processors::Named(names) = &self.processors {
+            if names.is_empty() {
+                return bad("processors", "expected at least one");
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(i) = names.iter().position(|n| !seen.insert(n)) {
+                return bad(format!("processors[{i}]"), format!("`{}` is there twice", names[i]));
+            }
+        }
+        self.check_tasks()?;
+        self.check_streams()
+    }
+
+    fn check_tasks(&self) -> Result<(), Problem> {
+        let (mut tasks, mut variants) = (BTreeSet::new(), BTreeSet::new());
+        for (t, task) in self.tasks.iter().enumerate() {
+            if task.name.is_empty() || !tasks.insert(task.name.clone()) {
+                return bad(format!("task[{t}].name"), format!("`{}` is empty or there twice", task.name));
+            }
+            if task.variants.is_empty() {
+                return bad(format!("task[{t}].name"), format!("`{}` has no [[task.variant]]", task.name));
+            }
+            for (v, variant) in task.variants.iter().enumerate() {
+                let key = |name: &str| format!("task[{t}].variant[{v}].{name}");
+                if variant.model.is_empty() || variant.model == "zoo:" {
+                    return bad(key("model"), "expected a path of an ONNX file, or zoo:NAME");
+                }
+                if !(variant.accuracy > 0.0 && variant.accuracy <= 1.0) {
+                    let problem =
+                        format!("expected a number above 0 and at most 1, got {}", variant.accuracy);
+                    return bad(key("accuracy"), problem);
+                }
+                let name = variant.plan_name();
+                if name.is_empty() || !variants.insert(name.clone()) {
+                    let key = if variant.name.is_some() { key("name") } else { key("model") };
+                    return bad(key, format!("two variants are called `{name}`; give each a `name`"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams are checked against a stand-in plan, so that a bad deadline is found before anything is profiled.
+    fn check_streams(&self) -> Result<(), Problem> {
+        let known: Vec<&str> = self.tasks.iter().map(|t| t.name.as_str()).collect();
+        for (i, stream) in self.streams.iter().enumerate() {
+            if !known.is_empty() && !known.contains(&stream.task.as_str()) {
+                let problem = format!(
+                    "unknown task `{}`{}",
+                    stream.task,
+                    suggestion(&stream.task, known.iter().copied())
+                );
+                return bad(format!("stream[{i}].task"), problem);
+            }
+        }
+        let mut variants: Vec<(String, String, f64)> = Vec::new();
+        for task in &self.tasks {
+            for v in &task.variants {
+                variants.push((v.plan_name(), task.name.clone(), v.accuracy));
+            }
+        }
+        if self.tasks.is_empty() {
+            let tasks: BTreeSet<&String> = self.streams.iter().map(|s| &s.task).collect();
+            variants.extend(tasks.into_iter().map(|t| (t.clone(), t.clone(), 1.0)));
+        }
+        if variants.is_empty() {
+            return bad("stream", "expected at least one [[stream]]");
+        }
+        match Case::new(stand_in(variants), self.scenario()) {
+            Ok(_) => Ok(()),
+            Err(CaseError { key, problem }) => Err((key, problem)),
+        }
+    }
+}
+
+fn bad<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Problem> {
+    Err((key.into(), problem.into()))
+}
+
+fn share(key: &str, value: f64) -> Result<(), Problem> {
+    if (0.0..=1.0).contains(&value) {
+        Ok(())
+    } else {
+        bad(key, format!("expected a number from 0 to 1, got {value}"))
+    }
+}
+
+fn at_least_zero(key: &str, value: f64) -> Result<(), Problem> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        bad(key, format!("expected a number of at least 0, got {value}"))
+    }
+}
+
+/// A plan with one processor on which each (variant, task, accuracy) is one segment.
+fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
+    let cost = Cost { mean_us: 1.0, p50_us: 1.0, p95_us: 1.0, energy_mj: 0.0 };
+    let segment =
+        SegmentSpec { name: String::new(), input_bytes: 0, output_bytes: 0, costs: vec![Some(cost)] };
+    Plan {
+        format: PLAN_FORMAT,
+        provenance: BTreeMap::new(),
+        processors: vec![ProcessorSpec {
+            name: "any".into(),
+            device: String::new(),
+            slots: 1,
+            active_watts: 0.0,
+            idle_watts: 0.0,
+            copy_us: 0.0,
+            copy_gbps: 0.0,
+        }],
+        contention: vec![vec![1.0]],
+        variants: variants
+            .into_iter()
+            .map(|(name, task, accuracy)| PlanVariant {
+                name,
+                task,
+                accuracy,
+                memory_bytes: 0,
+                segments: vec![segment.clone()],
+            })
+            .collect(),
+    }
+}
