@@ -11,7 +11,7 @@ use cosched_env::case::{ProcessorId, StreamId};
 use cosched_env::emulator::{Config, Emulator, Outage};
 use cosched_env::episode::{End, Episode};
 use cosched_env::event::{Event, Launch, Outcome};
-use cosched_env::observation::Observation;
+use cosched_env::observation::{Action, Observation};
 use cosched_env::scheduler::{Next, Options, ProtocolError, Scheduler};
 use cosched_env::streams::{Arrivals, rng};
 use cosched_env::time::Time;
@@ -130,24 +130,25 @@ fn a_request_of_a_dead_processor_is_retried_elsewhere() {
     let log = run(&at(0.5), &mut First).expect("the rules hold");
     let end = ends(&log).next().expect("one request");
     assert_eq!((end.outcome.clone(), end.launches, end.at), (Outcome::Answered, 2, ms(3.5)));
-    // It dies after the first segment, which has been answered for: the rest runs elsewhere, in the same variant.
+    // It dies in the second segment, when the first is done: the rest runs elsewhere, in the same variant.
     struct OneByOne;
     impl Policy for OneByOne {
         fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-            let short = observation.candidates.iter().rposition(|c| c.expected_ns > 0.0);
-            Decision(short.expect("a launch"))
+            let single = observation.candidates.iter().position(|c| match c.action {
+                Action::Launch { variant, first, last, .. } => variant.0 == 0 && first == last,
+                _ => false,
+            });
+            Decision(single.expect("a launch of one segment"))
         }
     }
     let log = run(&at(1.5), &mut OneByOne).expect("the rules hold");
-    let places: Vec<_> = log
-        .iter()
-        .filter_map(|i| match i {
-            Item::Launched(_, l) => Some((l.variant.0, l.first, l.last, l.processor.0)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(places.len(), 1, "the rest of it was on `b` at once: {places:?}");
-    assert_eq!(places[0].3, 1);
+    let launches = log.iter().filter_map(|i| match i {
+        Item::Launched(_, l) => Some((l.variant.0, l.first, l.processor.0)),
+        _ => None,
+    });
+    assert_eq!(launches.collect::<Vec<_>>(), [(0, 0, 0), (0, 1, 0), (0, 1, 1)]);
+    let end = ends(&log).next().expect("one request");
+    assert_eq!((end.outcome.clone(), end.at), (Outcome::Answered, ms(10.5)));
 }
 
 #[test]
