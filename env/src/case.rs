@@ -65,13 +65,16 @@ pub struct StreamTable {
     pub min_accuracy: f64,
 }
 
-/// Prefix sums over segments; side by side because a decision reads them together.
+/// What a segment costs on a processor: sums over all segments before it (unsupported ones count nothing), so that a span costs one
+/// subtraction, and what bringing its inputs costs. Side by side because a decision reads them together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+struct Row {
     latency_ns: f64,
     energy_mj: f64,
     /// Log-normal sigma weighted by latency.
     sigma_ns: f64,
+    /// Nanoseconds to bring the inputs of this segment here from elsewhere.
+    fetch_ns: f64,
 }
 
 /// In place of a segment: there is none.
@@ -92,8 +95,8 @@ pub struct VariantTable {
     pub segments: u16,
     /// Bytes that each segment reads.
     pub input_bytes: Vec<u64>,
-    /// `[processor * (segments + 1) + segment]`: sums over all segments before, an unsupported one counting 0.
-    sums: Vec<Sums>,
+    /// `[processor * (segments + 1) + segment]`.
+    rows: Vec<Row>,
     /// Same index: last segment of the supported run that holds this one, or [`NO_SEGMENT`].
     run_end: Vec<u16>,
     /// `[segment]`: nanoseconds from this segment to the end when each runs where it is fastest.
@@ -193,9 +196,8 @@ impl Case {
         if from == Some(to) {
             return 0.0;
         }
-        let spec = self.processor(to);
-        let bytes = self.variant(variant).input_bytes[segment as usize] as f64;
-        spec.copy_us * 1e3 + if spec.copy_gbps > 0.0 { bytes / spec.copy_gbps } else { 0.0 }
+        let table = self.variant(variant);
+        table.rows[table.at(to, segment as usize)].fetch_ns
     }
 
     /// Factor by which a launch on `on` slows while launches run on the `others`: `1 + sum of (contention - 1)`,
@@ -210,20 +212,23 @@ impl VariantTable {
     fn new(plan: &Plan, index: usize, tasks: &[Task]) -> VariantTable {
         let variant = &plan.variants[index];
         let n = variant.segments.len();
-        let mut sums = Vec::with_capacity(plan.processors.len() * (n + 1));
+        let mut rows = Vec::with_capacity(plan.processors.len() * (n + 1));
         let mut run_end = vec![NO_SEGMENT; plan.processors.len() * (n + 1)];
-        for p in 0..plan.processors.len() {
-            let mut sum = Sums::default();
-            sums.push(sum);
+        for (p, spec) in plan.processors.iter().enumerate() {
+            let mut sum = Row::default();
             for segment in &variant.segments {
+                let copying_ns =
+                    if spec.copy_gbps > 0.0 { segment.input_bytes as f64 / spec.copy_gbps } else { 0.0 };
+                sum.fetch_ns = spec.copy_us * 1e3 + copying_ns;
+                rows.push(sum);
                 if let Some(cost) = &segment.costs[p] {
                     let ns = cost.mean_us * 1e3;
                     sum.latency_ns += ns;
                     sum.energy_mj += cost.energy_mj;
                     sum.sigma_ns += cost.log_sigma() * ns;
                 }
-                sums.push(sum);
             }
+            rows.push(Row { fetch_ns: 0.0, ..sum });
             for s in (0..n).rev() {
                 let at = p * (n + 1) + s;
                 if variant.segments[s].costs[p].is_some() {
@@ -244,7 +249,7 @@ impl VariantTable {
             relative_accuracy: variant.accuracy / tasks[task].best_accuracy,
             segments: n as u16,
             input_bytes: variant.segments.iter().map(|s| s.input_bytes).collect(),
-            sums,
+            rows,
             run_end,
             best_rest,
         }
@@ -254,9 +259,9 @@ impl VariantTable {
         on.0 as usize * (self.segments as usize + 1) + segment
     }
 
-    /// Sums before `first` and after `last`.
-    fn around(&self, on: ProcessorId, first: u16, last: u16) -> (&Sums, &Sums) {
-        (&self.sums[self.at(on, first as usize)], &self.sums[self.at(on, last as usize + 1)])
+    /// The rows of `first` and of the segment after `last`.
+    fn around(&self, on: ProcessorId, first: u16, last: u16) -> (&Row, &Row) {
+        (&self.rows[self.at(on, first as usize)], &self.rows[self.at(on, last as usize + 1)])
     }
 
     /// Mean nanoseconds of segments `first..=last` on `on` alone; all must be supported there.

@@ -1,13 +1,16 @@
-//! Deciding allocates nothing once a policy has seen the largest observation: counted at the allocator, for every row of the table.
+//! Neither a policy nor the loop of scheduler and emulator around it allocates once buffers have grown to the largest observation: counted at
+//! the allocator, for every row of the table.
 //! It is a test binary of its own, with one test, so that nothing else allocates beside it.
 
 #[path = "../../env/tests/common/mod.rs"]
 mod common;
 
-use common::{Setup, random_setup, run};
+use common::{Setup, ms, random_setup, run};
+use cosched_env::emulator::{Config, Emulator};
 use cosched_env::observation::Observation;
-use cosched_env::world::{Decision, Policy};
-use cosched_policies::TABLE;
+use cosched_env::scheduler::Scheduler;
+use cosched_env::world::{Decision, Policy, drive};
+use cosched_policies::{Row, TABLE};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -62,6 +65,26 @@ impl Policy for Saboteur {
     }
 }
 
+/// What the whole loop of scheduler, emulator and policy allocates after the first half of a run; (decisions, allocations).
+fn loop_allocations(setup: &Setup, row: &Row) -> (usize, usize) {
+    let run_until = |horizon_ms: f64| {
+        let mut policy = Watched {
+            policy: (row.make)(None, &setup.case).expect("the table makes it"),
+            warm: 0,
+            decisions: 0,
+            allocations: 0,
+        };
+        let config = Config { failure_rate: 0.0, outages: Vec::new(), ..setup.config.clone() };
+        let mut emulator = Emulator::new(setup.case.clone(), config, setup.seed, ms(horizon_ms));
+        let mut scheduler = Scheduler::new(setup.case.clone(), setup.options);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        drive(&mut scheduler, &mut emulator, &mut policy, &mut ()).expect("the protocol holds");
+        (policy.decisions, ALLOCATIONS.load(Ordering::Relaxed) - before)
+    };
+    let (half, full) = (run_until(1000.0), run_until(2000.0));
+    (full.0 - half.0, full.1.saturating_sub(half.1))
+}
+
 fn watch(setup: &Setup, policy: Box<dyn Policy>) -> (usize, usize) {
     let mut watched = Watched { policy, warm: 50, decisions: 0, allocations: 0 };
     run(setup, &mut watched).expect("the rules hold");
@@ -70,14 +93,18 @@ fn watch(setup: &Setup, policy: Box<dyn Policy>) -> (usize, usize) {
 
 #[test]
 fn deciding_allocates_nothing() {
-    let (mut decisions, mut saboteur) = (0, 0);
+    let (mut decisions, mut looped, mut saboteur) = (0, 0, 0);
     for seed in 0..20 {
-        let setup = Setup { horizon: common::ms(1000.0), ..random_setup(seed) };
+        let setup = Setup { horizon: ms(1000.0), ..random_setup(seed) };
         for row in TABLE {
             let policy = (row.make)(None, &setup.case).expect("the table makes it");
             let (n, allocations) = watch(&setup, policy);
             decisions += n;
-            // A buffer may grow once more when a rare, larger observation comes.
+            let (more, grown) = loop_allocations(&setup, row);
+            looped += more;
+            // Some twenty buffers, which double when a backlog grows.
+            assert!(grown <= 32, "{}, seed {seed}: {grown} allocations in {more} decisions", row.name);
+            // Buffers may grow once more when something rarer and larger comes.
             assert!(
                 allocations <= 2,
                 "{}, seed {seed}: {allocations} allocations in {n} decisions",
@@ -87,6 +114,7 @@ fn deciding_allocates_nothing() {
         let (n, allocations) = watch(&setup, Box::new(Saboteur));
         saboteur += usize::from(allocations >= n);
     }
+    assert!(looped > 5000, "only {looped} decisions of the whole loop were watched");
     assert!(decisions > 5000, "only {decisions} decisions were watched");
     assert_eq!(saboteur, 20, "a policy that allocates was not found out");
 }
