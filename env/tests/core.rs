@@ -106,9 +106,11 @@ fn an_episode_is_truncated_at_its_limit() {
         let step = episode.advance().expect("the emulator keeps the protocol");
         if step.end.is_some() {
             assert_eq!(step.end, Some(End::Truncated));
-            assert!(episode.observation().is_none());
+            // What was cut off had a future: a learner sees where.
+            assert!(episode.observation().is_some_and(|o| o.now >= ms(50.0)));
             return;
         }
+        assert!(episode.observation().is_some_and(|o| o.now < ms(50.0)));
         episode.decide(Decision(0), 1).expect("legal");
     }
 }
