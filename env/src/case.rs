@@ -65,6 +65,21 @@ pub struct StreamTable {
     pub min_accuracy: f64,
 }
 
+/// What a segment costs on a processor: sums over all segments before it (unsupported ones count nothing), so that a span costs one
+/// subtraction, and what bringing its inputs costs. Side by side because a decision reads them together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    latency_ns: f64,
+    energy_mj: f64,
+    /// Log-normal sigma weighted by latency.
+    sigma_ns: f64,
+    /// Nanoseconds to bring the inputs of this segment here from elsewhere.
+    fetch_ns: f64,
+}
+
+/// In place of a segment: there is none.
+const NO_SEGMENT: u16 = u16::MAX;
+
 /// Cost tables of one variant.
 #[derive(Clone, Debug)]
 pub struct VariantTable {
@@ -80,14 +95,10 @@ pub struct VariantTable {
     pub segments: u16,
     /// Bytes that each segment reads.
     pub input_bytes: Vec<u64>,
-    /// `[processor][segment + 1]`: nanoseconds of all segments before, an unsupported one counting 0.
-    latency_sum: Vec<Vec<f64>>,
-    /// Likewise, millijoules.
-    energy_sum: Vec<Vec<f64>>,
-    /// Likewise, log-normal sigma weighted by latency.
-    sigma_sum: Vec<Vec<f64>>,
-    /// `[processor][segment]`: last segment of the supported run that holds this one, or `None`.
-    run_end: Vec<Vec<Option<u16>>>,
+    /// `[processor * (segments + 1) + segment]`.
+    rows: Vec<Row>,
+    /// Same index: last segment of the supported run that holds this one, or [`NO_SEGMENT`].
+    run_end: Vec<u16>,
     /// `[segment]`: nanoseconds from this segment to the end when each runs where it is fastest.
     best_rest: Vec<f64>,
 }
@@ -185,9 +196,8 @@ impl Case {
         if from == Some(to) {
             return 0.0;
         }
-        let spec = self.processor(to);
-        let bytes = self.variant(variant).input_bytes[segment as usize] as f64;
-        spec.copy_us * 1e3 + if spec.copy_gbps > 0.0 { bytes / spec.copy_gbps } else { 0.0 }
+        let table = self.variant(variant);
+        table.rows[table.at(to, segment as usize)].fetch_ns
     }
 
     /// Factor by which a launch on `on` slows while launches run on the `others`: `1 + sum of (contention - 1)`,
@@ -202,28 +212,30 @@ impl VariantTable {
     fn new(plan: &Plan, index: usize, tasks: &[Task]) -> VariantTable {
         let variant = &plan.variants[index];
         let n = variant.segments.len();
-        let sums = |f: &dyn Fn(&crate::plan::Cost) -> f64| -> Vec<Vec<f64>> {
-            (0..plan.processors.len())
-                .map(|p| {
-                    let mut sum = vec![0.0];
-                    for s in &variant.segments {
-                        sum.push(sum[sum.len() - 1] + s.costs[p].as_ref().map_or(0.0, f));
-                    }
-                    sum
-                })
-                .collect()
-        };
-        let run_end = (0..plan.processors.len())
-            .map(|p| {
-                let mut ends = vec![None; n];
-                for s in (0..n).rev() {
-                    if variant.segments[s].costs[p].is_some() {
-                        ends[s] = Some(ends.get(s + 1).copied().flatten().unwrap_or(s as u16));
-                    }
+        let mut rows = Vec::with_capacity(plan.processors.len() * (n + 1));
+        let mut run_end = vec![NO_SEGMENT; plan.processors.len() * (n + 1)];
+        for (p, spec) in plan.processors.iter().enumerate() {
+            let mut sum = Row::default();
+            for segment in &variant.segments {
+                let copying_ns =
+                    if spec.copy_gbps > 0.0 { segment.input_bytes as f64 / spec.copy_gbps } else { 0.0 };
+                sum.fetch_ns = spec.copy_us * 1e3 + copying_ns;
+                rows.push(sum);
+                if let Some(cost) = &segment.costs[p] {
+                    let ns = cost.mean_us * 1e3;
+                    sum.latency_ns += ns;
+                    sum.energy_mj += cost.energy_mj;
+                    sum.sigma_ns += cost.log_sigma() * ns;
                 }
-                ends
-            })
-            .collect();
+            }
+            rows.push(Row { fetch_ns: 0.0, ..sum });
+            for s in (0..n).rev() {
+                let at = p * (n + 1) + s;
+                if variant.segments[s].costs[p].is_some() {
+                    run_end[at] = if run_end[at + 1] == NO_SEGMENT { s as u16 } else { run_end[at + 1] };
+                }
+            }
+        }
         let mut best_rest = vec![0.0; n + 1];
         for s in (0..n).rev() {
             let best = variant.segments[s].costs.iter().flatten().map(|c| c.mean_us * 1e3);
@@ -237,37 +249,47 @@ impl VariantTable {
             relative_accuracy: variant.accuracy / tasks[task].best_accuracy,
             segments: n as u16,
             input_bytes: variant.segments.iter().map(|s| s.input_bytes).collect(),
-            latency_sum: sums(&|c| c.mean_us * 1e3),
-            energy_sum: sums(&|c| c.energy_mj),
-            sigma_sum: sums(&|c| c.log_sigma() * c.mean_us * 1e3),
+            rows,
             run_end,
             best_rest,
         }
     }
 
+    fn at(&self, on: ProcessorId, segment: usize) -> usize {
+        on.0 as usize * (self.segments as usize + 1) + segment
+    }
+
+    /// The rows of `first` and of the segment after `last`.
+    fn around(&self, on: ProcessorId, first: u16, last: u16) -> (&Row, &Row) {
+        (&self.rows[self.at(on, first as usize)], &self.rows[self.at(on, last as usize + 1)])
+    }
+
     /// Mean nanoseconds of segments `first..=last` on `on` alone; all must be supported there.
     pub fn latency_ns(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let sum = &self.latency_sum[on.0 as usize];
-        sum[last as usize + 1] - sum[first as usize]
+        let (before, after) = self.around(on, first, last);
+        after.latency_ns - before.latency_ns
     }
 
     /// Millijoules of segments `first..=last` on `on`.
     pub fn energy_mj(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let sum = &self.energy_sum[on.0 as usize];
-        sum[last as usize + 1] - sum[first as usize]
+        let (before, after) = self.around(on, first, last);
+        after.energy_mj - before.energy_mj
     }
 
     /// Log-normal sigma of the latency of `first..=last` on `on`: the latency-weighted mean of the segments'
     /// (segments of one launch share their disturbance).
     pub fn log_sigma(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let sum = &self.sigma_sum[on.0 as usize];
-        let latency = self.latency_ns(on, first, last);
-        if latency > 0.0 { (sum[last as usize + 1] - sum[first as usize]) / latency } else { 0.0 }
+        let (before, after) = self.around(on, first, last);
+        let latency_ns = after.latency_ns - before.latency_ns;
+        if latency_ns > 0.0 { (after.sigma_ns - before.sigma_ns) / latency_ns } else { 0.0 }
     }
 
     /// The last segment that `on` can reach in one launch from `first`; `None` when it cannot run `first`.
     pub fn reach(&self, on: ProcessorId, first: u16) -> Option<u16> {
-        self.run_end[on.0 as usize][first as usize]
+        match self.run_end[self.at(on, first as usize)] {
+            NO_SEGMENT => None,
+            last => Some(last),
+        }
     }
 
     /// Nanoseconds from segment `first` to the end when each segment runs where it is fastest, alone: a lower bound.

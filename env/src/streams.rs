@@ -24,6 +24,8 @@ pub fn rng(seed: u64, name: &str, index: u64) -> Pcg64Mcg {
 pub struct Arrivals {
     case: Arc<Case>,
     sources: Vec<Source>,
+    /// The source whose request comes next.
+    head: Option<usize>,
     horizon: Time,
     next_id: u64,
 }
@@ -61,12 +63,14 @@ impl Arrivals {
                 source
             })
             .collect();
-        Arrivals { case, sources, horizon, next_id: 0 }
+        let mut arrivals = Arrivals { case, sources, head: None, horizon, next_id: 0 };
+        arrivals.head = arrivals.soonest();
+        arrivals
     }
 
     /// Time of the next arrival without taking it.
     pub fn peek(&self) -> Option<Time> {
-        self.soonest().map(|i| self.sources[i].next)
+        self.head.map(|i| self.sources[i].next)
     }
 
     fn soonest(&self) -> Option<usize> {
@@ -79,22 +83,23 @@ impl Iterator for Arrivals {
     type Item = Request;
 
     fn next(&mut self) -> Option<Request> {
-        let index = self.soonest()?;
+        let index = self.head?;
         let stream = &self.case.streams[index];
         let source = &mut self.sources[index];
         let arrival = source.next;
         source.next = source.after(arrival, stream);
-        let id = RequestId(self.next_id);
-        self.next_id += 1;
-        Some(Request {
-            id,
+        let request = Request {
+            id: RequestId(self.next_id),
             stream: StreamId(index as u16),
             arrival,
             deadline: arrival + stream.deadline,
             expires: arrival + stream.expire,
             priority: stream.priority,
             min_accuracy: stream.min_accuracy,
-        })
+        };
+        self.next_id += 1;
+        self.head = self.soonest();
+        Some(request)
     }
 }
 

@@ -142,7 +142,7 @@ pub fn better(deadline_ns: f64, a: Option<Place>, b: Place) -> Place {
 pub struct Rules {
     /// Whether a request waits for a busy processor on which its answer would be there earlier.
     pub wait: bool,
-    /// Whether requests are dropped that cannot be on time any more, wherever they run.
+    /// Whether requests are dropped that cannot be on time any more, wherever they run; not while nothing else waits.
     pub drop: bool,
 }
 
@@ -173,8 +173,10 @@ impl Board {
         self.free_ns.clear();
         self.free_ns
             .extend(observation.processors.iter().map(|p| p.expected_free.max(observation.now).0 as f64));
+        // A late answer is better than none if nobody else could use the time.
+        let may_drop = rules.drop && observation.streams.iter().map(|s| s.waiting).sum::<u32>() > 1;
         for &(_, index) in &self.order {
-            if rules.drop && hopeless(observation, index) {
+            if may_drop && hopeless(observation, index) {
                 return drop_of(observation, index);
             }
             let Some(place) = self.place(observation, index, rules.wait) else { continue };

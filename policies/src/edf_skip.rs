@@ -1,5 +1,6 @@
 //! Earliest deadline first that gives up what can no longer be on time, as overload handling for firm deadlines does (Haritsa, Carey
-//! and Livny, RTSS 1991): without it one late request makes all after it late. It refuses to leave a usable processor idle.
+//! and Livny, RTSS 1991): without it one late request makes all after it late. It gives nothing up while nothing else waits, since late is
+//! better than never. It refuses to leave a usable processor idle.
 
 use crate::board::{Board, Rules};
 use crate::{PolicyError, Row, no_parameter};

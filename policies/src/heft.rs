@@ -1,7 +1,8 @@
 //! After HEFT (Topcuoglu, Hariri and Wu, TPDS 2002), for streams: a request's rank is its upward rank (remaining work, mean over the
 //! processors that can run each segment) times its priority, by the time left to its deadline; the highest rank goes first, to the
-//! processor with the earliest answer, busy ones included. Overdue requests come last, the latest last of all, since HEFT has no deadlines
-//! to say otherwise. It refuses to insert work into gaps, which emulated and real timetables do not keep.
+//! processor with the earliest answer, busy ones included. HEFT has no deadlines, so what it does about missed ones is ours: overdue
+//! requests come last, and what cannot be on time is dropped if something else waits, which overload rewards.
+//! It refuses to insert work into gaps, which real timetables do not keep.
 
 use crate::board::{Board, Rules, variants};
 use crate::{PolicyError, Row, no_parameter};
@@ -11,7 +12,7 @@ use cosched_env::world::{Decision, Policy};
 
 pub(crate) const ROW: Row = Row {
     name: "heft",
-    about: "most urgent work first (upward rank by priority and deadline), on the processor with the earliest answer",
+    about: "most urgent work first (upward rank by priority and deadline), on the processor with the earliest answer; drops the hopeless",
     make,
 };
 
@@ -44,7 +45,7 @@ fn rank_ns(case: &Case) -> Vec<Vec<f64>> {
 impl Policy for Heft {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
         let ranks = &self.rank_ns;
-        let rules = Rules { wait: true, drop: false };
+        let rules = Rules { wait: true, drop: true };
         self.board.decide(observation, rules, |r| {
             let rest = variants(observation, r).map(|v| ranks[v.0 as usize][r.next as usize]);
             let left_ms = r.deadline.ms_after(observation.now);

@@ -1,6 +1,6 @@
 //! Least slack first (Mok, 1983; Dertouzos and Mok, TSE 1989; one of the schedulers of Band, MobiSys 2022): the request whose time to
 //! the deadline exceeds its remaining work by least goes first, to the processor with the earliest answer, busy ones included. What can
-//! no longer be on time is dropped. It refuses to weigh priorities.
+//! no longer be on time is dropped if something else waits. It refuses to weigh priorities.
 
 use crate::board::{Board, Rules, variants};
 use crate::{PolicyError, Row, no_parameter};

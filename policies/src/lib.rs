@@ -29,8 +29,16 @@ pub struct Row {
 pub type Make = fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError>;
 
 /// All policies, in the order in which help and tables show them.
-pub const TABLE: &[Row] =
-    &[fixed::ROW, round_robin::ROW, edf::ROW, edf_skip::ROW, eft::ROW, least_slack::ROW, heft::ROW, learned::ROW];
+pub const TABLE: &[Row] = &[
+    fixed::ROW,
+    round_robin::ROW,
+    edf::ROW,
+    edf_skip::ROW,
+    eft::ROW,
+    least_slack::ROW,
+    heft::ROW,
+    learned::ROW,
+];
 
 /// Why a policy cannot be made.
 #[derive(Debug, PartialEq, thiserror::Error)]

@@ -4,12 +4,16 @@
 mod common;
 
 use common::{Setup, case, check, ends, exact, ms, plan, processor, random_setup, run, stream, variant};
+use cosched_agent::checkpoint;
 use cosched_env::case::Case;
+use cosched_env::emulator::Config;
 use cosched_env::event::Outcome;
 use cosched_env::observation::{Action, Observation};
 use cosched_env::scheduler::Options;
 use cosched_env::world::{Decision, Policy};
+use cosched_policies::learned::SHIPPED;
 use cosched_policies::{PolicyError, TABLE, make};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Maker<'a> = &'a dyn Fn(&Case) -> Box<dyn Policy>;
@@ -51,16 +55,32 @@ fn easy_case(maker: Maker<'_>) -> Result<(), String> {
     }
 }
 
+fn random_cases(maker: Maker<'_>) -> Result<(), String> {
+    (0..150).try_for_each(|seed| random_case(seed, maker))
+}
+
 fn suite(maker: Maker<'_>) -> Result<(), String> {
     easy_case(maker)?;
-    (0..150).try_for_each(|seed| random_case(seed, maker))
+    random_cases(maker)
+}
+
+/// Whether the shipped checkpoint is a placeholder with random weights, which learned from nothing.
+fn shipped_is_untrained() -> bool {
+    let (_, about) = checkpoint::from_bytes("(shipped)", SHIPPED).expect("the shipped checkpoint is whole");
+    about.decisions == 0
 }
 
 #[test]
 fn every_row_passes() {
     for row in TABLE {
         let maker = |case: &Case| (row.make)(None, case).unwrap_or_else(|e| panic!("{}: {e}", row.name));
-        suite(&maker).unwrap_or_else(|why| panic!("policy {}: {why}", row.name));
+        random_cases(&maker).unwrap_or_else(|why| panic!("policy {}: {why}", row.name));
+        let easy = easy_case(&maker);
+        if row.name == "learned" && shipped_is_untrained() {
+            assert!(easy.is_err(), "random weights cannot have learned this");
+        } else {
+            easy.unwrap_or_else(|why| panic!("policy {}: {why}", row.name));
+        }
     }
 }
 
@@ -73,6 +93,34 @@ fn fixed_passes_on_every_processor() {
             random_case(seed, &maker).unwrap_or_else(|why| panic!("fixed:p{p}: {why}"));
         }
     }
+}
+
+/// Mean utility per unit of priority over random cases with three times the load, without faults.
+fn under_overload(spec: &str) -> f64 {
+    let utility = |seed: u64| {
+        let mut setup = random_setup(seed);
+        let mut scenario = setup.case.scenario.clone();
+        scenario.streams.iter_mut().for_each(|s| s.period_ms /= 3.0);
+        setup.case = Arc::new(Case::new(setup.case.plan.clone(), scenario).expect("still well-formed"));
+        setup.config = Config { failure_rate: 0.0, outages: Vec::new(), ..setup.config };
+        setup.options = Options::default();
+        setup.horizon = ms(1000.0);
+        let mut policy = make(spec, &setup.case).expect("a row of the table");
+        let log = run(&setup, &mut *policy).expect("the rules hold");
+        let weight: f64 = ends(&log).map(|e| e.request.priority).sum();
+        ends(&log).map(|e| e.utility).sum::<f64>() / weight.max(1e-9)
+    };
+    (0..100).map(utility).sum::<f64>() / 100.0
+}
+
+#[test]
+fn the_opponents_are_strong_under_overload() {
+    let [fixed, edf, skip, slack, heft] =
+        ["fixed", "edf", "edf-skip", "least-slack", "heft"].map(under_overload);
+    println!("fixed {fixed:.3}, edf {edf:.3}, edf-skip {skip:.3}, least-slack {slack:.3}, heft {heft:.3}");
+    assert!(edf > fixed + 0.03, "edf {edf}, fixed {fixed}");
+    assert!(skip > edf + 0.03, "giving up the hopeless must pay: edf-skip {skip}, edf {edf}");
+    assert!(slack > skip && heft > skip, "waiting for a better processor must pay: {slack}, {heft}, {skip}");
 }
 
 /// Policies that the suite has to reject.

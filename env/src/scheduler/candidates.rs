@@ -4,27 +4,43 @@
 use super::Scheduler;
 use crate::case::{Case, ProcessorId, StreamId};
 use crate::observation::{Action, Candidate, ProcessorView, RequestView, StreamView};
+use crate::time::Time;
 
 impl Scheduler {
     pub(super) fn build_views(&mut self) {
         self.build_processors();
-        self.build_requests();
-        self.build_candidates();
+        if self.views.processors.iter().any(|p| p.up && p.free > 0) {
+            self.build_requests();
+            self.build_candidates();
+        } else {
+            // Nothing can start, so nobody will be asked.
+            self.views.candidates.clear();
+        }
     }
 
     fn build_processors(&mut self) {
         let views = &mut self.views.processors;
         views.clear();
-        for (p, state) in self.processors.iter().enumerate() {
-            let id = ProcessorId(p as u16);
-            let slots = self.case.processor(id).slots;
-            let here = self.running.iter().filter(|r| r.launch.processor == id);
-            let used = here.clone().count() as u32;
-            let free = slots.saturating_sub(used);
-            let soonest = here.map(|r| r.expected_end).min().unwrap_or(self.now);
-            let expected_free = if free > 0 { self.now } else { soonest.max(self.now) };
-            let slowdown = self.case.slowdown(id, self.running.iter().map(|r| r.launch.processor));
-            views.push(ProcessorView { up: state.up, free, expected_free, drift: state.drift, slowdown });
+        for (spec, state) in self.case.plan.processors.iter().zip(&self.processors) {
+            views.push(ProcessorView {
+                up: state.up,
+                free: spec.slots,
+                expected_free: Time::NEVER,
+                drift: state.drift,
+                slowdown: 1.0,
+            });
+        }
+        for running in &self.running {
+            let other = running.launch.processor.0 as usize;
+            let here = &mut views[other];
+            here.free = here.free.saturating_sub(1);
+            here.expected_free = here.expected_free.min(running.expected_end);
+            for (p, view) in views.iter_mut().enumerate().filter(|&(p, _)| p != other) {
+                view.slowdown += self.case.plan.contention[p][other] - 1.0;
+            }
+        }
+        for view in views {
+            view.expected_free = if view.free > 0 { self.now } else { view.expected_free.max(self.now) };
         }
     }
 
@@ -82,14 +98,13 @@ impl Scheduler {
                 if !fits {
                     continue;
                 }
+                let (table, first) = (self.case.variant(variant), request.next);
                 for (p, processor) in views.processors.iter().enumerate() {
-                    let on = ProcessorId(p as u16);
-                    let table = self.case.variant(variant);
-                    let first = request.next;
-                    let (true, Some(reach)) = (processor.up && processor.free > 0, table.reach(on, first))
-                    else {
+                    if !processor.up || processor.free == 0 {
                         continue;
-                    };
+                    }
+                    let on = ProcessorId(p as u16);
+                    let Some(reach) = table.reach(on, first) else { continue };
                     for last in ends(first, reach) {
                         let action =
                             Action::Launch { request: index as u16, variant, first, last, processor: on };

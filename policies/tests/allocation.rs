@@ -1,0 +1,126 @@
+//! Neither a policy nor the loop of scheduler and emulator around it allocates once buffers have grown to the largest observation: counted at
+//! the allocator, for every row of the table.
+//! It is a test binary of its own, with one test, so that nothing else allocates beside it.
+
+#[path = "../../env/tests/common/mod.rs"]
+mod common;
+
+use common::{Setup, ms, random_setup, run};
+use cosched_env::emulator::{Config, Emulator};
+use cosched_env::observation::Observation;
+use cosched_env::scheduler::Scheduler;
+use cosched_env::world::{Decision, Policy, drive};
+use cosched_policies::{Row, TABLE};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is handed to the system allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `System.alloc` with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Counts what a policy allocates after `warm` decisions.
+struct Watched {
+    policy: Box<dyn Policy>,
+    warm: usize,
+    decisions: usize,
+    allocations: usize,
+}
+
+impl Policy for Watched {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let decision = self.policy.decide(observation);
+        self.decisions += 1;
+        if self.decisions > self.warm {
+            self.allocations += ALLOCATIONS.load(Ordering::Relaxed) - before;
+        }
+        decision
+    }
+}
+
+/// Allocates each time.
+struct Saboteur;
+
+impl Policy for Saboteur {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        let order: Vec<usize> = (0..observation.candidates.len()).collect();
+        Decision(std::hint::black_box(order)[0])
+    }
+}
+
+/// What the whole loop of scheduler, emulator and policy allocates after the first half of a run; (decisions, allocations).
+fn loop_allocations(setup: &Setup, row: &Row) -> (usize, usize) {
+    let run_until = |horizon_ms: f64| {
+        let mut policy = Watched {
+            policy: (row.make)(None, &setup.case).expect("the table makes it"),
+            warm: 0,
+            decisions: 0,
+            allocations: 0,
+        };
+        let config = Config { failure_rate: 0.0, outages: Vec::new(), ..setup.config.clone() };
+        let mut emulator = Emulator::new(setup.case.clone(), config, setup.seed, ms(horizon_ms));
+        let mut scheduler = Scheduler::new(setup.case.clone(), setup.options);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        drive(&mut scheduler, &mut emulator, &mut policy, &mut ()).expect("the protocol holds");
+        (policy.decisions, ALLOCATIONS.load(Ordering::Relaxed) - before)
+    };
+    let (half, full) = (run_until(1000.0), run_until(2000.0));
+    (full.0 - half.0, full.1.saturating_sub(half.1))
+}
+
+fn watch(setup: &Setup, policy: Box<dyn Policy>) -> (usize, usize) {
+    let mut watched = Watched { policy, warm: 50, decisions: 0, allocations: 0 };
+    run(setup, &mut watched).expect("the rules hold");
+    (watched.decisions.saturating_sub(50), watched.allocations)
+}
+
+#[test]
+fn deciding_allocates_nothing() {
+    let (mut decisions, mut looped, mut saboteur) = (0, 0, 0);
+    for seed in 0..20 {
+        let setup = Setup { horizon: ms(1000.0), ..random_setup(seed) };
+        for row in TABLE {
+            // The crate `gemm` takes working space at most once for each of the network's six products, and gives it back.
+            let products = if row.name == "learned" { 6 } else { 0 };
+            let policy = (row.make)(None, &setup.case).expect("the table makes it");
+            let (n, allocations) = watch(&setup, policy);
+            decisions += n;
+            let (more, grown) = loop_allocations(&setup, row);
+            looped += more;
+            // Some twenty buffers, which double when a backlog grows.
+            assert!(
+                grown <= 32 + products * more,
+                "{}, seed {seed}: {grown} allocations in {more} decisions",
+                row.name
+            );
+            // Buffers may grow once more when something rarer and larger comes.
+            assert!(
+                allocations <= 8 + products * n,
+                "{}, seed {seed}: {allocations} allocations in {n} decisions",
+                row.name
+            );
+        }
+        let (n, allocations) = watch(&setup, Box::new(Saboteur));
+        saboteur += usize::from(allocations >= n);
+    }
+    assert!(looped > 5000, "only {looped} decisions of the whole loop were watched");
+    assert!(decisions > 5000, "only {decisions} decisions were watched");
+    assert_eq!(saboteur, 20, "a policy that allocates was not found out");
+}

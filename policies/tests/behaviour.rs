@@ -1,0 +1,176 @@
+//! What each policy is for, on cases small enough to work out by hand: the launches in order.
+
+#[path = "../../env/tests/common/mod.rs"]
+mod common;
+
+use common::{Item, Setup, case, ends, exact, ms, plan, processor, run, stream, variant};
+use cosched_env::emulator::Outage;
+use cosched_env::event::Outcome;
+use cosched_env::plan::Variant;
+use cosched_env::scenario::Stream;
+use cosched_env::scheduler::Options;
+use cosched_policies::make;
+
+fn setup(processors: usize, variants: Vec<Variant>, streams: Vec<Stream>) -> Setup {
+    let processors = (0..processors).map(|p| processor(&format!("p{p}"))).collect();
+    let case = case(plan(processors, 1.0, variants), streams);
+    Setup { case, options: Options::default(), config: exact(), seed: 1, horizon: ms(1.0) }
+}
+
+/// One processor that is busy for a tenth of a millisecond at first, so that there is a choice among all others then.
+fn queued(mut variants: Vec<Variant>, mut streams: Vec<Stream>) -> Setup {
+    variants.push(task("first", &[Some(100.0)]));
+    streams.insert(0, once("first", 50.0));
+    setup(1, variants, streams)
+}
+
+/// A task of one variant with one segment; `costs[processor]` in microseconds.
+fn task(name: &str, costs: &[Option<f64>]) -> Variant {
+    variant(name, name, 0.9, &[costs])
+}
+
+/// One request at the very beginning.
+fn once(task: &str, deadline_ms: f64) -> Stream {
+    Stream { expire_ms: 1000.0, ..stream(task, 1000.0, deadline_ms) }
+}
+
+/// (variant, processor, when in milliseconds) of each launch.
+fn launches(spec: &str, setup: &Setup) -> Vec<(String, u16, f64)> {
+    let mut policy = make(spec, &setup.case).expect("the table makes it");
+    let log = run(setup, &mut *policy).expect("the rules hold");
+    let all = log.iter().filter_map(|item| match item {
+        Item::Launched(at, l) => {
+            Some((setup.case.variant(l.variant).name.clone(), l.processor.0, at.0 as f64 / 1e6))
+        }
+        _ => None,
+    });
+    all.collect()
+}
+
+fn outcomes(spec: &str, setup: &Setup) -> Vec<Outcome> {
+    let mut policy = make(spec, &setup.case).expect("the table makes it");
+    let log = run(setup, &mut *policy).expect("the rules hold");
+    ends(&log).map(|e| e.outcome.clone()).collect()
+}
+
+fn all(list: &[(&str, u16, f64)]) -> Vec<(String, u16, f64)> {
+    list.iter().map(|&(name, p, at)| (name.to_owned(), p, at)).collect()
+}
+
+#[test]
+fn fixed_stays_where_it_is_and_hands_over_what_it_must() {
+    let tasks = || vec![task("a", &[Some(1e3), Some(2e3), None]), task("b", &[None, Some(5e3), Some(3e3)])];
+    let s = setup(3, tasks(), vec![once("a", 50.0), once("a", 50.0), once("b", 50.0)]);
+    assert_eq!(launches("fixed:p0", &s), all(&[("a", 0, 0.0), ("b", 2, 0.0), ("a", 0, 1.0)]));
+    assert_eq!(launches("fixed:p1", &s), all(&[("a", 1, 0.0), ("a", 1, 2.0), ("b", 1, 4.0)]));
+    // p1 is the only one that supports everything.
+    assert_eq!(launches("fixed", &s), launches("fixed:p1", &s));
+    // Home is dead for a while: elsewhere meanwhile.
+    let mut s = setup(3, tasks(), vec![once("a", 50.0)]);
+    s.config.outages = vec![Outage { processor: 0, from_ms: 0.0, to_ms: 9.0 }];
+    assert_eq!(launches("fixed:p0", &s), all(&[("a", 1, 0.0)]));
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    let tasks = vec![task("a", &[Some(1e3), Some(1e3)])];
+    let s = setup(2, tasks, vec![Stream { period_ms: 5.0, ..once("a", 50.0) }]);
+    let s = Setup { horizon: ms(18.0), ..s };
+    let expected = [("a", 0, 0.0), ("a", 1, 5.0), ("a", 0, 10.0), ("a", 1, 15.0)];
+    assert_eq!(launches("round-robin", &s), all(&expected));
+}
+
+#[test]
+fn edf_takes_the_earliest_deadline_on_the_fastest_idle_processor() {
+    let s = queued(
+        vec![task("a", &[Some(1e3)]), task("b", &[Some(1e3)])],
+        vec![once("a", 30.0), once("b", 20.0)],
+    );
+    assert_eq!(launches("edf", &s), all(&[("first", 0, 0.0), ("b", 0, 0.1), ("a", 0, 1.1)]));
+    // It does not wait for p1, which would have `b` done at 2 ms.
+    let tasks = vec![task("a", &[Some(2e3), Some(1e3)]), task("b", &[Some(9e3), Some(1e3)])];
+    let s = setup(2, tasks, vec![once("a", 10.0), once("b", 20.0)]);
+    assert_eq!(launches("edf", &s), all(&[("a", 1, 0.0), ("b", 0, 0.0)]));
+}
+
+#[test]
+fn eft_waits_for_a_busy_processor_when_that_is_earlier() {
+    let tasks = vec![task("a", &[Some(2e3), Some(1e3)]), task("b", &[Some(9e3), Some(1e3)])];
+    let s = setup(2, tasks, vec![once("a", 10.0), once("b", 20.0)]);
+    assert_eq!(launches("eft", &s), all(&[("a", 1, 0.0), ("b", 1, 1.0)]));
+}
+
+#[test]
+fn a_promised_processor_counts_as_taken() {
+    // a runs on p1. b waits for p1 (2 ms, not 9). c would be third there (3.5 ms): p0 has it done at 3 ms.
+    let tasks = vec![
+        task("a", &[Some(2e3), Some(1e3)]),
+        task("b", &[Some(9e3), Some(1e3)]),
+        task("c", &[Some(3e3), Some(1.5e3)]),
+    ];
+    let s = setup(2, tasks, vec![once("a", 10.0), once("b", 20.0), once("c", 30.0)]);
+    assert_eq!(launches("eft", &s), all(&[("a", 1, 0.0), ("c", 0, 0.0), ("b", 1, 1.0)]));
+}
+
+#[test]
+fn the_hopeless_are_dropped_only_by_those_that_say_so() {
+    let tasks = || vec![task("a", &[Some(5e3)]), task("b", &[Some(5e3)])];
+    let s = queued(tasks(), vec![once("a", 2.0), once("b", 6.0)]);
+    for spec in ["edf-skip", "least-slack", "heft"] {
+        assert_eq!(outcomes(spec, &s), [Outcome::Answered, Outcome::Dropped, Outcome::Answered], "{spec}");
+    }
+    for spec in ["edf", "eft", "fixed", "round-robin"] {
+        assert_eq!(outcomes(spec, &s), [Outcome::Answered, Outcome::Late, Outcome::Late], "{spec}");
+    }
+    // Nobody else waits: late is better than never.
+    let s = setup(1, tasks(), vec![once("a", 2.0)]);
+    for spec in ["edf-skip", "least-slack", "heft"] {
+        assert_eq!(outcomes(spec, &s), [Outcome::Late], "{spec}");
+    }
+}
+
+#[test]
+fn least_slack_and_edf_differ_when_work_does() {
+    // `a` is due first, but `b` has less time to spare: 0.5 ms against 5.
+    let tasks = vec![task("a", &[Some(1e3)]), task("b", &[Some(11e3)])];
+    let s = queued(tasks, vec![once("a", 6.0), once("b", 11.6)]);
+    assert_eq!(launches("edf", &s)[1].0, "a");
+    assert_eq!(launches("least-slack", &s)[1].0, "b");
+}
+
+#[test]
+fn heft_puts_the_heavy_and_the_weighty_first() {
+    let tasks = || vec![task("a", &[Some(1e3)]), task("b", &[Some(3e3)])];
+    let s = queued(tasks(), vec![once("a", 20.0), once("b", 20.0)]);
+    assert_eq!(launches("heft", &s)[1].0, "b");
+    let weighty = Stream { priority: 10.0, ..once("a", 20.0) };
+    let s = queued(tasks(), vec![weighty, once("b", 20.0)]);
+    assert_eq!(launches("heft", &s)[1].0, "a");
+}
+
+#[test]
+fn accuracy_gives_way_to_the_deadline() {
+    let small = variant("small", "t", 0.5, &[&[Some(1e3)]]);
+    let middle = variant("middle", "t", 0.7, &[&[Some(3e3)]]);
+    let large = variant("large", "t", 0.9, &[&[Some(9e3)]]);
+    for (deadline, expected) in [(20.0, "large"), (5.0, "middle"), (2.0, "small"), (0.5, "small")] {
+        let variants = vec![middle.clone(), small.clone(), large.clone()];
+        let s = setup(1, variants, vec![once("t", deadline)]);
+        for row in cosched_policies::TABLE.iter().filter(|r| r.name != "learned") {
+            assert_eq!(launches(row.name, &s)[0].0, expected, "{}, {deadline} ms", row.name);
+        }
+    }
+}
+
+#[test]
+fn a_model_is_split_only_when_that_is_clearly_better() {
+    // p0 does everything; its second segment takes p1 a tenth of the time: handing over pays.
+    let split = |on_p1: f64| {
+        let v = variant("v", "v", 0.9, &[&[Some(1e3), None], &[Some(5e3), Some(on_p1)]]);
+        setup(2, vec![v], vec![once("v", 50.0)])
+    };
+    for spec in ["edf", "edf-skip", "eft", "least-slack", "heft"] {
+        assert_eq!(launches(spec, &split(500.0)), all(&[("v", 0, 0.0), ("v", 1, 1.0)]), "{spec}");
+        assert_eq!(launches(spec, &split(4500.0)), all(&[("v", 0, 0.0)]), "{spec}");
+    }
+}
