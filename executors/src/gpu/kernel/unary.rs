@@ -54,7 +54,7 @@ fn erf(b: &mut Builder, x: &Expr) -> Expr {
     let y = b.let_("y", x.like(1.0) - poly * &t * (-(&z * &z)).call(Fun::Exp));
     let signed = select(x.lt(x.like(0.0)), -y.clone(), y);
     // Near 0 the difference above cancels: the first term of the series is better there.
-    select(z.lt(x.like(1e-3)), x * x.like(1.128_379_2), signed)
+    select(z.lt(x.like(1e-3)), x * x.like(std::f32::consts::FRAC_2_SQRT_PI), signed)
 }
 
 fn cut(x: Expr, low: Expr, high: Expr) -> Expr {
