@@ -131,17 +131,18 @@ fn pair(n: &mut Net) -> (Vec<usize>, Vec<usize>) {
     let rank = n.between(1, 5);
     let full: Vec<usize> = (0..rank).map(|_| n.between(2, 6)).collect();
     let (mut a, mut b) = (full.clone(), full);
-    if n.below(4) == 0 {
+    if n.below(5) == 0 {
         return (a, b);
     }
     for axis in 0..rank {
-        match n.below(4) {
+        match n.below(6) {
             0 => a[axis] = 1,
             1 => b[axis] = 1,
             _ => {}
         }
     }
-    let cut = n.below(rank + 1);
+    // A missing axis counts as 1.
+    let cut = if n.below(3) == 0 { n.below(rank + 1) } else { n.below(rank) / 2 };
     if n.coin() { (a, b.split_off(cut)) } else { (a.split_off(cut), b) }
 }
 
