@@ -10,8 +10,10 @@ use cosched_executors::gpu::kernel::print::{OpenClC, Wgsl, print};
 use cosched_executors::gpu::kernel::tile::{Tile, Walk, Weights};
 use cosched_executors::gpu::kernel::unary::Unary;
 use cosched_executors::gpu::kernel::window::Pool;
-use cosched_executors::gpu::lower::{MAX_LOOPS, Target, lower};
+use cosched_executors::gpu::lower::{MAX_LOOPS, Target, lower, supports};
 use cosched_executors::gpu::{opencl, wgpu};
+use cosched_executors::tensor::DType;
+use gpu_cases::Case;
 use std::collections::HashMap;
 
 fn validate(wgsl: &str) -> Result<(), String> {
@@ -96,4 +98,28 @@ fn a_loop_that_software_vulkan_would_cut_short_is_refused() {
     case.graph.nodes[0].attrs.clear();
     let (_, _, why) = lower(&case.graph, &wgpu::target()).unwrap_err();
     assert!(why.contains("would loop") && why.contains("65534"), "{why}");
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_its_reason() {
+    let reason = |change: fn(&mut Case)| {
+        let row = gpu_cases::rows().into_iter().find(|r| r.name == "Neg").unwrap();
+        let mut case = row.case(0);
+        change(&mut case);
+        supports(&case.graph, &case.graph.nodes[0], &wgpu::target()).err().unwrap_or_default()
+    };
+    assert_eq!(reason(|_| {}), "");
+    let large = reason(|c| c.graph.values.iter_mut().for_each(|v| v.shape = vec![30 << 20]));
+    assert!(large.contains("more than the 134217728 of one binding"), "{large}");
+    let typed = reason(|c| c.graph.values[0].dtype = DType::I64);
+    assert!(typed.contains("`v0` is i64, and GPU kernels compute f32 only"), "{typed}");
+    let unknown = reason(|c| c.graph.nodes[0].op = "NonZero".into());
+    assert_eq!(unknown, "no GPU kernel for operator NonZero");
+    let foreign = reason(|c| c.graph.nodes[0].domain = "com.example".into());
+    assert_eq!(foreign, "no GPU kernel for operator com.example.Neg");
+    let dynamic = reason(|c| {
+        c.graph.nodes[0].op = "Reshape".into();
+        c.graph.values[1].shape = vec![1];
+    });
+    assert!(dynamic.contains("does not view"), "{dynamic}");
 }

@@ -74,3 +74,41 @@ fn networks_agree_with_onnxruntime() {
         }
     }
 }
+
+/// Runs in a process of its own, see below.
+#[test]
+#[ignore = "a child of `absent_drivers_are_a_clear_error`"]
+fn child_opens_all() {
+    for row in TABLE.iter().filter(|r| matches!(r.name, "wgpu" | "opencl")) {
+        match (row.open)(&Options::default()) {
+            Ok(p) => println!("{} opened {}", row.name, p.device()),
+            Err(e) => println!("{e}"),
+        }
+    }
+}
+
+#[test]
+fn absent_drivers_are_a_clear_error() {
+    let child = |variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "child_opens_all", "--ignored", "--nocapture"])
+            .envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let nowhere =
+        [("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("OCL_ICD_VENDORS", "/nowhere")];
+    let text = child(&nowhere);
+    assert!(
+        text.contains("processor `wgpu` is not available") && text.contains("mesa-vulkan-drivers"),
+        "{text}"
+    );
+    assert!(
+        text.contains("processor `opencl` is not available") && text.contains("pocl-opencl-icd"),
+        "{text}"
+    );
+    // The saboteur: with the drivers in place the same check must fail.
+    assert!(child(&[]).contains("wgpu opened"));
+}

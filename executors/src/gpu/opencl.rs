@@ -76,7 +76,7 @@ fn absent(reason: String) -> ExecError {
 
 /// The tiles: on a CPU device a vector is the SIMD unit, on a GPU it only groups loads.
 pub fn target(cpu: bool) -> Target {
-    let (width, chunks, pixels) = if cpu { (16, 1, 6) } else { (4, 2, 8) };
+    let (width, chunks, pixels) = if cpu { (16, 2, 6) } else { (4, 2, 8) };
     Target { width, chunks, pixels, max_binding: 128 << 20 }
 }
 

@@ -1,7 +1,8 @@
 //! Functions of one float, usable alone and fused behind a convolution, a matrix product or a sum.
 //! Written with selects, not min and max, so that NaN passes through. They refuse more than two constants.
 
-use super::ir::{Builder, Expr, Fun, Ty, select, splat};
+use super::builder::Builder;
+use super::ir::{Expr, Fun, Ty, select, splat};
 
 /// A function of one float; `a` and `b` are the constants that it takes as launch parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
