@@ -1,5 +1,5 @@
 //! Whole networks on every GPU processor against onnxruntime: the zoo and the PyTorch exports of `tests/data`.
-//! It refuses to pass a network partly: every node must be supported, or be listed here with its reason.
+//! It refuses to pass a network partly: every node must be supported. `ONLY=resnet` runs the networks with that in their name.
 
 mod support;
 
@@ -15,9 +15,8 @@ fn gpus() -> Vec<Arc<dyn Processor>> {
     rows.map(|r| (r.open)(&Options::default()).unwrap_or_else(|e| panic!("{e}"))).collect()
 }
 
+/// CPU time of this process so far: wall time says little on a machine that others use.
 fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    let _ = text;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
@@ -31,8 +30,7 @@ fn check(processor: &dyn Processor, graph: &Graph) {
         }
     }
     if !why.is_empty() {
-        println!("{} on {}: not supported: {}", graph.name, processor.name(), why.join("; "));
-        return;
+        panic!("{} on {}: not supported: {}", graph.name, processor.name(), why.join("; "));
     }
     let inputs = random_inputs(graph, 5);
     let inputs: Vec<_> = inputs.iter().collect();
@@ -75,4 +73,42 @@ fn networks_agree_with_onnxruntime() {
             check(&*processor, &onnx::from_bytes(row.name, &bytes, &BTreeMap::new()).unwrap());
         }
     }
+}
+
+/// Runs in a process of its own, see below.
+#[test]
+#[ignore = "a child of `absent_drivers_are_a_clear_error`"]
+fn child_opens_all() {
+    for row in TABLE.iter().filter(|r| matches!(r.name, "wgpu" | "opencl")) {
+        match (row.open)(&Options::default()) {
+            Ok(p) => println!("{} opened {}", row.name, p.device()),
+            Err(e) => println!("{e}"),
+        }
+    }
+}
+
+#[test]
+fn absent_drivers_are_a_clear_error() {
+    let child = |variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "child_opens_all", "--ignored", "--nocapture"])
+            .envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let nowhere =
+        [("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("OCL_ICD_VENDORS", "/nowhere")];
+    let text = child(&nowhere);
+    assert!(
+        text.contains("processor `wgpu` is not available") && text.contains("mesa-vulkan-drivers"),
+        "{text}"
+    );
+    assert!(
+        text.contains("processor `opencl` is not available") && text.contains("pocl-opencl-icd"),
+        "{text}"
+    );
+    // The saboteur: with the drivers in place the same check must fail.
+    assert!(child(&[]).contains("wgpu opened"));
 }

@@ -6,7 +6,7 @@ use super::lower::{self, Plan, Source, Span, Target};
 use crate::graph::{Graph, Node, Value};
 use crate::processor::{ExecError, Instance, Prepared, Processor};
 use crate::tensor::{Data, Tensor};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What a device can do wrong.
 #[derive(Debug)]
@@ -94,9 +94,17 @@ impl<D: Device> Processor for Gpu<D> {
             ExecError::Unsupported { processor: D::NAME.to_string(), node, op, reason }
         })?;
         let ready = self.device.prepare(&plan).map_err(|f| failed::<D>(&segment.name, f))?;
+        // Drivers compile at the first launch: a run on whatever is in memory pays for that now. No kernel takes an index from
+        // the arena, so that the contents do not matter.
+        let first = self.device.spawn(&ready).and_then(|mut memory| {
+            self.device.run(&ready, &mut memory, &[], &[])?;
+            Ok(memory)
+        });
+        let first = first.map_err(|f| failed::<D>(&segment.name, f))?;
         let values =
             |ids: &[crate::graph::ValueId]| ids.iter().map(|id| segment.value(*id).clone()).collect();
         Ok(Arc::new(Ready {
+            first: Mutex::new(Some(first)),
             shared: Arc::new(Shared {
                 device: self.device.clone(),
                 segment: ready,
@@ -123,13 +131,19 @@ struct Shared<D: Device> {
 }
 
 struct Ready<D: Device> {
+    /// The memory of the first run, for the first caller.
+    first: Mutex<Option<D::Memory>>,
     shared: Arc<Shared<D>>,
 }
 
 impl<D: Device> Prepared for Ready<D> {
     fn spawn(&self) -> Result<Box<dyn Instance>, ExecError> {
         let shared = self.shared.clone();
-        let memory = shared.device.spawn(&shared.segment).map_err(|f| failed::<D>(&shared.graph, f))?;
+        let first = self.first.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let memory = match first {
+            Some(memory) => memory,
+            None => shared.device.spawn(&shared.segment).map_err(|f| failed::<D>(&shared.graph, f))?,
+        };
         Ok(Box::new(Working { shared, memory }))
     }
 

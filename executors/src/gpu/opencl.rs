@@ -74,6 +74,12 @@ fn absent(reason: String) -> ExecError {
     }
 }
 
+/// The tiles: on a CPU device a vector is the SIMD unit, on a GPU it only groups loads.
+pub fn target(cpu: bool) -> Target {
+    let (width, chunks, pixels) = if cpu { (16, 2, 6) } else { (4, 2, 8) };
+    Target { width, chunks, pixels, max_binding: 128 << 20 }
+}
+
 /// All devices, GPUs first.
 fn discover() -> Result<Vec<Id>, String> {
     let platforms = get_platforms().map_err(|e| format!("no OpenCL platform: {e}"))?;
@@ -96,9 +102,7 @@ impl OpenClDevice {
         let largest = device.max_mem_alloc_size().map_err(|e| absent(e.to_string()))?;
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
-        // On a CPU device a vector is the SIMD unit; on a GPU it only groups loads.
-        let (width, chunks, pixels) = if cpu { (16, 1, 6) } else { (4, 2, 8) };
-        let target = Target { width, chunks, pixels, max_binding };
+        let target = Target { max_binding, ..target(cpu) };
         Ok(Self { context, device, target, programs: Mutex::new(HashMap::new()), edit })
     }
 

@@ -70,6 +70,11 @@ fn absent(reason: String) -> ExecError {
     }
 }
 
+/// The tiles of every wgpu device, for now: WGSL has vectors of at most four lanes.
+pub fn target() -> Target {
+    Target { width: 4, chunks: 2, pixels: 8, max_binding: 128 << 20 }
+}
+
 /// Real GPUs first, software last.
 fn rank(kind: wgpu::DeviceType) -> u8 {
     match kind {
@@ -116,10 +121,9 @@ impl WgpuDevice {
         let adapter =
             adapters.into_iter().next().ok_or_else(|| absent("no Vulkan adapter was found".into()))?;
         let info = adapter.get_info();
-        let limits = wgpu::Limits::default();
         let request = wgpu::DeviceDescriptor {
             label: Some("cosched"),
-            required_limits: limits.clone(),
+            required_limits: wgpu::Limits::default(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
@@ -138,10 +142,8 @@ impl WgpuDevice {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let max_binding = (limits.max_storage_buffer_binding_size as usize).min(128 << 20);
-        let target = Target { width: 4, chunks: 2, pixels: 8, max_binding };
         let pipelines = Mutex::new(HashMap::new());
-        Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, edit })
+        Ok(Self { device, queue, info, target: target(), layout, pipeline_layout, pipelines, lost, edit })
     }
 
     /// Runs `work`; any error that wgpu reports meanwhile in this thread becomes a fault.

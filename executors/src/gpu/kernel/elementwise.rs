@@ -1,7 +1,8 @@
 //! Kernels that compute each output element from one place of each operand: functions, sums, copies, padding, gathering.
 //! They refuse more axes than their specialisation has; the lowering merges axes first.
 
-use super::ir::{Buf, Builder, Expr, Kernel, i, load, select};
+use super::builder::Builder;
+use super::ir::{Buf, Expr, Kernel, i, load, select};
 use super::unary::{self, Unary};
 
 /// A function of two floats.

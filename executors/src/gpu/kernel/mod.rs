@@ -1,6 +1,7 @@
 //! The kernels: [`Spec`] is the specialisation key, [`Spec::build`] makes the kernel that every dialect prints.
 //! Shapes are launch parameters, so few specialisations serve a whole network. It refuses to know graphs and devices.
 
+pub mod builder;
 pub mod elementwise;
 pub mod ir;
 pub mod print;

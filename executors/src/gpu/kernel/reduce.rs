@@ -1,7 +1,8 @@
 //! Kernels that fold many elements into one or normalise rows: reductions, softmax, layer normalisation.
 //! They refuse cooperation between invocations: one invocation folds one row.
 
-use super::ir::{Buf, Builder, Expr, Fun, Kernel, f, load, select};
+use super::builder::Builder;
+use super::ir::{Buf, Expr, Fun, Kernel, f, load, select};
 
 /// How a reduction folds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

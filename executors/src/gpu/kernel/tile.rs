@@ -5,7 +5,8 @@
 //! Packed weights repeat the last channel in the lanes that are left over, and left-over pixels repeat the last pixel:
 //! both write the same value to the same place again, so that no store needs a guard.
 
-use super::ir::{Buf, Builder, Expr, Kernel, f, i, lanes, load, load_vec, select, splat};
+use super::builder::Builder;
+use super::ir::{Buf, Expr, Kernel, f, i, lanes, load, load_vec, select, splat};
 use super::unary::{self, Unary};
 
 /// How `k` and `m` walk through the input.

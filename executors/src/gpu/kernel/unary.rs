@@ -1,7 +1,8 @@
 //! Functions of one float, usable alone and fused behind a convolution, a matrix product or a sum.
 //! Written with selects, not min and max, so that NaN passes through. They refuse more than two constants.
 
-use super::ir::{Builder, Expr, Fun, Ty, select, splat};
+use super::builder::Builder;
+use super::ir::{Expr, Fun, Ty, select, splat};
 
 /// A function of one float; `a` and `b` are the constants that it takes as launch parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +55,7 @@ fn erf(b: &mut Builder, x: &Expr) -> Expr {
     let y = b.let_("y", x.like(1.0) - poly * &t * (-(&z * &z)).call(Fun::Exp));
     let signed = select(x.lt(x.like(0.0)), -y.clone(), y);
     // Near 0 the difference above cancels: the first term of the series is better there.
-    select(z.lt(x.like(1e-3)), x * x.like(1.128_379_2), signed)
+    select(z.lt(x.like(1e-3)), x * x.like(std::f32::consts::FRAC_2_SQRT_PI), signed)
 }
 
 fn cut(x: Expr, low: Expr, high: Expr) -> Expr {

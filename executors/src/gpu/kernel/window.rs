@@ -1,6 +1,7 @@
 //! Pooling windows and resizing. They refuse to know padding modes and coordinate rules: the lowering turns those into numbers.
 
-use super::ir::{Buf, Builder, Kernel, f, i, load, select};
+use super::builder::Builder;
+use super::ir::{Buf, Kernel, f, i, load, select};
 
 /// What a window yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

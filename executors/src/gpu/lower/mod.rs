@@ -1,6 +1,7 @@
 //! The shared lowering: a graph becomes a plan of steps that both devices run as they are.
 //! It refuses, with a reason, every node that the kernels cannot run exactly, and never falls back in silence.
 
+mod args;
 mod conv;
 mod elementwise;
 mod fuse;
@@ -8,16 +9,18 @@ mod matmul;
 mod movement;
 mod plan;
 mod reduce;
+mod shapes;
 mod views;
 mod window;
 
 use super::kernel::Spec;
-use super::kernel::ir::Buf;
 use super::kernel::unary::Unary;
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::tensor::{DType, Tensor};
+use args::{Arg, Args, Operand};
 pub use fuse::Group;
 pub use plan::{Plan, Source, Span, Step};
+use shapes::{axis_of, dense, elements, merge};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -89,75 +92,6 @@ pub fn operators() -> Vec<&'static str> {
         OPS.iter().map(|(name, _)| *name).chain(elementwise::UNARY.iter().copied()).collect();
     all.sort_unstable();
     all
-}
-
-/// Where an operand is before memory is planned.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Operand {
-    /// In the arena.
-    Slot(usize),
-    /// Among the weights.
-    Blob(usize),
-}
-
-impl Operand {
-    fn buf(self) -> Buf {
-        match self {
-            Operand::Slot(_) => Buf::Arena,
-            Operand::Blob(_) => Buf::Weights,
-        }
-    }
-}
-
-/// A parameter before memory is planned.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Arg {
-    Int(i64),
-    Float(f32),
-    /// The offset of an operand plus some elements, counted in units of so many elements.
-    At(Operand, i64, u32),
-}
-
-/// Named parameters of one step.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Args(pub Vec<(String, Arg)>);
-
-impl Args {
-    fn new() -> Self {
-        Self::default()
-    }
-    fn int(mut self, name: &str, v: usize) -> Self {
-        self.0.push((name.to_string(), Arg::Int(v as i64)));
-        self
-    }
-    fn signed(mut self, name: &str, v: i64) -> Self {
-        self.0.push((name.to_string(), Arg::Int(v)));
-        self
-    }
-    fn float(mut self, name: &str, v: f32) -> Self {
-        self.0.push((name.to_string(), Arg::Float(v)));
-        self
-    }
-    fn at(self, name: &str, operand: Operand) -> Self {
-        self.at_plus(name, operand, 0)
-    }
-    fn at_plus(mut self, name: &str, operand: Operand, plus: i64) -> Self {
-        self.0.push((name.to_string(), Arg::At(operand, plus, 1)));
-        self
-    }
-    fn vectors(mut self, name: &str, operand: Operand, width: u32) -> Self {
-        self.0.push((name.to_string(), Arg::At(operand, 0, width)));
-        self
-    }
-    /// `name0`, `name1`, ...
-    fn list(mut self, name: &str, all: &[i64]) -> Self {
-        self.0.extend(all.iter().enumerate().map(|(i, v)| (format!("{name}{i}"), Arg::Int(*v))));
-        self
-    }
-    /// The constants of a fused function.
-    fn act(self, constants: [f32; 2]) -> Self {
-        self.float("a", constants[0]).float("b", constants[1])
-    }
 }
 
 /// Constants of one step before they are packed.
@@ -353,65 +287,6 @@ fn check(value: &Value) -> Result<(), String> {
         return Err(format!("`{}` has no elements", value.name));
     }
     Ok(())
-}
-
-/// Number of elements of a value.
-fn elements(value: &Value) -> usize {
-    value.shape.iter().product()
-}
-
-/// Strides of a dense row-major tensor.
-fn dense(shape: &[usize]) -> Vec<i64> {
-    let mut strides = vec![1i64; shape.len()];
-    for axis in (0..shape.len().saturating_sub(1)).rev() {
-        strides[axis] = strides[axis + 1] * shape[axis + 1] as i64;
-    }
-    strides
-}
-
-/// `axis` counted from the front.
-fn axis_of(axis: i64, rank: usize) -> Result<usize, String> {
-    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
-    if (0..rank as i64).contains(&from_front) {
-        Ok(from_front as usize)
-    } else {
-        Err(format!("axis {axis} of a tensor with {rank} axes"))
-    }
-}
-
-/// Merges neighbouring axes that all stride lists walk evenly, then fills up with axes of 1 in front to 1, 4 or 6 axes.
-fn merge(shape: &[usize], lists: &[&[i64]]) -> Result<(Vec<i64>, Vec<Vec<i64>>), String> {
-    let mut dims: Vec<i64> = Vec::new();
-    let mut merged: Vec<Vec<i64>> = vec![Vec::new(); lists.len()];
-    for axis in (0..shape.len()).filter(|&axis| shape[axis] != 1) {
-        let extent = shape[axis] as i64;
-        let even = !dims.is_empty()
-            && lists.iter().zip(&merged).all(|(l, m)| *m.last().unwrap_or(&0) == l[axis] * extent);
-        if even {
-            *dims.last_mut().expect("not empty") *= extent;
-            for (l, m) in lists.iter().zip(&mut merged) {
-                *m.last_mut().expect("not empty") = l[axis];
-            }
-        } else {
-            dims.push(extent);
-            for (l, m) in lists.iter().zip(&mut merged) {
-                m.push(l[axis]);
-            }
-        }
-    }
-    let rank = match dims.len() {
-        0 | 1 => 1,
-        2..=4 => 4,
-        5 | 6 => 6,
-        n => return Err(format!("{n} separate axes; the kernels walk at most 6")),
-    };
-    while dims.len() < rank {
-        dims.insert(0, 1);
-        for m in &mut merged {
-            m.insert(0, 0);
-        }
-    }
-    Ok((dims, merged))
 }
 
 /// The tile for `lanes` output channels and `positions` output positions.

@@ -1,0 +1,125 @@
+//! Golden text of a handful of generated kernels in both dialects, and naga's verdict on every WGSL kernel of the operator suite.
+//! It needs no GPU. It refuses kernels whose loops have no static bound.
+
+mod gpu_cases;
+
+use cosched_executors::gpu::kernel::Spec;
+use cosched_executors::gpu::kernel::elementwise::Binary;
+use cosched_executors::gpu::kernel::ir::Buf;
+use cosched_executors::gpu::kernel::print::{OpenClC, Wgsl, print};
+use cosched_executors::gpu::kernel::tile::{Tile, Walk, Weights};
+use cosched_executors::gpu::kernel::unary::Unary;
+use cosched_executors::gpu::kernel::window::Pool;
+use cosched_executors::gpu::lower::{MAX_LOOPS, Target, lower, supports};
+use cosched_executors::gpu::{opencl, wgpu};
+use cosched_executors::tensor::DType;
+use gpu_cases::Case;
+use std::collections::HashMap;
+
+fn validate(wgsl: &str) -> Result<(), String> {
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
+    let (flags, can) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    naga::valid::Validator::new(flags, can).validate(&module).map(|_| ()).map_err(|e| format!("{e:?}"))
+}
+
+fn conv(target: &Target) -> Spec {
+    Spec::Tile(Tile {
+        width: target.width,
+        chunks: target.chunks,
+        pixels: 2,
+        walk: Walk::Window,
+        weights: Weights::Packed,
+        x: Buf::Arena,
+        single: false,
+        act: Unary::Clip,
+    })
+}
+
+#[test]
+fn generated_kernels_are_the_committed_ones() {
+    let specs = |target: &Target| {
+        [
+            ("conv", conv(target)),
+            ("gelu", Spec::Unary(Unary::Gelu)),
+            ("broadcast", Spec::Broadcast(Binary::Add, Buf::Arena, Buf::Weights, 4, Unary::Identity)),
+            ("softmax", Spec::Softmax(false)),
+            ("max_pool", Spec::Pool(Pool::Max)),
+            ("layer_norm", Spec::LayerNorm),
+        ]
+    };
+    for (name, spec) in specs(&wgpu::target()) {
+        insta::assert_snapshot!(format!("{name}.wgsl"), print(&spec.build(), &Wgsl));
+    }
+    for (name, spec) in specs(&opencl::target(true)) {
+        insta::assert_snapshot!(format!("{name}.cl"), print(&spec.build(), &OpenClC));
+    }
+}
+
+#[test]
+fn naga_accepts_every_wgsl_kernel_of_the_operator_suite() {
+    let mut known: HashMap<Spec, String> = HashMap::new();
+    for row in gpu_cases::rows() {
+        for seed in 0..12 {
+            let case = row.case(seed);
+            let plan = lower(&case.graph, &wgpu::target())
+                .unwrap_or_else(|e| panic!("`{}` seed {seed}: {e:?}", row.name));
+            for step in plan.steps {
+                assert!(step.loops <= MAX_LOOPS, "{step:?}");
+                let text = known.entry(step.spec).or_insert_with(|| print(&step.spec.build(), &Wgsl));
+                if let Err(why) = validate(text) {
+                    panic!("`{}` seed {seed}: {:?}: {why}\n{text}", row.name, step.spec);
+                }
+            }
+        }
+    }
+    println!("{} kernels", known.len());
+    assert!(known.len() > 60, "only {} kernels", known.len());
+}
+
+#[test]
+fn naga_rejects_a_wrong_kernel() {
+    let text = print(&conv(&wgpu::target()).build(), &Wgsl);
+    assert_eq!(validate(&text), Ok(()));
+    assert!(validate(&text.replace("p_ic;", "p_channels;")).is_err());
+    assert!(
+        validate(&text.replacen("f32 = 0.0f", "f32 = 0u", 1)).is_err()
+            || validate(&text.replacen("vec4<f32>(0.0f)", "0u", 1)).is_err()
+    );
+}
+
+#[test]
+fn a_loop_that_software_vulkan_would_cut_short_is_refused() {
+    let row = gpu_cases::rows().into_iter().find(|r| r.name == "softmax").unwrap();
+    let mut case = row.case(0);
+    case.graph.opset = 13;
+    for v in &mut case.graph.values {
+        v.shape = vec![40_000];
+    }
+    case.graph.nodes[0].attrs.clear();
+    let (_, _, why) = lower(&case.graph, &wgpu::target()).unwrap_err();
+    assert!(why.contains("would loop") && why.contains("65534"), "{why}");
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_its_reason() {
+    let reason = |change: fn(&mut Case)| {
+        let row = gpu_cases::rows().into_iter().find(|r| r.name == "Neg").unwrap();
+        let mut case = row.case(0);
+        change(&mut case);
+        supports(&case.graph, &case.graph.nodes[0], &wgpu::target()).err().unwrap_or_default()
+    };
+    assert_eq!(reason(|_| {}), "");
+    let large = reason(|c| c.graph.values.iter_mut().for_each(|v| v.shape = vec![30 << 20]));
+    assert!(large.contains("more than the 134217728 of one binding"), "{large}");
+    let typed = reason(|c| c.graph.values[0].dtype = DType::I64);
+    assert!(typed.contains("`v0` is i64, and GPU kernels compute f32 only"), "{typed}");
+    let unknown = reason(|c| c.graph.nodes[0].op = "NonZero".into());
+    assert_eq!(unknown, "no GPU kernel for operator NonZero");
+    let foreign = reason(|c| c.graph.nodes[0].domain = "com.example".into());
+    assert_eq!(foreign, "no GPU kernel for operator com.example.Neg");
+    let dynamic = reason(|c| {
+        c.graph.nodes[0].op = "Reshape".into();
+        c.graph.values[1].shape = vec![1];
+    });
+    assert!(dynamic.contains("does not view"), "{dynamic}");
+}
