@@ -152,7 +152,11 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`].
-    pub fn open(app: &App, options: &SessionOptions, progress: Progress<'_>) -> Result<Session, SessionError> {
+    pub fn open(
+        app: &App,
+        options: &SessionOptions,
+        progress: Progress<'_>,
+    ) -> Result<Session, SessionError> {
         let models = load_models(app)?;
         let (processors, absent) = open_processors(app, &options.processors)?;
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
@@ -207,12 +211,19 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`].
-    pub fn run(&self, app: &App, case: Arc<Case>, policy: &str, options: RunOptions) -> Result<LiveRun, SessionError> {
+    pub fn run(
+        &self,
+        app: &App,
+        case: Arc<Case>,
+        policy: &str,
+        options: RunOptions,
+    ) -> Result<LiveRun, SessionError> {
         let mut decider = cosched_policies::make(policy, &case)?;
         let seed = options.seed.unwrap_or(app.seed);
         let horizon = Time::ZERO + Span::from_ms(options.seconds.unwrap_or(app.seconds) * 1e3);
         let mut scheduler = Scheduler::new(case.clone(), app.scheduler);
-        let (world, submitter) = LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
+        let (world, submitter) =
+            LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
         // Only streams send requests here.
         drop(submitter);
         let log = RunLog::new(policy);

@@ -119,4 +119,5 @@ pub struct Row {
 }
 
 /// Every processor that cosched knows. A new one is one file and one line here.
-pub static TABLE: &[Row] = &[crate::cpu::ROW, crate::gpu::wgpu::ROW, crate::gpu::opencl::ROW, crate::dsp::ROW];
+pub static TABLE: &[Row] =
+    &[crate::cpu::ROW, crate::gpu::wgpu::ROW, crate::gpu::opencl::ROW, crate::dsp::ROW];

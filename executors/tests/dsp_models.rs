@@ -1,5 +1,4 @@
-//! Whole networks on the DSP: the zoo's, cut to what the DSP runs, against onnxruntime's f32; and, on request, the speed of queue and
-//! arithmetic (`cargo test --release -p cosched-executors --test dsp_models -- --ignored --nocapture`).
+//! Whole networks on the DSP: the zoo's, cut to what the DSP runs, against onnxruntime's f32.
 //!
 //! Bounds on the zoo's seeded weights, whose activations are about normal: at least 20 dB of signal to quantisation noise over the logits of four
 //! random inputs that calibration has seen, 15 dB (17.8 % relative RMS error) on four that it has not.
@@ -69,59 +68,4 @@ fn a_transformer_falls_back_with_reasons() {
         .collect();
     assert!(refused.iter().any(|r| r.contains("LayerNormalization")), "{refused:?}");
     assert!(refused.len() < graph.nodes.len());
-}
-
-#[test]
-#[ignore = "measures; run it alone on an idle machine"]
-fn speed() {
-    let dsp = dsp();
-    let tiny = tiny_graph(1);
-    let inputs = samples(&mut Rng::new(1), &tiny, 1);
-    let prepared = dsp.prepare_segment(&tiny, &inputs).unwrap();
-    let mut instance = prepared.spawn_seat().unwrap();
-    let mut trip = |pause: u64| {
-        std::thread::sleep(std::time::Duration::from_micros(pause));
-        let start = Instant::now();
-        instance.run(&[&inputs[0][0]]).unwrap();
-        let all = start.elapsed().as_nanos() as f64;
-        (all, all - instance.busy_ns() as f64)
-    };
-    for (what, pause) in [("back to back", 0), ("after 1 ms of rest", 1000)] {
-        let mut trips: Vec<(f64, f64)> = (0..2001).map(|_| trip(pause)).collect();
-        trips.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let [p10, p50, p90] = [200, 1000, 1800].map(|i| trips[i].1 / 1e3);
-        println!(
-            "tiny segment {what}: the queue takes {p10:.1} / {p50:.1} / {p90:.1} us (p10, p50, p90), all {:.1} us",
-            trips[1000].0 / 1e3
-        );
-    }
-    for (name, resolution) in
-        [("resnet18", None), ("mobilenet_v2", None), ("squeezenet1_1", None), ("kws", None)]
-    {
-        let graph = model(name, resolution);
-        let inputs = samples(&mut Rng::new(1), &graph, 1);
-        let mut f32s = cosched_executors::cpu::reference(&graph).unwrap();
-        let prepared = dsp.prepare_segment(&graph, &inputs).unwrap();
-        let mut int8 = prepared.spawn_seat().unwrap();
-        let (mut a, mut b, mut busy) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..21 {
-            let start = Instant::now();
-            f32s.run(&[&inputs[0][0]]).unwrap();
-            a.push(start.elapsed().as_secs_f64() * 1e3);
-            let start = Instant::now();
-            int8.run(&[&inputs[0][0]]).unwrap();
-            b.push(start.elapsed().as_secs_f64() * 1e3);
-            busy.push(int8.busy_ns() as f64 / 1e6);
-        }
-        let mid = |v: &mut Vec<f64>| {
-            v.sort_by(f64::total_cmp);
-            (v[0], v[v.len() / 2])
-        };
-        let ((a0, a), (b0, b), (_, busy)) = (mid(&mut a), mid(&mut b), mid(&mut busy));
-        println!(
-            "{name}: f32 {a:.2} ms, int8 {b:.2} ms ({busy:.2} in the worker), {:.2}x; least {a0:.2} and {b0:.2} ms, {:.2}x",
-            a / b,
-            a0 / b0
-        );
-    }
 }

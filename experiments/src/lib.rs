@@ -7,6 +7,7 @@ pub mod config;
 pub mod html;
 pub mod log;
 pub mod parallel;
+pub mod speed;
 pub mod stats;
 pub mod summary;
 pub mod sweep;

@@ -1,5 +1,148 @@
-//! placeholder
+//! `cosched bench`: what the scheduler itself costs. Overhead per request against calling the processor directly, decision latency
+//! of each policy, emulator decisions per second.
+
+use super::compare::{all_policies, maker};
+use super::{Outcome, print_json};
+use cosched::env::case::StreamId;
+use cosched::env::scheduler::Scheduler;
+use cosched::env::time::Time;
+use cosched::env::world::drive;
+use cosched::executors::live::LiveWorld;
+use cosched::experiments::app::App;
+use cosched::experiments::speed::{self, Speed};
+use cosched::session::{Session, SessionOptions};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// Arguments.
 #[derive(clap::Args)]
-pub struct Args {}
-/// Runs.
-pub fn run(_: &Args) -> super::Outcome { Ok(()) }
+pub struct Args {
+    /// Requests for the overhead.
+    #[arg(long, default_value_t = 2000)]
+    requests: usize,
+    /// Emulated seconds for each policy.
+    #[arg(long, default_value_t = 120.0)]
+    seconds: f64,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One small model on the CPU: what is left of a request is the scheduler.
+const APP: &str = r#"
+name = "bench"
+processors = ["cpu"]
+[segments]
+max = 1
+[[task]]
+name = "keyword"
+[[task.variant]]
+model = "zoo:kws_small"
+accuracy = 1.0
+[[stream]]
+task = "keyword"
+period_ms = 1000
+deadline_ms = 1000
+"#;
+
+#[derive(Serialize)]
+struct Report {
+    overhead: Overhead,
+    policies: Vec<Speed>,
+}
+
+/// Microseconds of one request, alone in the system.
+#[derive(Serialize)]
+struct Overhead {
+    requests: usize,
+    direct_p50_us: f64,
+    scheduled_p50_us: f64,
+    scheduled_p99_us: f64,
+    overhead_p50_us: f64,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Outcome {
+    if args.requests == 0 || !(args.seconds > 0.0 && args.seconds <= 1e5) {
+        return Err(super::usage("--requests must be at least 1 and --seconds above 0"));
+    }
+    let overhead = overhead(args.requests)?;
+    let case = speed::case();
+    let mut policies = Vec::new();
+    for spec in all_policies() {
+        maker(&spec, &case)?;
+        let make = || maker(&spec, &case).expect("it could be made a moment ago");
+        policies.push(speed::speed(&spec, &make, args.seconds)?);
+    }
+    let report = Report { overhead, policies };
+    if args.json {
+        return print_json(&report);
+    }
+    let o = &report.overhead;
+    println!("Scheduler overhead over {} requests, one at a time, a small model on the cpu:", o.requests);
+    println!("  direct call          p50 {:8.1} us", o.direct_p50_us);
+    println!("  through the scheduler p50 {:7.1} us, p99 {:.1} us", o.scheduled_p50_us, o.scheduled_p99_us);
+    println!("  overhead             p50 {:8.1} us (goal: under 50)", o.overhead_p50_us);
+    println!("Decisions in the emulator (4 processors, 6 streams, one core):");
+    println!("  {:12} {:>11} {:>16} {:>8} {:>8}", "policy", "candidates", "decisions/s", "p50 us", "p99 us");
+    for s in &report.policies {
+        println!(
+            "  {:12} {:>11.1} {:>16.0} {:>8.2} {:>8.2}",
+            s.policy, s.candidates, s.decisions_per_second, s.p50_us, s.p99_us
+        );
+    }
+    Ok(())
+}
+
+/// The same requests through the scheduler and straight to the prepared segment.
+fn overhead(requests: usize) -> Result<Overhead, Box<dyn std::error::Error>> {
+    let app = App::parse(APP, "bench.toml".as_ref())?;
+    let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
+    let plan = session.profile(&app, &mut |_, _, _| {})?;
+    let case = app.case_of(plan)?;
+    let variant = &session.deployment.variants[0];
+    let inputs = &variant.samples[0];
+    let mut direct: Histogram<u64> = Histogram::new(3)?;
+    let mut scheduled = direct.clone();
+    let prepared = variant.prepared[0][0].as_ref().map_err(Clone::clone)?;
+    let mut instance = prepared.spawn()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut world, submitter) =
+        LiveWorld::new(session.deployment.clone(), case.clone(), 0, Time::ZERO, stop)?;
+    let mut policy = maker("edf", &case)?;
+    std::thread::scope(|scope| -> Result<(), Box<dyn std::error::Error>> {
+        let scheduler = scope.spawn(move || {
+            let mut scheduler = Scheduler::new(case, app.scheduler);
+            drive(&mut scheduler, &mut world, policy.as_mut(), &mut ())
+        });
+        // Interleaved, so that whatever else the machine does falls on both.
+        for i in 0..requests + requests / 10 {
+            let start = Instant::now();
+            instance.run(&inputs.iter().collect::<Vec<_>>())?;
+            let alone = start.elapsed();
+            let given = inputs.clone();
+            let start = Instant::now();
+            submitter.submit(StreamId(0), given).recv()?;
+            let whole = start.elapsed();
+            // The first tenth warms up.
+            if i >= requests / 10 {
+                direct.saturating_record(alone.as_nanos() as u64);
+                scheduled.saturating_record(whole.as_nanos() as u64);
+            }
+        }
+        drop(submitter);
+        scheduler.join().map_err(|_| "the scheduler's thread panicked")??;
+        Ok(())
+    })?;
+    let us = |h: &Histogram<u64>, q: f64| h.value_at_quantile(q) as f64 / 1e3;
+    Ok(Overhead {
+        requests,
+        direct_p50_us: us(&direct, 0.5),
+        scheduled_p50_us: us(&scheduled, 0.5),
+        scheduled_p99_us: us(&scheduled, 0.99),
+        overhead_p50_us: us(&scheduled, 0.5) - us(&direct, 0.5),
+    })
+}

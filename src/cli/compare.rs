@@ -78,7 +78,13 @@ pub fn run(args: &Args) -> Outcome {
     if args.json {
         return print_json(&comparison);
     }
-    println!("{}: {} s, seeds {} to {}", app.name, setup.seconds, args.first_seed, args.first_seed + args.seeds - 1);
+    println!(
+        "{}: {} s, seeds {} to {}",
+        app.name,
+        setup.seconds,
+        args.first_seed,
+        args.first_seed + args.seeds - 1
+    );
     println!("{comparison}");
     Ok(())
 }

@@ -66,7 +66,8 @@ enum Command {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = ["warn", "cosched=info,cosched_executors=info,warn", "cosched=debug,cosched_executors=debug,info"];
+    let level =
+        ["warn", "cosched=info,cosched_executors=info,warn", "cosched=debug,cosched_executors=debug,info"];
     let quiet = "wgpu_hal=error,wgpu_core=error,naga=error,ort=error";
     let default = format!("{},{quiet}", level[usize::from(cli.verbose.min(2))]);
     let filter = EnvFilter::try_from_env("COSCHED_LOG").unwrap_or_else(|_| EnvFilter::new(default));

@@ -44,8 +44,12 @@ pub fn open(app: &App) -> Result<Session, Box<dyn std::error::Error>> {
     }
     for variant in &session.deployment.variants {
         for (p, processor) in session.deployment.processors.iter().enumerate() {
-            let refused: Vec<_> =
-                variant.prepared.iter().enumerate().filter_map(|(s, row)| Some((s, row[p].as_ref().err()?))).collect();
+            let refused: Vec<_> = variant
+                .prepared
+                .iter()
+                .enumerate()
+                .filter_map(|(s, row)| Some((s, row[p].as_ref().err()?)))
+                .collect();
             if let Some((_, reason)) = refused.first() {
                 let segments: Vec<_> = refused.iter().map(|(s, _)| s.to_string()).collect();
                 let (name, all) = (&variant.model.name, variant.segments.len());

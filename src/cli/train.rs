@@ -101,7 +101,8 @@ pub fn run(args: &Args) -> Outcome {
     let (weights, decisions, curve) = learn(&file, &setups)?;
     std::fs::write(out.with_extension("csv"), curve)?;
     let comparisons = score(&file, &setups, &weights)?;
-    let own = |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
+    let own =
+        |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
     let about = About {
         feature_version: FEATURE_VERSION,
         hidden: file.recipe.hidden,
@@ -124,7 +125,10 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// Trains; ctrl-c ends the training early and keeps what was learned. Gives the weights, the decisions learned from, the curve.
-fn learn(file: &TrainFile, setups: &[(String, Setup)]) -> Result<(Weights, u64, String), Box<dyn std::error::Error>> {
+fn learn(
+    file: &TrainFile,
+    setups: &[(String, Setup)],
+) -> Result<(Weights, u64, String), Box<dyn std::error::Error>> {
     let sources: Vec<Source> = setups
         .iter()
         .map(|(name, setup)| Source {
@@ -138,7 +142,8 @@ fn learn(file: &TrainFile, setups: &[(String, Setup)]) -> Result<(Weights, u64, 
     let spec = file.teacher.clone();
     let teacher = move |case: &Case| -> Box<dyn Policy> {
         let spec = spec.as_deref().unwrap_or("edf");
-        cosched::policies::make(spec, case).expect("the teacher's name was checked and takes no parameter that can fail")
+        cosched::policies::make(spec, case)
+            .expect("the teacher's name was checked and takes no parameter that can fail")
     };
     for (_, setup) in setups {
         if let Some(spec) = &file.teacher {

@@ -37,7 +37,10 @@ pub fn run(args: &Args) -> Outcome {
         if !TABLE.iter().any(|r| r.name == name) {
             let known: Vec<_> = TABLE.iter().map(|r| r.name).collect();
             let hint = cosched::experiments::config::suggestion(name, known.iter().copied());
-            return Err(super::usage(format!("the zoo has no model `{name}`{hint} (models: {})", known.join(", "))));
+            return Err(super::usage(format!(
+                "the zoo has no model `{name}`{hint} (models: {})",
+                known.join(", ")
+            )));
         }
     }
     let options = Options { seed: args.seed, resolution: args.resolution };

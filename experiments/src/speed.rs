@@ -1,19 +1,57 @@
-//! How fast things are: emulator decisions per second with each policy on 4 processors and 6 streams without contention, and the latency
-//! of one decision. It prints; it asserts nothing, since timing is not correctness. Rates are per second of one core. Run it with `--release`.
+//! How fast deciding and emulating are: decisions per second of one core, and the latency of one decision, for each policy.
+//! It asserts nothing, since timing is not correctness.
 
 use cosched_env::case::Case;
-use cosched_env::emulator::Config;
-use cosched_env::emulator::Emulator;
+use cosched_env::emulator::{Config, Emulator};
 use cosched_env::observation::Observation;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use cosched_env::scenario::{ArrivalKind, Scenario, Stream};
-use cosched_env::scheduler::{Options, Scheduler};
+use cosched_env::scheduler::{Options, ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, Policy, drive};
-use cosched_policies::{TABLE, make};
+use hdrhistogram::Histogram;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+/// One policy's figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Speed {
+    /// Spec of the policy.
+    pub policy: String,
+    /// Decisions that were taken.
+    pub decisions: u64,
+    /// Mean candidates of a decision.
+    pub candidates: f64,
+    /// Emulator, scheduler and policy together, per second of one core.
+    pub decisions_per_second: f64,
+    /// Median latency of a decision in microseconds, features included.
+    pub p50_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+}
+
+/// Measures a policy over so many emulated seconds of [`case`]; `make` is called twice.
+///
+/// # Errors
+/// [`ProtocolError`] when the policy chose what is no candidate.
+pub fn speed(spec: &str, make: &dyn Fn() -> Box<dyn Policy>, seconds: f64) -> Result<Speed, ProtocolError> {
+    let case = case();
+    let (counted, taken) = run(&case, make(), seconds, false)?;
+    let (timed, _) = run(&case, make(), seconds / 4.0, true)?;
+    let mut histogram: Histogram<u64> = Histogram::new(3).expect("3 digits are allowed");
+    timed.nanoseconds.unwrap_or_default().into_iter().for_each(|ns| histogram.saturating_record(ns));
+    let us = |q: f64| histogram.value_at_quantile(q) as f64 / 1e3;
+    Ok(Speed {
+        policy: spec.to_owned(),
+        decisions: counted.decisions,
+        candidates: counted.candidates as f64 / counted.decisions.max(1) as f64,
+        decisions_per_second: counted.decisions as f64 / taken,
+        p50_us: us(0.5),
+        p99_us: us(0.99),
+    })
+}
 
 fn processor(p: usize) -> ProcessorSpec {
     ProcessorSpec {
@@ -49,7 +87,8 @@ fn variant(task: usize) -> Variant {
     Variant { name: format!("v{task}"), task: format!("t{task}"), accuracy: 0.9, memory_bytes: 1, segments }
 }
 
-fn speed_case() -> Arc<Case> {
+/// Four processors, six Poisson streams, no contention.
+pub fn case() -> Arc<Case> {
     let streams = (0..6).map(|t| Stream {
         task: format!("t{t}"),
         kind: ArrivalKind::Poisson,
@@ -72,7 +111,7 @@ fn speed_case() -> Arc<Case> {
         contention: vec![vec![1.0; 4]; 4],
         variants: (0..6).map(variant).collect(),
     };
-    Arc::new(Case::new(plan, scenario).expect("well-formed"))
+    Arc::new(Case::new(plan, scenario).expect("the case above is well-formed"))
 }
 
 /// Counts decisions, and times each of them when asked to.
@@ -103,38 +142,18 @@ fn core_seconds() -> f64 {
     stat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).map_or(clock, |ns| ns / 1e9)
 }
 
-fn run(case: &Arc<Case>, name: &str, seconds: f64, timed: bool) -> (Counted, f64) {
-    let policy = make(name, case).expect("a row of the table");
+fn run(
+    case: &Arc<Case>,
+    policy: Box<dyn Policy>,
+    seconds: f64,
+    timed: bool,
+) -> Result<(Counted, f64), ProtocolError> {
     let mut counted = Counted { policy, decisions: 0, candidates: 0, nanoseconds: timed.then(Vec::new) };
     let config = Config { decision_us: 0.0, candidate_us: 0.0, ..Config::default() };
     let horizon = Time::ZERO + Span::from_ms(seconds * 1e3);
     let mut emulator = Emulator::new(case.clone(), config, 1, horizon);
     let mut scheduler = Scheduler::new(case.clone(), Options::default());
     let start = core_seconds();
-    drive(&mut scheduler, &mut emulator, &mut counted, &mut ()).expect("the protocol holds");
-    (counted, core_seconds() - start)
-}
-
-fn main() {
-    let seconds = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(600.0);
-    let only = std::env::args().nth(2);
-    let case = speed_case();
-    println!("4 processors, 6 Poisson streams, {seconds} emulated seconds");
-    println!("policy          decisions  candidates  decisions/s   policy p50 ns   p99 ns");
-    for row in TABLE.iter().filter(|r| only.as_ref().is_none_or(|o| o == r.name)) {
-        let (counted, taken) = run(&case, row.name, seconds, false);
-        let (timed, _) = run(&case, row.name, seconds / 10.0, true);
-        let mut times = timed.nanoseconds.unwrap_or_default();
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!(
-            "{:<15} {:>9} {:>11.1} {:>12.0} {:>15} {:>8}",
-            row.name,
-            counted.decisions,
-            counted.candidates as f64 / counted.decisions as f64,
-            counted.decisions as f64 / taken,
-            at(0.5),
-            at(0.99)
-        );
-    }
+    drive(&mut scheduler, &mut emulator, &mut counted, &mut ())?;
+    Ok((counted, core_seconds() - start))
 }
