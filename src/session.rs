@@ -102,14 +102,14 @@ pub struct Session {
     pub absent: Vec<(String, String)>,
 }
 
+/// Processors that are there, and those that are not with the reason.
+pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
+
 /// Opens the processors that an app asks for, in its order. Absent ones are given back with the reason.
 ///
 /// # Errors
 /// An unknown name, or no processor at all.
-pub fn open_processors(
-    app: &App,
-    options: &processor::Options,
-) -> Result<(Vec<Arc<dyn Processor>>, Vec<(String, String)>), SessionError> {
+pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
     let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
     let (mut open, mut absent) = (Vec::new(), Vec::new());
     for name in app.choose_processors(&known)? {

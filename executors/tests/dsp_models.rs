@@ -7,12 +7,11 @@ mod dsp_common;
 
 use cosched_executors::graph::Graph;
 use cosched_executors::onnx;
-use cosched_executors::processor::{Instance, Processor};
+use cosched_executors::processor::Processor;
 use cosched_executors::tensor::Tensor;
 use cosched_executors::zoo;
 use dsp_common::*;
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 const SEEN_DB: f64 = 20.0;
 const UNSEEN_DB: f64 = 15.0;
