@@ -46,6 +46,8 @@ pub fn run(args: &Args) -> Outcome {
     std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
     let mut app = App::parse(APP, &args.out.join("demo.toml"))?;
     app.seconds = args.seconds;
+    // The plan that the file names is another machine's.
+    app.plan = "plan.json".into();
     eprintln!(
         "Making the models and preparing them on every processor (the first time compiles GPU kernels) ..."
     );

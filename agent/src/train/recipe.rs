@@ -33,10 +33,8 @@ pub struct Recipe {
     pub entropy: f64,
     /// Lambda of generalised advantage estimation.
     pub lambda: f64,
-    /// Time constant of the discount, in milliseconds.
-    pub horizon_ms: f64,
-    /// Factor on rewards, to keep values near 1.
-    pub reward_scale: f32,
+    /// Time constant of the discount, in mean deadlines of the case.
+    pub horizon: f64,
     /// Largest norm of a gradient.
     pub max_gradient: f64,
     /// Length of an episode, in milliseconds.
@@ -63,8 +61,7 @@ impl Default for Recipe {
             value_weight: 0.5,
             entropy: 0.01,
             lambda: 0.95,
-            horizon_ms: 500.0,
-            reward_scale: 0.2,
+            horizon: 5.0,
             max_gradient: 0.5,
             episode_ms: 3000.0,
             threads: 2,

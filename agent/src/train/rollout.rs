@@ -100,6 +100,7 @@ pub struct Actor {
     played: u64,
     episode: Episode,
     case: Arc<Case>,
+    units: Units,
     teacher: Option<Box<dyn Policy>>,
     encoder: Encoder,
     forward: Forward,
@@ -121,6 +122,7 @@ impl Actor {
             index,
             played: 0,
             episode,
+            units: Units::of(&case, recipe),
             case,
             teacher: None,
             encoder: Encoder::new(),
@@ -185,8 +187,8 @@ impl Actor {
             self.utility += ended.utility;
             self.requests += 1;
         }
-        out.reward.push(step.reward as f32 * recipe.reward_scale);
-        out.discount.push(discount(step.elapsed, recipe));
+        out.reward.push((step.reward * self.units.reward) as f32);
+        out.discount.push((-step.elapsed.ms() / self.units.horizon_ms).exp() as f32);
         let finished = step.end == Some(End::Finished);
         out.last.push(step.end.is_some());
         let next_value = match self.episode.observation() {
@@ -215,6 +217,7 @@ impl Actor {
         self.played += 1;
         let seed = self.seed ^ (self.index << 32) ^ self.played;
         (self.episode, self.case) = fresh(sources, recipe, &mut self.rng, seed)?;
+        self.units = Units::of(&self.case, recipe);
         self.teacher = teacher.map(|make| make(&self.case));
         (self.utility, self.requests) = (0.0, 0);
         self.episode.advance()?;
@@ -222,9 +225,21 @@ impl Actor {
     }
 }
 
-/// Discount over a span of time: `exp(-elapsed / horizon)`, so that a decision is not discounted for being one of many.
-fn discount(elapsed: Span, recipe: &Recipe) -> f32 {
-    (-elapsed.ms() / recipe.horizon_ms).exp() as f32
+/// What makes returns of unlike cases alike, so that one value head serves them all.
+struct Units {
+    /// Time constant of the discount `exp(-elapsed / horizon)`: time counts, not the number of decisions in it.
+    horizon_ms: f64,
+    /// Factor on rewards: one over the priority that arrives within the horizon, so that values stay near 1.
+    reward: f64,
+}
+
+impl Units {
+    fn of(case: &Case, recipe: &Recipe) -> Units {
+        let n = case.streams.len() as f64;
+        let horizon_ms = recipe.horizon * case.streams.iter().map(|s| s.deadline.ms()).sum::<f64>() / n;
+        let arriving: f64 = case.streams.iter().map(|s| s.priority * horizon_ms / s.period.ms()).sum();
+        Units { horizon_ms, reward: 1.0 / arriving.max(1.0) }
+    }
 }
 
 fn fresh(
