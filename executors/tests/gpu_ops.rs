@@ -13,8 +13,9 @@ use gpu_cases::{Case, Row, rows};
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-/// Random cases of each row on each processor.
-const CASES: u64 = 12;
+/// Random cases of each row on each processor; the variable `CASES` asks for another number.
+static CASES: LazyLock<u64> =
+    LazyLock::new(|| std::env::var("CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12));
 
 /// One processor of each kind for all tests of this file: kernels are compiled once.
 static GPUS: LazyLock<Vec<Arc<dyn Processor>>> = LazyLock::new(|| {
@@ -62,7 +63,7 @@ fn every_operator_agrees_with_onnxruntime() {
     for processor in GPUS.iter() {
         for row in rows().iter().filter(|r| r.name.contains(&only)) {
             let start = std::time::Instant::now();
-            wrong.extend((0..CASES).filter_map(|seed| verdict(row, seed, &**processor)));
+            wrong.extend((0..*CASES).filter_map(|seed| verdict(row, seed, &**processor)));
             println!("{} on {}: {:.2} s", row.name, processor.name(), start.elapsed().as_secs_f64());
         }
     }
@@ -129,7 +130,7 @@ fn sabotage<D: Device>(open: impl Fn(Option<Edit>) -> D) {
     for (name, edit) in SABOTEURS {
         let row = rows().into_iter().find(|r| r.name == *name).unwrap();
         let processor = Gpu::new(open(Some(*edit)));
-        let rejected = (0..CASES).any(|seed| verdict(&row, seed, &processor).is_some());
+        let rejected = (0..*CASES).any(|seed| verdict(&row, seed, &processor).is_some());
         assert!(rejected, "{}: the wrong kernel of `{name}` passed", D::NAME);
     }
 }
@@ -171,7 +172,7 @@ fn both_processors_run_in_one_process_from_many_threads() {
                 scope.spawn(move || {
                     for seed in 0..20 {
                         let row = picked[(seed as usize + thread) % picked.len()];
-                        assert_eq!(verdict(row, seed % CASES, &**processor), None);
+                        assert_eq!(verdict(row, seed % *CASES, &**processor), None);
                     }
                 });
             }

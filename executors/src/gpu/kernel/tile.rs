@@ -86,7 +86,7 @@ pub fn build(t: Tile) -> Kernel {
 }
 
 fn place(b: &mut Builder, t: &Tile) -> Place {
-    let (m, n) = (b.param("m"), b.param("n"));
+    let m = b.param("m");
     let (tiles_m, tiles_n) = (b.param("tiles_m"), b.param("tiles_n"));
     let at = b.invocation();
     let tile_m = b.let_("tile_m", &at % &tiles_m);
@@ -125,7 +125,6 @@ fn place(b: &mut Builder, t: &Tile) -> Place {
             b.let_("m", pixel.min_int(&m - 1))
         })
         .collect();
-    let _ = n;
     Place { x, w, bias, out, first_n, m }
 }
 

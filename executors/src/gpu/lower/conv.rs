@@ -5,7 +5,9 @@ use super::super::kernel::Spec;
 use super::super::kernel::ir::Buf;
 use super::super::kernel::tile::{Tile, Walk, Weights};
 use super::{Args, Group, Lower, Operand, elementwise, tile_act, tile_for};
-use crate::graph::Node;
+use crate::graph::{Node, ValueId};
+use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// Extents, strides, dilations and leading pads of a window, always for two axes (height 1 for one).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,8 +161,20 @@ impl Packing {
     }
 }
 
-pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
-    let node = group.node;
+/// A convolution whose shapes were checked.
+struct Layer {
+    id: ValueId,
+    transposed: bool,
+    weights: Arc<Tensor>,
+    bias: Option<Arc<Tensor>>,
+    window: Window,
+    batch: usize,
+    channels: usize,
+    all_outs: usize,
+    groups: usize,
+}
+
+fn layer(lower: &Lower<'_>, node: &Node) -> Result<Layer, String> {
     let transposed = node.op == "ConvTranspose";
     let (id, x) = lower.input(node, 0)?;
     let weights = lower.constant(node, 1)?.ok_or("input 1 (the weights) is missing")?.clone();
@@ -176,7 +190,7 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
     {
         return Err("output_shape and automatic pads of a transposed convolution".into());
     }
-    let w = window(node, &x.shape, &out_shape, &weights.shape[2..])?;
+    let window = window(node, &x.shape, &out_shape, &weights.shape[2..])?;
     let groups =
         usize::try_from(node.int("group", 1)).ok().filter(|g| *g >= 1).ok_or("attribute group below 1")?;
     let (batch, channels, all_outs) = (x.shape[0], x.shape[1], out_shape[1]);
@@ -187,6 +201,12 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
             weights.shape
         ));
     }
+    Ok(Layer { id, transposed, weights, bias, window, batch, channels, all_outs, groups })
+}
+
+pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
+    let Layer { id, transposed, weights, bias, window: w, batch, channels, all_outs, groups } =
+        layer(lower, group.node)?;
     let (ins, outs) = (channels / groups, all_outs / groups);
     let positions = w.output[0] * w.output[1];
     let (width, chunks, pixels) = tile_for(lower.target, outs, positions);
