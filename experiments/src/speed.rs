@@ -40,7 +40,8 @@ pub fn speed(spec: &str, make: &dyn Fn() -> Box<dyn Policy>, seconds: f64) -> Re
     let case = case();
     let (counted, taken) = run(&case, make(), seconds, false)?;
     let (timed, _) = run(&case, make(), seconds / 4.0, true)?;
-    let mut histogram: Histogram<u64> = Histogram::new(3).expect("3 digits are allowed");
+    let mut histogram: Histogram<u64> =
+        Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are allowed");
     timed.nanoseconds.unwrap_or_default().into_iter().for_each(|ns| histogram.saturating_record(ns));
     let us = |q: f64| histogram.value_at_quantile(q) as f64 / 1e3;
     Ok(Speed {

@@ -105,7 +105,7 @@ fn overhead(requests: usize) -> Result<Overhead, Box<dyn std::error::Error>> {
     let case = app.case_of(plan)?;
     let variant = &session.deployment.variants[0];
     let inputs = &variant.samples[0];
-    let mut direct: Histogram<u64> = Histogram::new(3)?;
+    let mut direct: Histogram<u64> = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
     let mut scheduled = direct.clone();
     let prepared = variant.prepared[0][0].as_ref().map_err(Clone::clone)?;
     let mut instance = prepared.spawn()?;

@@ -155,7 +155,8 @@ pub fn notes(session: &Session) -> Vec<String> {
 
 /// How long decisions took.
 pub fn decision_line(live: &LiveRun) -> String {
-    let mut histogram: Histogram<u64> = Histogram::new(3).expect("3 digits are allowed");
+    let mut histogram: Histogram<u64> =
+        Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are allowed");
     live.decision_ns.iter().for_each(|&ns| histogram.saturating_record(ns));
     let us = |q: f64| histogram.value_at_quantile(q) as f64 / 1e3;
     format!("{} decisions, p50 {:.1} us, p99 {:.1} us", histogram.len(), us(0.5), us(0.99))

@@ -16,7 +16,8 @@ use cosched::experiments::config::read_toml;
 use cosched::experiments::sweep::commit;
 use cosched::policies::learned::Learned;
 use serde::Deserialize;
-use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,9 +98,9 @@ pub fn run(args: &Args) -> Outcome {
         return Err(format!("{}: cases: expected at least one", args.file.display()).into());
     }
     // A training takes minutes: what cannot be written is found out now.
-    std::fs::write(out.with_extension("csv"), "").map_err(|e| format!("{}: {e}", out.display()))?;
-    let (weights, decisions, curve) = learn(&file, &setups)?;
-    std::fs::write(out.with_extension("csv"), curve)?;
+    let curve = out.with_extension("csv");
+    let curve = File::create(&curve).map_err(|e| format!("{}: {e}", curve.display()))?;
+    let (weights, decisions) = learn(&file, &setups, curve)?;
     let comparisons = score(&file, &setups, &weights)?;
     let own =
         |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
@@ -124,11 +125,12 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Trains; ctrl-c ends the training early and keeps what was learned. Gives the weights, the decisions learned from, the curve.
+/// Trains; ctrl-c ends the training early and keeps what was learned. Gives the weights and the decisions learned from.
 fn learn(
     file: &TrainFile,
     setups: &[(String, Setup)],
-) -> Result<(Weights, u64, String), Box<dyn std::error::Error>> {
+    mut curve: File,
+) -> Result<(Weights, u64), Box<dyn std::error::Error>> {
     let sources: Vec<Source> = setups
         .iter()
         .map(|(name, setup)| Source {
@@ -154,11 +156,12 @@ fn learn(
     let heard = stop.clone();
     ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))?;
     let progress = bar("training");
-    let mut curve = String::from("decisions,imitating,utility,policy_loss,value_loss,entropy,divergence\n");
+    writeln!(curve, "decisions,imitating,utility,policy_loss,value_loss,entropy,divergence")?;
     let mut decisions = 0;
     let watch = |p: &Progress, _: &Weights| {
         decisions = p.decisions;
         let l = &p.losses;
+        // A full disk must not cost the training.
         let _ = writeln!(
             curve,
             "{},{},{:.5},{:.6},{:.6},{:.5},{:.6}",
@@ -172,7 +175,7 @@ fn learn(
     let teacher: Option<&Teacher> = if file.teacher.is_some() { Some(&teacher) } else { None };
     let weights = train(&sources, &file.recipe, teacher, watch)?;
     progress.finish_and_clear();
-    Ok((weights, decisions, curve))
+    Ok((weights, decisions))
 }
 
 /// How the new policy is called in its own comparison.
