@@ -15,7 +15,7 @@ use cosched_executors::profile::{self, assumed_watts};
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
 use cosched_experiments::app::{App, Model as Source};
-use cosched_experiments::config::ConfigError;
+use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
 use std::collections::BTreeMap;
@@ -128,10 +128,17 @@ pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened
 
 fn load_models(app: &App) -> Result<Vec<Model>, SessionError> {
     let mut models = Vec::new();
-    for task in &app.tasks {
-        for variant in &task.variants {
+    for (t, task) in app.tasks.iter().enumerate() {
+        for (v, variant) in task.variants.iter().enumerate() {
             let graph = match app.model(variant) {
                 Source::Zoo(name) => {
+                    let known = zoo::TABLE.iter().map(|row| row.name);
+                    if !known.clone().any(|k| k == name) {
+                        let hint = suggestion(&name, known);
+                        let problem =
+                            format!("task[{t}].variant[{v}].model: the zoo has no model `{name}`{hint}");
+                        return Err(ConfigError::new(&app.file, problem).into());
+                    }
                     let bytes = zoo::bytes(&name, &zoo::Options::default())?;
                     onnx::from_bytes(&name, &bytes, &BTreeMap::new())?
                 }

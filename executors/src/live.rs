@@ -10,7 +10,7 @@ use crate::worker::{Input, Job, Report, Said, Worker};
 use cosched_env::case::{Case, StreamId};
 use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, Request, RequestId};
 use cosched_env::streams::Arrivals;
-use cosched_env::time::{Span, Time};
+use cosched_env::time::Time;
 use cosched_env::world::{Decision, World};
 use crossbeam::channel::{Receiver, Sender, after, at, bounded, never, select, unbounded};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,7 +41,8 @@ struct Submission {
 pub struct Submitter(Sender<Submission>);
 
 impl Submitter {
-    /// Asks for the task of a stream. Exactly one reply comes; the receiver is disconnected when the world is gone.
+    /// Asks for the task of a stream. Exactly one reply comes; the receiver is disconnected without one when there is no such
+    /// stream or when the world is gone.
     pub fn submit(&self, stream: StreamId, inputs: Vec<Tensor>) -> Receiver<Reply> {
         let (reply, receiver) = bounded(1);
         let inputs = inputs.into_iter().map(Arc::new).collect();
@@ -181,25 +182,29 @@ impl LiveWorld {
         Event::Completed(Completion { launch: report.launch.id, started, finished, energy_mj, failure })
     }
 
-    fn submitted(&mut self, submission: Submission) -> Event {
+    /// The request of a submission. One that names no stream of the case never becomes a request: for the scheduler it would be a
+    /// broken world, and one wrong caller must not end the run of all others.
+    fn submitted(&mut self, submission: Submission) -> Option<Event> {
+        let Some(stream) = self.case.streams.get(submission.stream.0 as usize) else {
+            let (given, known) = (submission.stream.0, self.case.streams.len());
+            tracing::warn!("a caller's request for stream {given} is refused: there are {known} streams");
+            return None;
+        };
         let id = RequestId(self.next_id);
-        self.next_id += 1;
         let arrival = self.time(submission.at);
-        let stream = self.case.streams.get(submission.stream.0 as usize);
-        // An unknown stream is the scheduler's to refuse; any times will do.
-        let (deadline, expire) = stream.map_or((Span::ZERO, Span::ZERO), |s| (s.deadline, s.expire));
         let request = Request {
             id,
             stream: submission.stream,
             arrival,
-            deadline: arrival + deadline,
-            expires: arrival + expire,
-            priority: stream.map_or(1.0, |s| s.priority),
-            min_accuracy: stream.map_or(0.0, |s| s.min_accuracy),
+            deadline: arrival + stream.deadline,
+            expires: arrival + stream.expire,
+            priority: stream.priority,
+            min_accuracy: stream.min_accuracy,
         };
+        self.next_id += 1;
         let kept = Kept { values: None, inputs: Some(submission.inputs), reply: Some(submission.reply) };
         self.kept.insert(id, kept);
-        Event::Arrived(request)
+        Some(Event::Arrived(request))
     }
 
     /// Waits for whatever comes first; `None` when it is only time to look around again.
@@ -210,7 +215,7 @@ impl LiveWorld {
         select! {
             recv(said) -> message => message.ok().map(|m| self.hear(m)),
             recv(submissions) -> message => match message {
-                Ok(submission) => Some(self.submitted(submission)),
+                Ok(submission) => self.submitted(submission),
                 Err(_) => {
                     // The last submitter is gone: from now on a channel that never says anything.
                     self.submissions = never();

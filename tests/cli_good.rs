@@ -1,0 +1,117 @@
+//! The built binary where it must go on: absent drivers are said loudly and left out, the commands that need no device do what they
+//! say, help and completions are made from the tables.
+
+mod support;
+
+use serde_json::Value;
+use std::path::Path;
+use support::{Folder, LIMIT, NO_GPU, Ran, judge, rk3588};
+
+#[test]
+fn absent_drivers_are_said_loudly() {
+    let folder = Folder::new("drivers");
+    folder.app("all.toml", "[\"cpu\"]", "\"all\"");
+    folder.app("gpu.toml", "[\"cpu\"]", "[\"wgpu\", \"opencl\"]");
+    let ran = folder.good("run all.toml -p edf", NO_GPU);
+    for part in [
+        "note: running without `wgpu`",
+        "mesa-vulkan-drivers",
+        "note: running without `opencl`",
+        "pocl-opencl-icd",
+    ] {
+        assert!(ran.err.contains(part), "`{part}` is not in: {}", ran.err);
+    }
+    assert!(ran.out.contains("dsp") && !ran.out.contains("wgpu"), "{}", ran.out);
+    let ran = folder.run("run gpu.toml -p edf", NO_GPU, LIMIT).unwrap();
+    judge(&("run gpu.toml", 1, &["no processor is available", "mesa-vulkan-drivers", "pocl"]), &ran).unwrap();
+    let ran = folder.good("inspect zoo:kws_small", NO_GPU);
+    assert!(ran.err.contains("note: processor `wgpu` is not available"), "{}", ran.err);
+    // The saboteur: where the drivers are, nothing is said.
+    assert!(!folder.good("inspect zoo:kws_small", &[]).err.contains("note: processor `wgpu`"));
+    for library in ["/nowhere/libonnxruntime.so", "/etc/passwd"] {
+        let environment = [("COSCHED_ONNXRUNTIME", library)];
+        for args in ["inspect zoo:kws_small", "run all.toml -p edf"] {
+            let ran = folder.run(args, &environment, LIMIT).unwrap();
+            judge(&(args, 1, &[library, "make setup", "COSCHED_ONNXRUNTIME"]), &ran).unwrap();
+        }
+    }
+}
+
+/// A result without what was measured on the clock of this machine.
+fn untimed(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(map) => {
+            map.remove("decision_us");
+            map.values_mut().for_each(|v| *v = untimed(v.take()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| *v = untimed(v.take())),
+        _ => {}
+    }
+    value
+}
+
+#[test]
+fn zoo_inspect_compare_and_sweep_do_what_they_say() {
+    let folder = Folder::new("good");
+    folder.good("zoo --out models", &[]);
+    for row in cosched::executors::zoo::TABLE {
+        assert!(folder.0.join("models").join(format!("{}.onnx", row.name)).is_file(), "{}", row.name);
+    }
+    let report: Value =
+        serde_json::from_str(&folder.good("inspect models/kws.onnx --json", &[]).out).unwrap();
+    assert_eq!(report["operators"]["Conv"], 9);
+    assert_eq!(report["inputs"][0]["shape"], serde_json::json!([1, 1, 49, 10]));
+    let short = "--seeds 2 --seconds 5 --json";
+    let compare =
+        |threads: u32| folder.good(&format!("compare {} {short} --threads {threads}", rk3588()), &[]);
+    let table = |ran: Ran| untimed(serde_json::from_str(&ran.out).unwrap());
+    let one = table(compare(1));
+    let names: Vec<_> = one["rows"].as_array().unwrap().iter().map(|r| r["policy"].clone()).collect();
+    let known: Vec<_> = cosched::policies::TABLE.iter().map(|r| r.name).collect();
+    assert_eq!(names, known);
+    assert!(table(compare(2)) == one, "the result depends on the threads");
+    folder.write(
+        "sweep.toml",
+        format!(
+            "base = \"{}\"\npolicies = [\"edf\", \"eft\"]\nseeds = 2\nseconds = 2\n[grid]\nload = [1.0, 2.0]\n",
+            rk3588()
+        ),
+    );
+    let dry = folder.good("sweep sweep.toml --dry-run", &[]).out;
+    assert!(dry.contains("2 cells x 2 policies") && dry.contains("8 runs"), "{dry}");
+    let swept = folder.good("sweep sweep.toml --out out", &[]).out;
+    assert_eq!(swept.lines().count(), 5, "{swept}");
+    assert!(Path::read_dir(&folder.0.join("out")).unwrap().count() >= 3);
+}
+
+#[test]
+fn help_and_completions_are_made_from_the_tables() {
+    let folder = Folder::new("help");
+    let main = folder.good("--help", &[]).out;
+    let commands: Vec<&str> = main
+        .lines()
+        .skip_while(|l| *l != "Commands:")
+        .skip(1)
+        .take_while(|l| !l.is_empty())
+        .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
+        .filter_map(|l| l.split_whitespace().next())
+        .collect();
+    for command in ["demo", "zoo", "inspect", "profile", "run", "compare", "sweep", "replay", "bench"] {
+        assert!(commands.contains(&command), "{command} is not in {commands:?}");
+    }
+    let script = folder.good("completions bash", &[]).out;
+    for command in commands {
+        let help = folder.good(&format!("help {command}"), &[]).out;
+        assert!(help.contains("Usage:"), "{help}");
+        assert!(script.contains(command), "{command} is not completed");
+        if ["run", "compare", "replay"].contains(&command) {
+            for row in cosched::policies::TABLE {
+                let listed = help.lines().any(|l| l.split_whitespace().next() == Some(row.name));
+                assert!(listed, "{command}: {} is not in {help}", row.name);
+            }
+        }
+        if command == "zoo" {
+            assert!(cosched::executors::zoo::TABLE.iter().all(|r| help.contains(r.name)), "{help}");
+        }
+    }
+}
