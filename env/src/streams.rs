@@ -88,15 +88,7 @@ impl Iterator for Arrivals {
         let source = &mut self.sources[index];
         let arrival = source.next;
         source.next = source.after(arrival, stream);
-        let request = Request {
-            id: RequestId(self.next_id),
-            stream: StreamId(index as u16),
-            arrival,
-            deadline: arrival + stream.deadline,
-            expires: arrival + stream.expire,
-            priority: stream.priority,
-            min_accuracy: stream.min_accuracy,
-        };
+        let request = stream.request(RequestId(self.next_id), StreamId(index as u16), arrival);
         self.next_id += 1;
         self.head = self.soonest();
         Some(request)

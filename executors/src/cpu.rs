@@ -249,17 +249,8 @@ fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<
 /// One of onnxruntime's results as a tensor.
 fn output(value: &DynValue) -> Result<Tensor, String> {
     let tensor = value.view().downcast::<ort::value::DynTensorValueType>().map_err(|e| e.to_string())?;
-    let dtype = match tensor.data_type() {
-        TensorElementType::Float32 => DType::F32,
-        TensorElementType::Float16 => DType::F16,
-        TensorElementType::Float64 => DType::F64,
-        TensorElementType::Int64 => DType::I64,
-        TensorElementType::Int32 => DType::I32,
-        TensorElementType::Uint8 => DType::U8,
-        TensorElementType::Int8 => DType::I8,
-        TensorElementType::Bool => DType::Bool,
-        other => return Err(format!("an output of type {other}")),
-    };
+    let kind = *tensor.data_type();
+    let dtype = runtime::dtype(kind).ok_or_else(|| format!("an output of type {kind}"))?;
     let shape: Vec<usize> = tensor.shape().iter().map(|&d| d.max(0) as usize).collect();
     let bytes = shape.iter().product::<usize>() * dtype.size();
     let raw: &[u8] = match bytes {

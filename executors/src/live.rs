@@ -8,7 +8,7 @@ use crate::processor::ExecError;
 use crate::tensor::Tensor;
 use crate::worker::{Input, Job, Report, Said, Worker};
 use cosched_env::case::{Case, StreamId};
-use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, Request, RequestId};
+use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, RequestId};
 use cosched_env::streams::Arrivals;
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, World};
@@ -192,15 +192,7 @@ impl LiveWorld {
         };
         let id = RequestId(self.next_id);
         let arrival = self.time(submission.at);
-        let request = Request {
-            id,
-            stream: submission.stream,
-            arrival,
-            deadline: arrival + stream.deadline,
-            expires: arrival + stream.expire,
-            priority: stream.priority,
-            min_accuracy: stream.min_accuracy,
-        };
+        let request = stream.request(id, submission.stream, arrival);
         self.next_id += 1;
         let kept = Kept { values: None, inputs: Some(submission.inputs), reply: Some(submission.reply) };
         self.kept.insert(id, kept);

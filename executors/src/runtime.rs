@@ -145,6 +145,23 @@ fn log(level: LogLevel, _category: &str, _id: &str, _place: &str, message: &str)
     }
 }
 
+/// The element type as ours; `None` for one that cosched does not carry.
+pub(crate) fn dtype(kind: ort::value::TensorElementType) -> Option<crate::tensor::DType> {
+    use crate::tensor::DType;
+    use ort::value::TensorElementType;
+    Some(match kind {
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Float64 => DType::F64,
+        TensorElementType::Int64 => DType::I64,
+        TensorElementType::Int32 => DType::I32,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Int8 => DType::I8,
+        TensorElementType::Bool => DType::Bool,
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,10 +3,11 @@
 
 mod check;
 
+use crate::event::{Request, RequestId};
 use crate::objective::Objective;
 use crate::plan::{Plan, ProcessorSpec};
 use crate::scenario::{ArrivalKind, Scenario};
-use crate::time::Span;
+use crate::time::{Span, Time};
 use serde::{Deserialize, Serialize};
 
 /// Index of a processor in the plan.
@@ -81,6 +82,21 @@ struct Row {
 
 /// In place of a segment: there is none.
 const NO_SEGMENT: u16 = u16::MAX;
+
+impl StreamTable {
+    /// A request of this stream with the stream's deadline, expiry, priority and minimum accuracy.
+    pub fn request(&self, id: RequestId, stream: StreamId, arrival: Time) -> Request {
+        Request {
+            id,
+            stream,
+            arrival,
+            deadline: arrival + self.deadline,
+            expires: arrival + self.expire,
+            priority: self.priority,
+            min_accuracy: self.min_accuracy,
+        }
+    }
+}
 
 /// Cost tables of one variant.
 #[derive(Clone, Debug)]

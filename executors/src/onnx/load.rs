@@ -8,7 +8,7 @@ use crate::graph::{Graph, Node, Value, ValueId};
 use crate::runtime;
 use crate::tensor::DType;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::value::{TensorElementType, ValueType};
+use ort::value::ValueType;
 use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,17 +233,8 @@ fn outlet(file: &str, name: &str, kind: &ValueType) -> Result<(DType, Vec<usize>
     let ValueType::Tensor { ty, shape, .. } = kind else {
         return Err(refused(format!("tensor `{name}`, a sequence, map or optional,")));
     };
-    let dtype = match ty {
-        TensorElementType::Float32 => DType::F32,
-        TensorElementType::Float16 => DType::F16,
-        TensorElementType::Float64 => DType::F64,
-        TensorElementType::Int64 => DType::I64,
-        TensorElementType::Int32 => DType::I32,
-        TensorElementType::Uint8 => DType::U8,
-        TensorElementType::Int8 => DType::I8,
-        TensorElementType::Bool => DType::Bool,
-        other => return Err(refused(format!("element type {other} of tensor `{name}`"))),
-    };
+    let unknown = || refused(format!("element type {ty} of tensor `{name}`"));
+    let dtype = crate::runtime::dtype(*ty).ok_or_else(unknown)?;
     let extents: Option<Vec<usize>> = shape.iter().map(|&d| usize::try_from(d).ok()).collect();
     extents.map(|shape| (dtype, shape)).ok_or_else(|| LoadError::Dynamic {
         file: file.to_owned(),
