@@ -134,8 +134,8 @@ fn bad_plans_and_recordings_are_refused() {
         edit(&mut lines);
         lines.join("\n")
     };
-    folder.write("less.jsonl", spoil(&|l| drop(l.remove(l.len() / 2))));
-    folder.write("head.jsonl", spoil(&|l| drop(l.remove(0))));
+    folder.write("less.jsonl", spoil(&|l| _ = l.remove(l.len() / 2)));
+    folder.write("head.jsonl", spoil(&|l| _ = l.remove(0)));
     folder.write("tail.jsonl", spoil(&|l| l.truncate(l.len() - 1)));
     folder.write("half.jsonl", &whole[..whole.len() * 2 / 3]);
     let moved = lines[4].replacen("\"at\":", "\"at\":1", 1);

@@ -117,8 +117,7 @@ fn seen_by(chain: &Chain, segments: &[Segment], samples: &[Vec<Tensor>]) -> Vec<
     for sample in samples {
         let mut values = chain.start(sample.iter().cloned().map(Arc::new).collect()).unwrap();
         for (s, segment) in segments.iter().enumerate() {
-            let inputs: Vec<Tensor> =
-                chain.inputs(&values, s).unwrap().into_iter().map(Tensor::clone).collect();
+            let inputs: Vec<Tensor> = chain.inputs(&values, s).unwrap().into_iter().cloned().collect();
             chain.finish(&mut values, s, whole(&segment.graph, &inputs)).unwrap();
             seen[s].push(inputs);
         }
