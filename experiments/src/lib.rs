@@ -9,6 +9,9 @@ pub mod log;
 pub mod parallel;
 pub mod speed;
 pub mod stats;
+#[cfg(test)]
+#[rustfmt::skip]
+mod stats_values;
 pub mod summary;
 pub mod sweep;
 pub mod table;

@@ -167,7 +167,7 @@ mod tests {
             near(t_cdf(expected, df), p, 1e-10);
         }
     }
-    include!("stats_values.rs");
+    use crate::stats_values::{SCIPY_A, SCIPY_B, SCIPY_PAIRED_P, SCIPY_T};
 
     /// `scipy.stats.ttest_rel(a, b).pvalue` and `statsmodels.stats.multitest.multipletests(p, method='holm')[1]`.
     #[test]

@@ -1,5 +1,6 @@
-// Written by experiments/tests/stats_values.py with scipy 1.17.1
-const SCIPY_T: [(f64, f64, f64); 37] = [
+//! Written by experiments/tests/stats_values.py with scipy 1.17.1
+
+pub const SCIPY_T: [(f64, f64, f64); 37] = [
     (0.6, 1.0, 0.32491969623290634),
     (0.6, 2.0, 0.2886751345948128),
     (0.6, 3.0, 0.2766706623326898),
@@ -38,6 +39,6 @@ const SCIPY_T: [(f64, f64, f64); 37] = [
     (0.025, 4.0, -2.7764451051977943),
     (0.3, 7.0, -0.5491096579472854),
 ];
-const SCIPY_A: [f64; 7] = [0.71, 0.64, 0.69, 0.75, 0.7, 0.66, 0.73];
-const SCIPY_B: [f64; 7] = [0.68, 0.65, 0.61, 0.7, 0.69, 0.6, 0.71];
-const SCIPY_PAIRED_P: f64 = 0.026465468299812507;
+pub const SCIPY_A: [f64; 7] = [0.71, 0.64, 0.69, 0.75, 0.7, 0.66, 0.73];
+pub const SCIPY_B: [f64; 7] = [0.68, 0.65, 0.61, 0.7, 0.69, 0.6, 0.71];
+pub const SCIPY_PAIRED_P: f64 = 0.026465468299812507;

@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1000)]
     first_seed: u64,
     /// Emulated seconds of each run; those of the file when absent.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
     /// Threads; 0: as many as the machine runs at once. The result does not depend on it.
     #[arg(long, default_value_t = 0)]

@@ -4,8 +4,7 @@ use super::Outcome;
 use super::profile::{measure, open, write_plan};
 use super::run::{beside, decision_line, notes, stop_on_ctrl_c, watched};
 use cosched::env::time::{Span, Time};
-use cosched::experiments::app::App;
-use cosched::experiments::config::read_json;
+use cosched::experiments::app::{App, read_plan};
 use cosched::experiments::html::{report, timeline_svg};
 use cosched::experiments::summary::Summary;
 use cosched::experiments::table;
@@ -19,12 +18,13 @@ const APP: &str = include_str!("../../experiments/scenarios/demo.toml");
 
 /// Arguments.
 #[derive(clap::Args)]
+#[command(after_help = super::policy_help())]
 pub struct Args {
     /// Folder for the plan (kept for the next time), the report and the traces.
     #[arg(short, long, default_value = "runs/demo")]
     out: PathBuf,
     /// Seconds for which requests arrive, for each policy.
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, allow_negative_numbers = true)]
     seconds: f64,
     /// Policies, separated by commas.
     #[arg(short, long, value_delimiter = ',', default_value = "learned,edf,round-robin")]
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Outcome {
     let kept = if args.fresh || !path.exists() {
         None
     } else {
-        read_json(&path).ok().filter(|p| session.fits(p).is_ok())
+        read_plan(&path).ok().filter(|p| session.fits(p).is_ok())
     };
     let plan = match kept {
         Some(plan) => plan,

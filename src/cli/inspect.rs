@@ -40,7 +40,10 @@ pub fn run(args: &Args) -> Outcome {
     }
     let dims: BTreeMap<_, _> = args.dims.iter().cloned().collect();
     let graph = match args.model.to_str().and_then(|m| m.strip_prefix("zoo:")) {
-        Some(name) => onnx::from_bytes(name, &zoo::bytes(name, &zoo::Options::default())?, &dims)?,
+        Some(name) => {
+            super::check_zoo(name)?;
+            onnx::from_bytes(name, &zoo::bytes(name, &zoo::Options::default())?, &dims)?
+        }
         None => onnx::load(&args.model, &dims)?,
     };
     let mut processors = Vec::new();

@@ -16,6 +16,7 @@ mod zoo;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -68,10 +69,16 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let level =
         ["warn", "cosched=info,cosched_executors=info,warn", "cosched=debug,cosched_executors=debug,info"];
-    let quiet = "wgpu_hal=error,wgpu_core=error,naga=error,ort=error";
+    let quiet = "wgpu_hal=off,wgpu_core=error,naga=error,ort=error";
     let default = format!("{},{quiet}", level[usize::from(cli.verbose.min(2))]);
     let filter = EnvFilter::try_from_env("COSCHED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .without_time()
+        .init();
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Zoo(args) => zoo::run(&args),
@@ -136,6 +143,16 @@ fn show(bar: &ProgressBar) -> impl FnMut(usize, usize, &str) + '_ {
         bar.set_position(done as u64);
         bar.set_message(what.to_owned());
     }
+}
+
+/// A wrong zoo model, with the nearest name.
+fn check_zoo(name: &str) -> Outcome {
+    let known: Vec<_> = cosched::executors::zoo::TABLE.iter().map(|r| r.name).collect();
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let hint = cosched::experiments::config::suggestion(name, known.iter().copied());
+    Err(usage(format!("the zoo has no model `{name}`{hint} (models: {})", known.join(", "))))
 }
 
 /// Prints a value as JSON on standard output.

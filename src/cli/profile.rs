@@ -22,9 +22,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
     let app = App::read(&args.app)?;
+    let out = args.out.clone().unwrap_or_else(|| app.plan_path());
+    if out.is_dir() {
+        return Err(format!("{}: expected a file to write the plan to, it is a folder", out.display()).into());
+    }
     let session = open(&app)?;
     let plan = measure(&session, &app)?;
-    let out = args.out.clone().unwrap_or_else(|| app.plan_path());
     write_plan(&plan, &out)?;
     if args.json {
         return print_json(&plan);

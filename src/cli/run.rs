@@ -3,8 +3,7 @@
 use super::profile::{measure, open, write_plan};
 use super::{Outcome, check_policies, print_json};
 use cosched::env::case::Case;
-use cosched::experiments::app::App;
-use cosched::experiments::config::read_json;
+use cosched::experiments::app::{App, read_plan};
 use cosched::experiments::html::report;
 use cosched::experiments::summary::Summary;
 use cosched::experiments::trace::chrome_trace;
@@ -28,7 +27,7 @@ pub struct Args {
     #[arg(short, long, default_value = "learned")]
     policy: String,
     /// Seconds for which requests arrive; those of the file when absent.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
     /// Seed of the arrivals; that of the file when absent.
     #[arg(long)]
@@ -94,7 +93,7 @@ pub fn planned_case(session: &Session, app: &App) -> Result<Arc<Case>, Box<dyn s
         let plan = measure(session, app)?;
         write_plan(&plan, &path)?;
     }
-    let plan = read_json(&path)?;
+    let plan = read_plan(&path)?;
     let stale = |problem| SessionError::StalePlan { file: path.display().to_string(), problem };
     session.fits(&plan).map_err(stale)?;
     Ok(app.case_of(plan)?)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 /// Arguments.
 #[derive(clap::Args)]
+#[command(after_help = super::policy_help())]
 pub struct Args {
     /// The sweep file.
     file: PathBuf,

@@ -31,17 +31,12 @@ fn help() -> String {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
-    let all = || TABLE.iter().map(|r| r.name.to_owned()).collect();
+    // A resolution concerns only those whose input is an image.
+    let fits = |r: &&zoo::Row| args.resolution.is_none() || r.resolution > 0;
+    let all = || TABLE.iter().filter(fits).map(|r| r.name.to_owned()).collect();
     let names: Vec<String> = if args.models.is_empty() { all() } else { args.models.clone() };
     for name in &names {
-        if !TABLE.iter().any(|r| r.name == name) {
-            let known: Vec<_> = TABLE.iter().map(|r| r.name).collect();
-            let hint = cosched::experiments::config::suggestion(name, known.iter().copied());
-            return Err(super::usage(format!(
-                "the zoo has no model `{name}`{hint} (models: {})",
-                known.join(", ")
-            )));
-        }
+        super::check_zoo(name)?;
     }
     let options = Options { seed: args.seed, resolution: args.resolution };
     let mut files = Vec::new();

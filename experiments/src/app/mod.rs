@@ -188,6 +188,17 @@ fn one() -> u64 {
     1
 }
 
+/// Reads a plan.
+///
+/// # Errors
+/// As [`read_json`], saying that the file is no plan and how one is made.
+pub fn read_plan(path: &Path) -> Result<Plan, ConfigError> {
+    read_json(path).map_err(|e| ConfigError {
+        problem: format!("not a plan ({}); `cosched profile` makes one", e.problem),
+        ..e
+    })
+}
+
 impl App {
     /// Reads and checks an app file.
     ///
@@ -270,7 +281,7 @@ impl App {
             };
             return Err(ConfigError::new(path, format!("no such plan{how}")));
         }
-        self.case_of(read_json(&path)?)
+        self.case_of(read_plan(&path)?)
     }
 
     /// As [`App::case`] with a plan in memory.
