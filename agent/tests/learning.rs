@@ -157,7 +157,7 @@ fn quick() -> Recipe {
 fn a_trivial_world_is_learned_and_the_same_seed_gives_the_same_weights() {
     let run = |recipe: &Recipe| {
         let (mut first, mut last) = (f64::NAN, f64::NAN);
-        let weights = train(&[trivial()], recipe, None, |p, _| {
+        let weights = train(&[trivial()], recipe, None, None, |p, _| {
             if first.is_nan() {
                 first = p.utility;
             }
@@ -174,4 +174,15 @@ fn a_trivial_world_is_learned_and_the_same_seed_gives_the_same_weights() {
     // Saboteur: a learner that does not learn must fail the bound above.
     let (_, _, lazy) = run(&Recipe { learning_rate: 0.0, ..quick() });
     assert!(lazy < 0.8, "without learning the utility is {lazy}: the bound shows nothing");
+}
+
+#[test]
+fn a_training_goes_on_from_given_weights() {
+    let start = Model::new(16, 9).weights();
+    let still = Recipe { learning_rate: 0.0, decisions: 1000, ..quick() };
+    let same = train(&[trivial()], &still, None, Some(&start), |_, _| true).unwrap();
+    assert!(same == start, "without learning the weights must stay as they were given");
+    let wide = Model::new(32, 9).weights();
+    let error = train(&[trivial()], &still, None, Some(&wide), |_, _| true).unwrap_err().to_string();
+    assert!(error.contains("32") && error.contains("16"), "{error}");
 }

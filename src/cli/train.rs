@@ -52,6 +52,9 @@ struct TrainFile {
     /// The policy to imitate first.
     #[serde(default)]
     teacher: Option<String>,
+    /// A checkpoint to start from instead of random weights.
+    #[serde(default)]
+    start: Option<PathBuf>,
     /// How to learn.
     #[serde(default)]
     recipe: Recipe,
@@ -80,6 +83,10 @@ pub fn run(args: &Args) -> Outcome {
     let mut file: TrainFile = read_toml(&args.file)?;
     check_policies(file.teacher.as_slice())?;
     let folder = args.file.parent().unwrap_or(Path::new(""));
+    let start = match &file.start {
+        Some(path) => Some(checkpoint::load(&folder.join(path))?.0),
+        None => None,
+    };
     file.recipe.seed = args.seed.unwrap_or(file.recipe.seed);
     file.recipe.decisions = args.decisions.unwrap_or(file.recipe.decisions);
     let out = args.out.clone().unwrap_or_else(|| folder.join(&file.out));
@@ -100,7 +107,7 @@ pub fn run(args: &Args) -> Outcome {
     // A training takes minutes: what cannot be written is found out now.
     let curve = out.with_extension("csv");
     let curve = File::create(&curve).map_err(|e| format!("{}: {e}", curve.display()))?;
-    let (weights, decisions) = learn(&file, &setups, curve)?;
+    let (weights, decisions) = learn(&file, &setups, start.as_ref(), curve)?;
     let comparisons = score(&file, &setups, &weights)?;
     let own =
         |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
@@ -129,6 +136,7 @@ pub fn run(args: &Args) -> Outcome {
 fn learn(
     file: &TrainFile,
     setups: &[(String, Setup)],
+    start: Option<&Weights>,
     mut curve: File,
 ) -> Result<(Weights, u64), Box<dyn std::error::Error>> {
     let sources: Vec<Source> = setups
@@ -173,7 +181,7 @@ fn learn(
         !stop.load(Ordering::Relaxed)
     };
     let teacher: Option<&Teacher> = if file.teacher.is_some() { Some(&teacher) } else { None };
-    let weights = train(&sources, &file.recipe, teacher, watch)?;
+    let weights = train(&sources, &file.recipe, teacher, start, watch)?;
     progress.finish_and_clear();
     Ok((weights, decisions))
 }

@@ -18,6 +18,14 @@ pub enum TrainError {
     /// Nothing to train on.
     #[error("training needs at least one source case")]
     NoSource,
+    /// The weights to start from are of another width.
+    #[error("hidden: the checkpoint to start from has {start}, the recipe says {recipe}")]
+    Width {
+        /// Width of the checkpoint.
+        start: usize,
+        /// Width of the recipe.
+        recipe: usize,
+    },
     /// Experience could not be collected.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
@@ -41,7 +49,7 @@ pub struct Progress {
     pub losses: ppo::Losses,
 }
 
-/// Trains a network from scratch. `watch` sees every line of the curve with the weights at that point and says whether to go on.
+/// Trains a network from scratch, or from the weights `start`. `watch` sees every line of the curve with the weights at that point and says whether to go on.
 ///
 /// # Errors
 /// [`TrainError`].
@@ -49,6 +57,7 @@ pub fn train(
     sources: &[Source],
     recipe: &Recipe,
     teacher: Option<&Teacher>,
+    start: Option<&Weights>,
     mut watch: impl FnMut(&Progress, &Weights) -> bool,
 ) -> Result<Weights, TrainError> {
     if sources.is_empty() {
@@ -57,6 +66,12 @@ pub fn train(
     // One thread: more of them are no faster at this size and would make sums depend on their number.
     tch::set_num_threads(1);
     let model = Model::new(recipe.hidden, recipe.seed);
+    if let Some(weights) = start {
+        if weights.hidden() != recipe.hidden {
+            return Err(TrainError::Width { start: weights.hidden(), recipe: recipe.hidden });
+        }
+        model.set_weights(weights);
+    }
     let mut optimizer = ppo::optimizer(&model, recipe)?;
     let mut random = rng(recipe.seed, "shuffle", 0);
     let actors: Result<Vec<_>, _> =
