@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, default_value_t = 20.0, allow_negative_numbers = true)]
     seconds: f64,
     /// Policies, separated by commas.
-    #[arg(short, long, value_delimiter = ',', default_value = "learned,edf,round-robin")]
+    #[arg(short, long, value_delimiter = ',', default_value = "learned,least-slack,edf")]
     policies: Vec<String>,
     /// Profile again even if there is a plan.
     #[arg(long)]
