@@ -13,7 +13,7 @@
 //! let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
 //! let plan = session.profile(&app, &mut |_, _, _| {})?;
 //! let case = app.case_of(plan)?;
-//! let run = session.run(&app, case, "learned", &Default::default())?;
+//! let run = session.run(&app, case, "learned", Default::default())?;
 //! println!("{} requests ended", run.log.ended.len());
 //! # Ok(())
 //! # }

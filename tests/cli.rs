@@ -57,7 +57,7 @@ fn bad_models_are_refused() {
         ("inspect empty.onnx", 1, &["empty.onnx", "empty"]),
         ("inspect random.onnx", 1, &["random.onnx", "not an ONNX model"]),
         ("inspect .", 1, &["Is a directory"]),
-        ("inspect zoo:nope", 1, &["the zoo has no model `nope`", "kws_small"]),
+        ("inspect zoo:nope", 2, &["the zoo has no model `nope`", "kws_small"]),
         (&odd("foreign"), 1, &["foreign.onnx", "unknown operator `Fancy`", "fancy_one"]),
         (&odd("misfit"), 1, &["misfit.onnx", "sum", "Incompatible dimensions"]),
         (&odd("strings"), 1, &["strings.onnx", "element type string of input `x`"]),

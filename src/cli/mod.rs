@@ -14,6 +14,7 @@ mod train;
 mod zoo;
 
 use clap::{Parser, Subcommand};
+use cosched::experiments::config::nearest;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::error::Error;
 use std::io::IsTerminal;
@@ -151,7 +152,8 @@ fn check_zoo(name: &str) -> Outcome {
     if known.contains(&name) {
         return Ok(());
     }
-    let hint = cosched::experiments::config::suggestion(name, known.iter().copied());
+    let hint =
+        nearest(name, known.iter().copied()).map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
     Err(usage(format!("the zoo has no model `{name}`{hint} (models: {})", known.join(", "))))
 }
 
@@ -170,7 +172,8 @@ fn check_policies(specs: &[String]) -> Outcome {
         let name = spec.split(':').next().unwrap_or(spec);
         if !cosched::policies::TABLE.iter().any(|row| row.name == name) {
             let known: Vec<_> = cosched::policies::TABLE.iter().map(|row| row.name).collect();
-            let hint = cosched::experiments::config::suggestion(name, known.iter().copied());
+            let hint = nearest(name, known.iter().copied())
+                .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
             return Err(usage(format!("unknown policy `{name}`{hint} (policies: {})", known.join(", "))));
         }
     }
