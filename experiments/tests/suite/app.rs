@@ -32,7 +32,7 @@ fn the_demo_is_well_formed() {
     assert_eq!(names, ["detect", "classify", "keyword", "embed"]);
     assert_eq!(demo.streams.len(), 4);
     assert_eq!(demo.model(&demo.tasks[0].variants[1]), Model::Zoo("mobilenet_v2_050".into()));
-    assert_eq!(demo.plan_path(), path.with_file_name("plan.json"));
+    assert_eq!(demo.case().unwrap().processor_count(), 4);
 }
 
 /// Runs the shipped emulated device for a while under every policy of its sweep.

@@ -5,6 +5,7 @@ mod compare;
 mod config;
 mod fixture;
 mod html;
+mod shipped;
 mod summary;
 mod sweep;
 mod trace;

@@ -1,0 +1,55 @@
+//! The claim of the shipped checkpoint: on the scenarios that it was trained for, with seeds that training never used, its mean utility
+//! is above that of every other policy of the table.
+
+use cosched_agent::network::{Linear, Weights};
+use cosched_env::case::Case;
+use cosched_env::world::Policy;
+use cosched_experiments::app::App;
+use cosched_experiments::compare::{Comparison, Maker, Plan, Setup, compare, from_table};
+use cosched_policies::TABLE;
+use cosched_policies::learned::Learned;
+use std::path::Path;
+
+fn run(file: &str, make: Maker<'_>) -> Comparison {
+    let app = App::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(file)).unwrap();
+    let setup = Setup {
+        case: app.case().unwrap(),
+        options: app.scheduler,
+        emulator: app.emulator.clone(),
+        seconds: 20.0,
+    };
+    let policies: Vec<String> = TABLE.iter().map(|row| row.name.to_owned()).collect();
+    let plan =
+        Plan { policies: &policies, seeds: &[1000, 1001, 1002, 1003, 1004], reference: None, threads: 0 };
+    compare(&setup, &plan, make, &|_, _| {}).unwrap()
+}
+
+/// The policies that are at least as good as the learned one.
+fn better(comparison: &Comparison) -> Vec<&str> {
+    let of = |name: &str| comparison.rows.iter().find(|r| r.policy == name).unwrap().utility.mean;
+    let rows = comparison.rows.iter().filter(|r| r.policy != "learned" && r.utility.mean >= of("learned"));
+    rows.map(|r| r.policy.as_str()).collect()
+}
+
+#[test]
+fn the_shipped_policy_beats_every_other_on_what_it_was_trained_for() {
+    for file in ["demo.toml", "rk3588.toml"] {
+        let comparison = run(file, &from_table);
+        assert!(better(&comparison).is_empty(), "{file}: {:?} are better\n{comparison}", better(&comparison));
+    }
+}
+
+#[test]
+fn an_untrained_network_is_found_out() {
+    let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
+        if spec != "learned" {
+            return from_table(spec, case);
+        }
+        let blank = Weights::build(8, |_, inputs, outputs, bias| {
+            let bias = vec![0.0; if bias { outputs } else { 0 }];
+            Ok::<_, String>(Linear { weight: vec![0.0; inputs * outputs], bias, inputs, outputs })
+        });
+        Ok(Box::new(Learned::new(blank?)))
+    };
+    assert!(better(&run("demo.toml", &make)).contains(&"least-slack"));
+}
