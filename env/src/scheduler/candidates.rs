@@ -26,7 +26,7 @@ impl Scheduler {
                 up: state.up,
                 free: spec.slots,
                 expected_free: Time::NEVER,
-                drift: state.drift,
+                drift: state.drift(self.now),
                 slowdown: 1.0,
             });
         }

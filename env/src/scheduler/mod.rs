@@ -42,7 +42,18 @@ struct Running {
 #[derive(Clone, Copy, Debug)]
 struct ProcessorState {
     up: bool,
+    /// Moving average of actual by expected latency, as of `measured`.
     drift: f64,
+    measured: Time,
+}
+
+impl ProcessorState {
+    /// The drift as it counts now. What is known of a processor grows old: one that was slow once and was avoided since would
+    /// never be tried again if it did not come back to 1 by itself.
+    fn drift(&self, now: Time) -> f64 {
+        let age = now.since(self.measured).seconds();
+        1.0 + (self.drift - 1.0) * (-age / DRIFT_MEMORY_S).exp()
+    }
 }
 
 /// See the module's text.
@@ -82,11 +93,14 @@ struct Views {
 
 /// Weight of the newest launch in a processor's drift.
 const DRIFT_WEIGHT: f64 = 0.1;
+/// Time constant with which an old drift is forgotten, in seconds.
+const DRIFT_MEMORY_S: f64 = 0.5;
 
 impl Scheduler {
     /// A scheduler at time zero with nothing to do.
     pub fn new(case: Arc<Case>, options: Options) -> Scheduler {
-        let processors = vec![ProcessorState { up: true, drift: 1.0 }; case.processor_count()];
+        let processors =
+            vec![ProcessorState { up: true, drift: 1.0, measured: Time::ZERO }; case.processor_count()];
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
         let running_of = vec![0; case.streams.len()];
         Scheduler {
@@ -250,7 +264,7 @@ impl Scheduler {
             inputs_on: active.location,
         };
         self.next_launch += 1;
-        let drift = self.processors[on.0 as usize].drift;
+        let drift = self.processors[on.0 as usize].drift(self.now);
         self.running.push(Running {
             launch,
             slot,
@@ -284,9 +298,11 @@ impl Scheduler {
         let answered = active.next == self.case.variant(launch.variant).segments;
         let deadline = active.request.deadline;
         let actual = completion.finished.since(completion.started.min(started)).0 as f64;
-        let drift = &mut self.processors[launch.processor.0 as usize].drift;
+        let state = &mut self.processors[launch.processor.0 as usize];
         let ratio = (actual / base_ns.max(1.0)).clamp(0.1, 10.0);
-        *drift += DRIFT_WEIGHT * (ratio - *drift);
+        let old = state.drift(completion.finished);
+        state.drift = old + DRIFT_WEIGHT * (ratio - old);
+        state.measured = completion.finished;
         if answered {
             let late = completion.finished > deadline;
             self.end(slot, if late { Outcome::Late } else { Outcome::Answered }, completion.finished);
