@@ -42,17 +42,37 @@ struct Running {
 #[derive(Clone, Copy, Debug)]
 struct ProcessorState {
     up: bool,
-    /// Moving average of actual by expected latency, as of `measured`.
-    drift: f64,
+    /// Moving averages of expected and of actual nanoseconds of its launches, as of `measured`. Averages of both and not of their
+    /// ratio: a short launch, most of which is wake-up time, must not speak for the long ones.
+    expected_ns: f64,
+    actual_ns: f64,
     measured: Time,
 }
 
 impl ProcessorState {
-    /// The drift as it counts now. What is known of a processor grows old: one that was slow once and was avoided since would
-    /// never be tried again if it did not come back to 1 by itself.
+    fn new() -> ProcessorState {
+        ProcessorState {
+            up: true,
+            expected_ns: DRIFT_PRIOR_NS,
+            actual_ns: DRIFT_PRIOR_NS,
+            measured: Time::ZERO,
+        }
+    }
+
+    /// Actual by expected latency as it counts now. What is known of a processor grows old: one that was slow once and was avoided
+    /// since would never be tried again if it did not come back to 1 by itself.
     fn drift(&self, now: Time) -> f64 {
         let age = now.since(self.measured).seconds();
-        1.0 + (self.drift - 1.0) * (-age / DRIFT_MEMORY_S).exp()
+        let ratio = (self.actual_ns / self.expected_ns).clamp(0.1, 10.0);
+        1.0 + (ratio - 1.0) * (-age / DRIFT_MEMORY_S).exp()
+    }
+
+    fn measure(&mut self, expected_ns: f64, actual_ns: f64, now: Time) {
+        // What was forgotten meanwhile stays forgotten.
+        self.actual_ns = self.drift(now) * self.expected_ns;
+        self.expected_ns += DRIFT_WEIGHT * (expected_ns - self.expected_ns);
+        self.actual_ns += DRIFT_WEIGHT * (actual_ns - self.actual_ns);
+        self.measured = now;
     }
 }
 
@@ -95,12 +115,13 @@ struct Views {
 const DRIFT_WEIGHT: f64 = 0.1;
 /// Time constant with which an old drift is forgotten, in seconds.
 const DRIFT_MEMORY_S: f64 = 0.5;
+/// What the averages start from, in nanoseconds: a launch of ordinary length that took what was expected.
+const DRIFT_PRIOR_NS: f64 = 1e6;
 
 impl Scheduler {
     /// A scheduler at time zero with nothing to do.
     pub fn new(case: Arc<Case>, options: Options) -> Scheduler {
-        let processors =
-            vec![ProcessorState { up: true, drift: 1.0, measured: Time::ZERO }; case.processor_count()];
+        let processors = vec![ProcessorState::new(); case.processor_count()];
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
         let running_of = vec![0; case.streams.len()];
         Scheduler {
@@ -298,11 +319,7 @@ impl Scheduler {
         let answered = active.next == self.case.variant(launch.variant).segments;
         let deadline = active.request.deadline;
         let actual = completion.finished.since(completion.started.min(started)).0 as f64;
-        let state = &mut self.processors[launch.processor.0 as usize];
-        let ratio = (actual / base_ns.max(1.0)).clamp(0.1, 10.0);
-        let old = state.drift(completion.finished);
-        state.drift = old + DRIFT_WEIGHT * (ratio - old);
-        state.measured = completion.finished;
+        self.processors[launch.processor.0 as usize].measure(base_ns.max(1.0), actual, completion.finished);
         if answered {
             let late = completion.finished > deadline;
             self.end(slot, if late { Outcome::Late } else { Outcome::Answered }, completion.finished);
