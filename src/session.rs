@@ -6,7 +6,7 @@ use cosched_env::plan::Plan;
 use cosched_env::recording::{Header, RECORDING_FORMAT, Recorder, RecordingError};
 use cosched_env::scheduler::{ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
-use cosched_env::world::{Policy, World, drive};
+use cosched_env::world::drive;
 use cosched_executors::deploy::{Deployment, Model};
 use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
@@ -229,13 +229,13 @@ impl Session {
         let seed = options.seed.unwrap_or(app.seed);
         let horizon = Time::ZERO + Span::from_ms(options.seconds.unwrap_or(app.seconds) * 1e3);
         let mut scheduler = Scheduler::new(case.clone(), app.scheduler);
-        let (world, submitter) =
+        let (mut world, submitter) =
             LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
         // Only streams send requests here.
         drop(submitter);
-        let log = RunLog::new(policy);
-        match options.record {
-            None => finish(&mut scheduler, world, decider.as_mut(), log),
+        let mut log = RunLog::new(policy);
+        let end = match options.record {
+            None => drive(&mut scheduler, &mut world, decider.as_mut(), &mut log)?,
             Some(sink) => {
                 let header = Header {
                     format: RECORDING_FORMAT,
@@ -245,30 +245,11 @@ impl Session {
                     options: app.scheduler,
                 };
                 let mut recorder = Recorder::new(world, sink, &header)?;
-                let (log, end) = step(&mut scheduler, &mut recorder, decider.as_mut(), log)?;
-                let world = recorder.finish()?;
-                Ok(LiveRun { log: log.finish(end), decision_ns: world.decision_ns.clone() })
+                let end = drive(&mut scheduler, &mut recorder, decider.as_mut(), &mut log)?;
+                world = recorder.finish()?;
+                end
             }
-        }
+        };
+        Ok(LiveRun { log: log.finish(end), decision_ns: std::mem::take(&mut world.decision_ns) })
     }
-}
-
-fn step(
-    scheduler: &mut Scheduler,
-    world: &mut dyn World,
-    policy: &mut dyn Policy,
-    mut log: RunLog,
-) -> Result<(RunLog, Time), SessionError> {
-    let end = drive(scheduler, world, policy, &mut log)?;
-    Ok((log, end))
-}
-
-fn finish(
-    scheduler: &mut Scheduler,
-    mut world: LiveWorld,
-    policy: &mut dyn Policy,
-    log: RunLog,
-) -> Result<LiveRun, SessionError> {
-    let (log, end) = step(scheduler, &mut world, policy, log)?;
-    Ok(LiveRun { log: log.finish(end), decision_ns: std::mem::take(&mut world.decision_ns) })
 }

@@ -92,11 +92,6 @@ impl Deployment {
         progress(total, total, "");
         Ok(Deployment { processors, variants })
     }
-
-    /// Index of a processor by name.
-    pub fn processor(&self, name: &str) -> Option<usize> {
-        self.processors.iter().position(|p| p.name() == name)
-    }
 }
 
 impl Deployed {
