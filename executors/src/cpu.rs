@@ -4,7 +4,7 @@
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::onnx::{convert, to_onnx};
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
-use crate::runtime;
+use crate::runtime::{self, SessionError};
 use crate::tensor::{DType, Data, Tensor};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
@@ -177,16 +177,10 @@ impl CpuInstance {
 
 /// A session for the graph, all optimisations on.
 fn session(graph: &Graph, threads: usize) -> Result<Session, ExecError> {
-    let environment = runtime::environment().map_err(absent)?;
-    let bytes = to_onnx(graph);
-    let build = || -> Result<Session, ort::Error> {
-        Session::builder(environment)?
-            .with_intra_threads(threads)?
-            .with_intra_op_spinning(false)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .commit_from_memory(&bytes)
-    };
-    build().map_err(|e| CpuInstance::failed(&graph.name, e))
+    runtime::session(&to_onnx(graph), threads, GraphOptimizationLevel::All, Ok).map_err(|error| match error {
+        SessionError::Absent(error) => absent(error),
+        SessionError::Refused(reason) => CpuInstance::failed(&graph.name, reason),
+    })
 }
 
 /// Checks that the inputs fit: number, types, shapes.

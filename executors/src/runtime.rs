@@ -3,6 +3,9 @@
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -134,6 +137,47 @@ fn open(places: &[PathBuf]) -> Result<Runtime, RuntimeError> {
         }
     }
     Err(RuntimeError { tried: tried.join("\n") })
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// No library.
+    #[error(transparent)]
+    Absent(#[from] RuntimeError),
+    /// onnxruntime, or the crate that binds it, refuses the model.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A session for the model in `bytes`, without spinning threads. Every session of the process is made here, because the crate `ort`
+/// panics on some models that onnxruntime lets through (shapes that it infers as negative, for one): that is a refusal too.
+pub(crate) fn session(
+    bytes: &[u8],
+    threads: usize,
+    level: GraphOptimizationLevel,
+    tune: impl FnOnce(SessionBuilder) -> ort::Result<SessionBuilder>,
+) -> Result<Session, SessionError> {
+    let environment = environment()?;
+    let build = || -> ort::Result<Session> {
+        let builder = Session::builder(environment)?
+            .with_intra_threads(threads)?
+            .with_intra_op_spinning(false)?
+            .with_optimization_level(level)?;
+        tune(builder)?.commit_from_memory(bytes)
+    };
+    match catch_unwind(AssertUnwindSafe(build)) {
+        Ok(built) => built.map_err(|e| SessionError::Refused(e.to_string())),
+        Err(panic) => {
+            Err(SessionError::Refused(format!("the model brought `ort` down: {}", panic_text(&*panic))))
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
 }
 
 /// onnxruntime's own messages go where ours go; the errors among them reach the caller as results, so they are not repeated loudly.

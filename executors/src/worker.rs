@@ -4,6 +4,7 @@
 use crate::chain::Values;
 use crate::deploy::Deployment;
 use crate::processor::{ExecError, Instance};
+use crate::runtime::panic_text;
 use crate::tensor::Tensor;
 use cosched_env::event::Launch;
 use crossbeam::channel::{Receiver, Sender};
@@ -125,12 +126,10 @@ impl Worker {
     /// Turns a panic into a failed launch.
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Worker) -> Result<T, ExecError>) -> Result<T, ExecError> {
         catch_unwind(AssertUnwindSafe(|| run(self))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             Err(ExecError::Failed {
                 processor: self.deployment.processors[self.processor].name().into(),
                 graph: "launch".into(),
-                reason: format!("panic: {}", text.unwrap_or_else(|| "without words".into())),
+                reason: format!("panic: {}", panic_text(&*panic)),
             })
         })
     }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use cosched_executors::graph::Attr;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{ExecError, Options};
 use cosched_executors::tensor::{Data, Tensor};
@@ -90,6 +91,19 @@ proptest! {
             prop_assert!(error.to_string().starts_with("some.onnx: "), "{}", error);
         }
     }
+}
+
+/// onnxruntime infers a negative extent here and lets it pass; its Rust crate then panicked.
+#[test]
+fn a_kernel_wider_than_its_input_is_refused() {
+    let mut graph = onnx::from_bytes("residual", &bytes("residual.onnx"), &BTreeMap::new()).unwrap();
+    let last = graph.nodes.iter().rposition(|node| node.op == "Conv").unwrap();
+    graph.nodes[last].attrs.insert("dilations".to_owned(), Attr::Ints(vec![900, 900]));
+    graph.outputs = graph.nodes[last].outputs.iter().flatten().copied().collect();
+    graph.nodes.truncate(last + 1);
+    let error = refused(&onnx::to_onnx(&graph));
+    assert!(matches!(error, LoadError::Invalid { .. }));
+    assert!(error.to_string().contains("wider than its padded input"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use crate::graph::{Graph, ValueId};
 use crate::tensor::Tensor;
-use ort::session::{Session, SessionInputValue};
+use ort::session::SessionInputValue;
+use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,15 +37,9 @@ pub fn ranges(
     }
     let open = Graph { outputs: outputs.clone(), ..graph.clone() };
     let onnx = crate::onnx::to_onnx(&open);
-    let environment = crate::runtime::environment().map_err(|e| e.to_string())?;
     let said = |e: ort::Error| e.to_string();
-    let session = (|| -> ort::Result<Session> {
-        Session::builder(environment)?
-            .with_intra_threads(1)?
-            .with_intra_op_spinning(false)?
-            .commit_from_memory(&onnx)
-    })();
-    let mut session = session.map_err(said)?;
+    let session = crate::runtime::session(&onnx, 1, GraphOptimizationLevel::All, Ok);
+    let mut session = session.map_err(|e| e.to_string())?;
     for sample in samples {
         let mut inputs: Vec<SessionInputValue<'_>> = Vec::with_capacity(sample.len());
         for tensor in sample {

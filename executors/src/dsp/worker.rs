@@ -4,6 +4,7 @@
 use super::area::Area;
 use super::queue::{Control, Message, NO_REPLY, QueueError, Side};
 use super::wire::{Reply, Request};
+use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 use ort::value::{Shape, TensorRefMut, ValueType};
 use ort::{AsPointer, memory};
@@ -186,14 +187,7 @@ fn load(path: &Path) -> Result<Session, String> {
     }
     let mut onnx = vec![0u8; area.blob_len(0)];
     area.read(0, &mut onnx).map_err(|e| e.to_string())?;
-    let environment = crate::runtime::environment().map_err(|e| e.to_string())?;
-    let session = (|| -> ort::Result<Session> {
-        Session::builder(environment)?
-            .with_intra_threads(1)?
-            .with_intra_op_spinning(false)?
-            .commit_from_memory(&onnx)
-    })();
-    session.map_err(|e| e.to_string())
+    crate::runtime::session(&onnx, 1, GraphOptimizationLevel::All, Ok).map_err(|e| e.to_string())
 }
 
 /// Binds the blobs of an area as inputs and outputs, in order: onnxruntime then reads and writes the shared memory itself.

@@ -5,9 +5,9 @@ use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_
 use super::{LoadError, convert, external, inputs};
 use crate::fold;
 use crate::graph::{Graph, Node, Value, ValueId};
-use crate::runtime;
+use crate::runtime::{self, SessionError};
 use crate::tensor::DType;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::ValueType;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -157,22 +157,18 @@ fn optimised(file: &str, model: &ModelProto) -> Result<ModelProto, LoadError> {
 
 /// A session that is never run: with `out`, to optimise the model into that file; without, to learn types.
 fn session(file: &str, model: &ModelProto, out: Option<&Path>) -> Result<ort::session::Session, LoadError> {
-    let environment =
-        runtime::environment().map_err(|source| LoadError::Runtime { file: file.to_owned(), source })?;
     let level = if out.is_some() { GraphOptimizationLevel::Level1 } else { GraphOptimizationLevel::Disable };
-    let builder = || -> Result<_, ort::Error> {
-        let builder = ort::session::Session::builder(environment)?
-            .with_intra_threads(1)?
-            .with_intra_op_spinning(false)?
-            .with_prepacking(false)?
-            .with_optimization_level(level)?;
+    let tune = |builder: SessionBuilder| {
+        let builder = builder.with_prepacking(false)?;
         match out {
             Some(path) => Ok(builder.with_optimized_model_path(path)?),
             None => Ok(builder),
         }
     };
-    let bytes = model.encode_to_vec();
-    builder().and_then(|mut b| b.commit_from_memory(&bytes)).map_err(|e| explain(file, model, &e.to_string()))
+    runtime::session(&model.encode_to_vec(), 1, level, tune).map_err(|error| match error {
+        SessionError::Absent(source) => LoadError::Runtime { file: file.to_owned(), source },
+        SessionError::Refused(reason) => explain(file, model, &reason),
+    })
 }
 
 /// onnxruntime's refusal as our error: an unknown operator is found by its name in the message.
@@ -235,6 +231,13 @@ fn outlet(file: &str, name: &str, kind: &ValueType) -> Result<(DType, Vec<usize>
     };
     let unknown = || refused(format!("element type {ty} of tensor `{name}`"));
     let dtype = crate::runtime::dtype(*ty).ok_or_else(unknown)?;
+    if shape.iter().any(|&d| d < -1) {
+        let reason = format!(
+            "tensor `{name}` would have the shape {:?}: some window before it is wider than its padded input",
+            &shape[..]
+        );
+        return Err(LoadError::Invalid { file: file.to_owned(), reason });
+    }
     let extents: Option<Vec<usize>> = shape.iter().map(|&d| usize::try_from(d).ok()).collect();
     extents.map(|shape| (dtype, shape)).ok_or_else(|| LoadError::Dynamic {
         file: file.to_owned(),
