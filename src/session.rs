@@ -3,7 +3,7 @@
 
 use cosched_env::case::Case;
 use cosched_env::plan::Plan;
-use cosched_env::recording::{Header, RECORDING_FORMAT, Recorder, RecordingError};
+use cosched_env::recording::{Header, Recorder, RecordingError};
 use cosched_env::scheduler::{ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
 use cosched_env::world::drive;
@@ -237,13 +237,7 @@ impl Session {
         let end = match options.record {
             None => drive(&mut scheduler, &mut world, decider.as_mut(), &mut log)?,
             Some(sink) => {
-                let header = Header {
-                    format: RECORDING_FORMAT,
-                    policy: policy.to_owned(),
-                    plan: case.plan.clone(),
-                    scenario: case.scenario.clone(),
-                    options: app.scheduler,
-                };
+                let header = Header::new(policy, &case, app.scheduler);
                 let mut recorder = Recorder::new(world, sink, &header)?;
                 let end = drive(&mut scheduler, &mut recorder, decider.as_mut(), &mut log)?;
                 world = recorder.finish()?;

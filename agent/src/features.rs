@@ -288,5 +288,5 @@ fn expected_utility(
     let lateness_ms = (o.earliest_answer_ns(candidate) - request.deadline.0 as f64) / 1e6;
     let relative_accuracy = o.case.variant(variant).relative_accuracy;
     let result = objective::Result::Answer { lateness_ms, relative_accuracy };
-    o.case.objective().utility(result, request.priority, candidate.energy_mj) / request.priority
+    o.case.objective().utility(result, request.priority, candidate.energy_mj, 0.0) / request.priority
 }

@@ -10,7 +10,7 @@ use cosched_agent::train::rollout::{Experience, Source};
 use cosched_agent::train::train;
 use cosched_env::objective::Objective;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
-use cosched_env::scenario::{ArrivalKind, Scenario, Stream};
+use cosched_env::scenario::{Scenario, Stream};
 use rand::{RngExt, SeedableRng};
 use tch::Tensor;
 
@@ -111,20 +111,17 @@ fn trivial() -> Source {
         input_bytes: 0,
         output_bytes: 0,
         costs: vec![cost(50.0), cost(5.0)],
+        ..SegmentSpec::default()
     }];
-    let variant = Variant { name: "v".into(), task: "t".into(), accuracy: 1.0, memory_bytes: 0, segments };
+    let variant =
+        Variant { name: "v".into(), task: "t".into(), accuracy: 1.0, segments, ..Variant::default() };
     let stream = Stream {
         task: "t".into(),
-        kind: ArrivalKind::Periodic,
         period_ms: 20.0,
-        offset_ms: 0.0,
         jitter_ms: 2.0,
-        burst: 2.0,
-        dwell_ms: 100.0,
         deadline_ms: 15.0,
         expire_ms: 30.0,
-        priority: 1.0,
-        min_accuracy: 0.0,
+        ..Stream::default()
     };
     Source {
         name: "trivial".into(),

@@ -30,7 +30,8 @@ pub struct Step {
     pub end: Option<End>,
 }
 
-/// A scheduler in an emulated world.
+/// A scheduler in an emulated world. A clone goes on by itself: searches branch from one.
+#[derive(Clone)]
 pub struct Episode {
     scheduler: Scheduler,
     emulator: Emulator,
@@ -79,15 +80,13 @@ impl Episode {
                     break;
                 }
                 Next::Launch(launch) => self.emulator.launch(&launch),
-                Next::Ended(ended) => {
-                    self.reward += ended.utility;
-                    self.ended.push(ended);
-                }
+                Next::Ended(ended) => self.note(ended),
                 Next::Wait(until) => match self.emulator.wait(until) {
                     None => self.end = Some(End::Finished),
                     Some((time, event)) => {
                         self.now = time;
                         self.scheduler.handle(time, event)?;
+                        self.hear_all()?;
                     }
                 },
             }
@@ -96,6 +95,23 @@ impl Episode {
         self.reward = 0.0;
         self.last = self.now;
         Ok(step)
+    }
+
+    /// Takes in what else has happened by now, as [`crate::world::drive`] does.
+    fn hear_all(&mut self) -> Result<(), ProtocolError> {
+        loop {
+            while let Some(ended) = self.scheduler.take_ended() {
+                self.note(ended);
+            }
+            let Some(event) = self.emulator.ready(self.now) else { return Ok(()) };
+            self.scheduler.handle(self.now, event)?;
+        }
+    }
+
+    fn note(&mut self, ended: Ended) {
+        self.emulator.ended(&ended);
+        self.reward += ended.utility;
+        self.ended.push(ended);
     }
 
     /// The observation to decide on; `None` once the episode is finished. A truncated one still has its last observation,

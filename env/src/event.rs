@@ -24,6 +24,8 @@ pub struct Request {
     pub stream: StreamId,
     /// When it arrived.
     pub arrival: Time,
+    /// When the first request of its chain arrived: its own arrival unless its stream depends on another.
+    pub origin: Time,
     /// When it is due.
     pub deadline: Time,
     /// When it is dropped if it still waits.
@@ -51,6 +53,8 @@ pub struct Launch {
     pub processor: ProcessorId,
     /// Where the tensors are that it reads; `None`: on the host.
     pub inputs_on: Option<ProcessorId>,
+    /// Bytes of weights that have to be loaded there first; other variants' were evicted to make room.
+    pub load_bytes: u64,
 }
 
 /// The end of a launch.
@@ -87,7 +91,7 @@ pub enum Event {
     Alarm,
 }
 
-/// How a request ended. There is no fifth way.
+/// How a request ended. There is no other way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -99,6 +103,8 @@ pub enum Outcome {
     Dropped,
     /// Given up because it still waited when it expired.
     Expired,
+    /// Given up because a newer frame of its stream took its place ([`crate::scenario::Queue::Latest`]).
+    Replaced,
     /// Given up because launches failed; the last reason.
     Failed(String),
 }

@@ -2,6 +2,7 @@
 //! No file, clock, thread or device is touched in here.
 
 pub mod case;
+pub mod device;
 pub mod emulator;
 pub mod episode;
 pub mod event;

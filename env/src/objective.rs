@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 
 /// Weights of the utility of one request:
 ///
-/// `u = priority * (a * v - miss) - energy_weight * joules`
+/// `u = priority * (a * v - miss - fairness_weight * gap) - energy_weight * joules`
 ///
 /// - `a = 1 - accuracy_weight * (1 - accuracy / best accuracy of the task)`
 /// - `v = 1` on time; `late_value * max(0, 1 - lateness / late_ms)` when late; `0` when dropped or failed
 /// - `miss = 0` when answered or late; `drop_penalty` when dropped; `fail_penalty` when failed
+/// - `gap = 0` on time; else how far the on-time share of its stream lies below that of the best served stream (see [`Shares`]): a
+///   miss costs more where others are served already
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Objective {
@@ -25,6 +27,8 @@ pub struct Objective {
     pub accuracy_weight: f64,
     /// Utility per joule.
     pub energy_weight: f64,
+    /// How much a miss costs on top where other streams are served better.
+    pub fairness_weight: f64,
 }
 
 impl Default for Objective {
@@ -36,6 +40,7 @@ impl Default for Objective {
             fail_penalty: 0.5,
             accuracy_weight: 1.0,
             energy_weight: 0.02,
+            fairness_weight: 0.0,
         }
     }
 }
@@ -56,9 +61,47 @@ pub enum Result {
     Failed,
 }
 
+impl Result {
+    /// Whether it is an answer that is not late.
+    pub fn on_time(&self) -> bool {
+        matches!(self, Result::Answer { lateness_ms, .. } if *lateness_ms <= 0.0)
+    }
+}
+
+/// Moving averages of the streams' on-time shares, for the fairness term.
+#[derive(Clone, Debug)]
+pub struct Shares(Vec<f64>);
+
+/// Weight of the newest request in its stream's share.
+const SHARE_WEIGHT: f64 = 0.05;
+
+impl Shares {
+    /// All streams served fully so far.
+    pub fn new(streams: usize) -> Shares {
+        Shares(vec![1.0; streams])
+    }
+
+    /// The share of a stream, 0 to 1.
+    pub fn of(&self, stream: usize) -> f64 {
+        self.0[stream]
+    }
+
+    /// How far the share of a stream lies below the best one, 0 to 1.
+    pub fn gap(&self, stream: usize) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max) - self.0[stream]
+    }
+
+    /// A request of the stream ended.
+    pub fn note(&mut self, stream: usize, on_time: bool) {
+        let share = &mut self.0[stream];
+        *share += SHARE_WEIGHT * (f64::from(u8::from(on_time)) - *share);
+    }
+}
+
 impl Objective {
-    /// Utility of one request (see the type for the formula). `energy_mj` is what was spent on it, in millijoules.
-    pub fn utility(&self, result: Result, priority: f64, energy_mj: f64) -> f64 {
+    /// Utility of one request (see the type for the formula). `energy_mj` is what was spent on it, in millijoules; `gap` is its
+    /// stream's [`Shares::gap`] before it ended, 0 to 1.
+    pub fn utility(&self, result: Result, priority: f64, energy_mj: f64, gap: f64) -> f64 {
         let worth = match result {
             Result::Answer { lateness_ms, relative_accuracy } => {
                 let a = 1.0 - self.accuracy_weight * (1.0 - relative_accuracy);
@@ -72,7 +115,8 @@ impl Objective {
             Result::Dropped => -self.drop_penalty,
             Result::Failed => -self.fail_penalty,
         };
-        priority * worth - self.energy_weight * energy_mj / 1e3
+        let unfair = if result.on_time() { 0.0 } else { self.fairness_weight * gap };
+        priority * (worth - unfair) - self.energy_weight * energy_mj / 1e3
     }
 }
 
@@ -82,14 +126,25 @@ mod tests {
 
     #[test]
     fn utility_by_hand() {
-        let o = Objective { energy_weight: 0.5, ..Objective::default() };
+        let o = Objective { energy_weight: 0.5, fairness_weight: 0.4, ..Objective::default() };
         let answer = |lateness_ms, relative_accuracy| Result::Answer { lateness_ms, relative_accuracy };
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} is not {b}");
-        near(o.utility(answer(-3.0, 1.0), 2.0, 100.0), 2.0 - 0.05);
-        near(o.utility(answer(25.0, 1.0), 1.0, 0.0), 0.25);
-        near(o.utility(answer(80.0, 1.0), 1.0, 0.0), 0.0);
-        near(o.utility(answer(0.0, 0.9), 1.0, 0.0), 0.9);
-        near(o.utility(Result::Dropped, 3.0, 10.0), -0.6 - 0.005);
-        near(o.utility(Result::Failed, 1.0, 0.0), -0.5);
+        near(o.utility(answer(-3.0, 1.0), 2.0, 100.0, 0.5), 2.0 - 0.05);
+        near(o.utility(answer(25.0, 1.0), 1.0, 0.0, 0.0), 0.25);
+        near(o.utility(answer(80.0, 1.0), 1.0, 0.0, 0.5), -0.2);
+        near(o.utility(answer(0.0, 0.9), 1.0, 0.0, 1.0), 0.9);
+        near(o.utility(Result::Dropped, 3.0, 10.0, 0.25), -0.6 - 0.3 - 0.005);
+        near(o.utility(Result::Failed, 1.0, 0.0, 0.0), -0.5);
+    }
+
+    #[test]
+    fn shares_follow_what_is_served() {
+        let mut shares = Shares::new(2);
+        assert_eq!(shares.gap(1), 0.0);
+        shares.note(1, false);
+        shares.note(1, false);
+        assert!((shares.of(1) - 0.95 * 0.95).abs() < 1e-12);
+        assert!((shares.gap(1) - (1.0 - 0.95 * 0.95)).abs() < 1e-12);
+        assert_eq!(shares.gap(0), 0.0);
     }
 }

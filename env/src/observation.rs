@@ -2,6 +2,7 @@
 
 use crate::case::{Case, ProcessorId, StreamId, TaskId, VariantId};
 use crate::event::RequestId;
+use crate::scheduler::Scheduler;
 use crate::time::Time;
 
 /// A request that waits for a launch.
@@ -15,12 +16,16 @@ pub struct RequestView {
     pub task: TaskId,
     /// When it arrived.
     pub arrival: Time,
+    /// When the first request of its chain arrived.
+    pub origin: Time,
     /// When it is due.
     pub deadline: Time,
     /// When it is dropped if it still waits.
     pub expires: Time,
     /// Weight in the objective.
     pub priority: f64,
+    /// Least accuracy of a variant that may serve it.
+    pub min_accuracy: f64,
     /// Variant that it has to go on in, if any of its segments are done.
     pub variant: Option<VariantId>,
     /// Next segment to run.
@@ -42,7 +47,8 @@ pub struct ProcessorView {
     pub expected_free: Time,
     /// Moving average of actual by expected latency of its launches (1: as planned).
     pub drift: f64,
-    /// Factor by which a launch here would slow down because of what runs elsewhere now (1: not at all).
+    /// Factor by which a launch here would slow down because of what runs elsewhere now (1: not at all), pairwise contention only;
+    /// shared bandwidth depends on the launch and is in [`Candidate::expected_ns`].
     pub slowdown: f64,
 }
 
@@ -53,6 +59,10 @@ pub struct StreamView {
     pub waiting: u32,
     /// Requests that are running.
     pub running: u32,
+    /// Moving average over its ended requests of those answered by their deadline, 0 to 1 (1 at the start).
+    pub on_time_share: f64,
+    /// When the last request arrived; `None`: there was none yet.
+    pub last_arrival: Option<Time>,
 }
 
 /// What a candidate does.
@@ -85,7 +95,7 @@ pub enum Action {
 pub struct Candidate {
     /// What it does.
     pub action: Action,
-    /// Expected nanoseconds until the launch ends: transfer, segments, contention and drift. 0 for drop and wait.
+    /// Expected nanoseconds until the launch ends: loading, transfer, segments, contention and drift. 0 for drop and wait.
     pub expected_ns: f64,
     /// Expected millijoules.
     pub energy_mj: f64,
@@ -106,11 +116,19 @@ pub struct Observation<'a> {
     pub processors: &'a [ProcessorView],
     /// Streams, in scenario order.
     pub streams: &'a [StreamView],
+    /// The core itself, for [`Observation::fork`] only.
+    pub(crate) core: &'a Scheduler,
     /// Legal choices; never empty, the last one is [`Action::Wait`].
     pub candidates: &'a [Candidate],
 }
 
 impl Observation<'_> {
+    /// A copy of the decision core as it stands at this decision, for searches that look ahead: it takes a choice among `candidates`
+    /// and then events from a world of the searcher's own. It knows no more than the observation: what runs, what waits, what is up.
+    pub fn fork(&self) -> Scheduler {
+        self.core.clone()
+    }
+
     /// The request that a candidate is about.
     pub fn request_of(&self, candidate: &Candidate) -> Option<&RequestView> {
         match candidate.action {

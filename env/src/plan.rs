@@ -44,7 +44,7 @@ pub struct ProcessorSpec {
 }
 
 /// One way to serve a task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
     /// Name, unique in the plan.
@@ -55,12 +55,16 @@ pub struct Variant {
     pub accuracy: f64,
     /// Memory that it holds when loaded, in bytes.
     pub memory_bytes: u64,
+    /// Variants that name the same weights share them (those of the smaller are part of the larger's, as in NestDNN): once the larger
+    /// is loaded the smaller one needs no more memory and no loading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Segments in order.
     pub segments: Vec<SegmentSpec>,
 }
 
 /// One segment of a variant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentSpec {
     /// Name for people, e.g. its first and last layer.
@@ -69,8 +73,17 @@ pub struct SegmentSpec {
     pub input_bytes: u64,
     /// Bytes that it leaves for later segments or the answer.
     pub output_bytes: u64,
+    /// Bytes that it moves between processor and memory; 0: unknown, it disturbs nobody. See [`crate::device::Bandwidth`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub traffic_bytes: u64,
     /// Cost on each processor, in the order of [`Plan::processors`]; `None` where it cannot run.
     pub costs: Vec<Option<Cost>>,
+}
+
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// What one segment costs on one processor when nothing else runs.

@@ -1,6 +1,8 @@
 //! Recording and exact replay. A recorder wraps any world and writes what crosses the boundary; a replayed world gives the same
 //! events back and insists on the same decisions and launches. It refuses a recording with anything missing, changed or added.
 
+use crate::case::{Case, CaseError};
+use crate::device::Device;
 use crate::event::{Ended, Event, Launch};
 use crate::plan::Plan;
 use crate::scenario::Scenario;
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Write};
 
 /// Version of the format; another one is refused.
-pub const RECORDING_FORMAT: u32 = 1;
+pub const RECORDING_FORMAT: u32 = 2;
 
 /// The first line: everything that a replay needs besides the events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,10 +25,34 @@ pub struct Header {
     pub policy: String,
     /// The plan of the run.
     pub plan: Plan,
+    /// What the device does beyond its plan.
+    pub device: Device,
     /// The scenario of the run.
     pub scenario: Scenario,
     /// Limits of the scheduler.
     pub options: Options,
+}
+
+impl Header {
+    /// The header of a run of `case` under the policy of that name.
+    pub fn new(policy: &str, case: &Case, options: Options) -> Header {
+        Header {
+            format: RECORDING_FORMAT,
+            policy: policy.to_owned(),
+            plan: case.plan.clone(),
+            device: case.device.clone(),
+            scenario: case.scenario.clone(),
+            options,
+        }
+    }
+
+    /// The case of the recorded run.
+    ///
+    /// # Errors
+    /// [`CaseError`]: the recording was written by hand.
+    pub fn case(&self) -> Result<Case, CaseError> {
+        Case::on(self.plan.clone(), self.device.clone(), self.scenario.clone())
+    }
 }
 
 /// A line between the first and the last.
@@ -37,8 +63,8 @@ enum Entry {
     Decided { choice: usize, of: usize },
     /// This launch went out.
     Launched(Launch),
-    /// The world said this.
-    Event { at: Time, event: Event },
+    /// The world said this; `more`: without being waited for, at the moment of the event before.
+    Event { at: Time, event: Event, more: bool },
     /// The world said that nothing will ever happen again.
     Over,
 }
@@ -145,10 +171,16 @@ impl<W: World, S: Write> World for Recorder<W, S> {
     fn wait(&mut self, until: Option<Time>) -> Option<(Time, Event)> {
         let answer = self.world.wait(until);
         self.write(match &answer {
-            Some((at, event)) => Entry::Event { at: *at, event: event.clone() },
+            Some((at, event)) => Entry::Event { at: *at, event: event.clone(), more: false },
             None => Entry::Over,
         });
         answer
+    }
+
+    fn ready(&mut self, now: Time) -> Option<Event> {
+        let event = self.world.ready(now)?;
+        self.write(Entry::Event { at: now, event: event.clone(), more: true });
+        Some(event)
     }
 
     fn deciding(&mut self) {
@@ -285,7 +317,7 @@ impl World for Replay<'_> {
             return None;
         }
         match self.entries.get(self.at) {
-            Some(Entry::Event { at, event }) => {
+            Some(Entry::Event { at, event, more: false }) => {
                 self.at += 1;
                 Some((*at, event.clone()))
             }
@@ -301,6 +333,16 @@ impl World for Replay<'_> {
                 });
                 None
             }
+        }
+    }
+
+    fn ready(&mut self, now: Time) -> Option<Event> {
+        match self.entries.get(self.at) {
+            Some(Entry::Event { at, event, more: true }) if *at == now && self.difference.is_none() => {
+                self.at += 1;
+                Some(event.clone())
+            }
+            _ => None,
         }
     }
 

@@ -2,12 +2,13 @@
 //! It refuses to know about worlds; both kinds take their arrivals from here.
 
 use crate::case::{Case, StreamId, StreamTable};
-use crate::event::{Request, RequestId};
+use crate::event::{Ended, Outcome, Request, RequestId};
 use crate::scenario::ArrivalKind;
 use crate::time::{Span, Time};
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp1};
 use rand_pcg::Pcg64Mcg;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A named random stream: the same seed, name and index always give the same numbers, and different ones unrelated numbers.
@@ -21,8 +22,10 @@ pub fn rng(seed: u64, name: &str, index: u64) -> Pcg64Mcg {
 }
 
 /// All arrivals of a case in order of time (ties: in order of streams), numbered from 0.
+#[derive(Clone)]
 pub struct Arrivals {
     case: Arc<Case>,
+    seed: u64,
     sources: Vec<Source>,
     /// The source whose request comes next.
     head: Option<usize>,
@@ -30,40 +33,42 @@ pub struct Arrivals {
     next_id: u64,
 }
 
+#[derive(Clone)]
 struct Source {
     rng: Pcg64Mcg,
     /// Time of the next arrival, jitter included; at or past the horizon: no more.
     next: Time,
     /// Periodic streams: the grid point that the next arrival belongs to.
     grid: Time,
+    /// Traces: index of the next arrival.
+    index: usize,
+    /// Dependent streams: (arrival, origin) of requests to come, soonest first.
+    pending: VecDeque<(Time, Time)>,
     /// Bursty streams: whether in a burst, and until when.
     burst: bool,
     dwell_until: f64,
 }
 
 impl Arrivals {
-    /// Arrivals before `horizon`.
+    /// Arrivals before `horizon`; requests that depend on those come after it as well.
     pub fn new(case: Arc<Case>, seed: u64, horizon: Time) -> Arrivals {
-        let sources = case
-            .streams
-            .iter()
-            .enumerate()
-            .map(|(i, stream)| {
-                let mut source = Source {
-                    rng: rng(seed, "arrivals", i as u64),
-                    next: Time::ZERO,
-                    grid: Time::ZERO + stream.offset,
-                    burst: false,
-                    dwell_until: 0.0,
-                };
-                source.next = match stream.kind {
-                    ArrivalKind::Periodic => source.jittered(stream),
-                    _ => source.after(Time::ZERO + stream.offset, stream),
-                };
-                source
-            })
-            .collect();
-        let mut arrivals = Arrivals { case, sources, head: None, horizon, next_id: 0 };
+        Arrivals::resume(case, seed, horizon, 0, &|_| None)
+    }
+
+    /// Arrivals as they may go on after the last one of each stream, for those who know no more than that: periodic streams keep
+    /// their period, the others are drawn anew from `seed`. Requests are numbered from `next_id`.
+    pub fn resume(
+        case: Arc<Case>,
+        seed: u64,
+        horizon: Time,
+        next_id: u64,
+        last: &dyn Fn(StreamId) -> Option<Time>,
+    ) -> Arrivals {
+        let source = |i: usize| {
+            Source::new(&case.streams[i], rng(seed, "arrivals", i as u64), last(StreamId(i as u16)))
+        };
+        let sources = (0..case.streams.len()).map(source).collect();
+        let mut arrivals = Arrivals { case, seed, sources, head: None, horizon, next_id };
         arrivals.head = arrivals.soonest();
         arrivals
     }
@@ -73,9 +78,32 @@ impl Arrivals {
         self.head.map(|i| self.sources[i].next)
     }
 
+    /// A request ended: those that depend on its answer are on their way. Whether one follows hangs on the seed and on when the
+    /// chain began, not on how it was served.
+    pub fn ended(&mut self, ended: &Ended) {
+        if !matches!(ended.outcome, Outcome::Answered | Outcome::Late) {
+            return;
+        }
+        let origin = ended.request.origin;
+        for i in 0..self.sources.len() {
+            let stream = &self.case.streams[i];
+            if stream.after != Some(ended.request.stream) {
+                continue;
+            }
+            let draw: f64 = rng(self.seed, "follows", origin.0 ^ ((i as u64) << 48)).random();
+            if draw < stream.probability && stream.is_open(ended.at) {
+                let source = &mut self.sources[i];
+                source.pending.push_back((ended.at, origin));
+                source.next = source.pending[0].0;
+            }
+        }
+        self.head = self.soonest();
+    }
+
     fn soonest(&self) -> Option<usize> {
         let (index, source) = self.sources.iter().enumerate().min_by_key(|(i, s)| (s.next, *i))?;
-        (source.next < self.horizon).then_some(index)
+        let dependent = !source.pending.is_empty();
+        (dependent || source.next < self.horizon).then_some(index)
     }
 }
 
@@ -86,9 +114,9 @@ impl Iterator for Arrivals {
         let index = self.head?;
         let stream = &self.case.streams[index];
         let source = &mut self.sources[index];
-        let arrival = source.next;
+        let (arrival, origin) = source.pending.pop_front().unwrap_or((source.next, source.next));
         source.next = source.after(arrival, stream);
-        let request = stream.request(RequestId(self.next_id), StreamId(index as u16), arrival);
+        let request = stream.request(RequestId(self.next_id), StreamId(index as u16), arrival, origin);
         self.next_id += 1;
         self.head = self.soonest();
         Some(request)
@@ -96,6 +124,44 @@ impl Iterator for Arrivals {
 }
 
 impl Source {
+    fn new(stream: &StreamTable, rng: Pcg64Mcg, last: Option<Time>) -> Source {
+        let mut source = Source {
+            rng,
+            next: Time::ZERO,
+            grid: last.map_or(Time::ZERO + stream.offset, |last| last + stream.period),
+            index: last.map_or(0, |last| stream.times.partition_point(|&t| t <= last)),
+            pending: VecDeque::new(),
+            burst: false,
+            dwell_until: 0.0,
+        };
+        let start = last.unwrap_or(Time::ZERO + stream.offset);
+        source.next = match stream.kind {
+            ArrivalKind::Periodic => source.jittered(stream).max(last.unwrap_or(Time::ZERO)),
+            ArrivalKind::Trace => source.traced(stream),
+            ArrivalKind::Poisson | ArrivalKind::Bursty => source.after_any(start, stream),
+            ArrivalKind::Dependent => Time::NEVER,
+        };
+        source.skip_closed(stream);
+        source
+    }
+
+    /// The arrival after `last` at which the stream is open.
+    fn after(&mut self, last: Time, stream: &StreamTable) -> Time {
+        self.next = self.after_any(last, stream);
+        self.skip_closed(stream);
+        self.next
+    }
+
+    fn skip_closed(&mut self, stream: &StreamTable) {
+        while self.next != Time::NEVER && !stream.is_open(self.next) {
+            if stream.open.last().is_some_and(|w| self.next >= w.1) {
+                self.next = Time::NEVER;
+                return;
+            }
+            self.next = self.after_any(self.next, stream);
+        }
+    }
+
     fn jittered(&mut self, stream: &StreamTable) -> Time {
         let jitter = stream.jitter.0;
         if jitter == 0 {
@@ -105,12 +171,17 @@ impl Source {
         Time((self.grid.0 + shift).saturating_sub(jitter))
     }
 
+    fn traced(&mut self, stream: &StreamTable) -> Time {
+        self.index += 1;
+        stream.times.get(self.index - 1).copied().unwrap_or(Time::NEVER)
+    }
+
     fn gap(&mut self, mean_ns: f64) -> f64 {
         let unit: f64 = Exp1.sample(&mut self.rng);
         unit * mean_ns
     }
 
-    fn after(&mut self, last: Time, stream: &StreamTable) -> Time {
+    fn after_any(&mut self, last: Time, stream: &StreamTable) -> Time {
         let period = stream.period.0 as f64;
         match stream.kind {
             ArrivalKind::Periodic => {
@@ -118,6 +189,8 @@ impl Source {
                 // Large jitter must not bring arrivals of one stream out of order.
                 self.jittered(stream).max(last)
             }
+            ArrivalKind::Trace => self.traced(stream),
+            ArrivalKind::Dependent => self.pending.front().map_or(Time::NEVER, |p| p.0),
             ArrivalKind::Poisson => last + Span::from_ns(self.gap(period)),
             ArrivalKind::Bursty => Time(self.bursty(last.0 as f64, period, stream) as u64),
         }

@@ -25,6 +25,12 @@ pub trait World {
     /// Times never go back.
     fn wait(&mut self, until: Option<Time>) -> Option<(Time, Event)>;
 
+    /// The next event that has happened by `now`, without waiting: what happens at one moment is heard before anything is decided.
+    fn ready(&mut self, now: Time) -> Option<Event> {
+        let _ = now;
+        None
+    }
+
     /// A policy is about to decide (for measuring what a decision takes).
     fn deciding(&mut self) {}
 
@@ -97,11 +103,31 @@ pub fn drive(
                     now = time;
                     observer.event(now, &event);
                     scheduler.handle(now, event)?;
+                    // Each end is told before the next event: an answer may be what the next request waits for.
+                    hear_all(scheduler, world, observer, now)?;
                     continue;
                 }
                 None => return Ok(now),
             },
         };
         scheduler.decide(decision)?;
+    }
+}
+
+/// Takes in what else has happened by `now`.
+fn hear_all(
+    scheduler: &mut Scheduler,
+    world: &mut dyn World,
+    observer: &mut dyn Observer,
+    now: Time,
+) -> Result<(), ProtocolError> {
+    loop {
+        while let Some(ended) = scheduler.take_ended() {
+            world.ended(&ended);
+            observer.ended(&ended);
+        }
+        let Some(event) = world.ready(now) else { return Ok(()) };
+        observer.event(now, &event);
+        scheduler.handle(now, event)?;
     }
 }

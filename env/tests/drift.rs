@@ -11,7 +11,7 @@ use cosched_env::world::Decision;
 
 /// Lets a request arrive and gives the drift that the policy then sees.
 fn drift_at(scheduler: &mut Scheduler, id: u64, now: Time) -> f64 {
-    let request = scheduler.case().streams[0].request(RequestId(id), StreamId(0), now);
+    let request = scheduler.case().streams[0].request(RequestId(id), StreamId(0), now, now);
     scheduler.handle(now, Event::Arrived(request)).unwrap();
     loop {
         match scheduler.poll() {

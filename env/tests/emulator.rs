@@ -4,7 +4,7 @@ mod common;
 
 use common::{case, cost, exact, ms, plan, processor, stream, variant};
 use cosched_env::case::{Case, ProcessorId, VariantId};
-use cosched_env::emulator::{Config, Emulator, Outage};
+use cosched_env::emulator::{Config, Emulator, Fault};
 use cosched_env::event::{Completion, Event, Launch, LaunchId, RequestId};
 use cosched_env::plan::{Plan, ProcessorSpec};
 use cosched_env::streams::rng;
@@ -42,6 +42,7 @@ fn launch(id: u64, variant: u16, processor: u16) -> Launch {
         last: 0,
         processor: ProcessorId(processor),
         inputs_on: None,
+        load_bytes: 0,
     }
 }
 
@@ -167,8 +168,8 @@ fn energy_by_hand() {
 
 #[test]
 fn a_dead_processor_fails_its_launches() {
-    let outage = Outage { processor: 0, from_ms: 0.4, to_ms: 0.8 };
-    let mut d = device(named(2), 1.0, &[1000.0], Config { outages: vec![outage], ..exact() });
+    let fault = Fault { processor: "p0".into(), from_ms: 0.4, to_ms: 0.8, ..Fault::default() };
+    let mut d = device(named(2), 1.0, &[1000.0], Config { faults: vec![fault], ..exact() });
     d.launch(&launch(0, 0, 0));
     d.launch(&launch(1, 0, 1));
     let down = Event::Health { processor: ProcessorId(0), up: false };
@@ -188,10 +189,10 @@ fn a_dead_processor_fails_its_launches() {
 }
 
 #[test]
-fn overlapping_outages_are_one() {
-    let outage = |from_ms, to_ms| Outage { processor: 0, from_ms, to_ms };
-    let outages = vec![outage(1.0, 3.0), outage(2.0, 5.0), outage(5.0, 6.0), outage(9.0, 8.0)];
-    let mut d = device(named(1), 1.0, &[10.0], Config { outages, ..exact() });
+fn overlapping_deaths_are_one() {
+    let fault = |from_ms, to_ms| Fault { processor: "p0".into(), from_ms, to_ms, ..Fault::default() };
+    let faults = vec![fault(1.0, 3.0), fault(2.0, 5.0), fault(5.0, 6.0), fault(9.0, 8.0)];
+    let mut d = device(named(1), 1.0, &[10.0], Config { faults, ..exact() });
     let health: Vec<_> = drain(&mut d)
         .into_iter()
         .map(|(at, e)| match e {

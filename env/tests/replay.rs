@@ -3,9 +3,8 @@
 mod common;
 
 use common::{Item, RandomPolicy, Setup, random_setup, run_in};
-use cosched_env::case::Case;
 use cosched_env::emulator::Emulator;
-use cosched_env::recording::{Header, RECORDING_FORMAT, Recorder, Recording, RecordingError};
+use cosched_env::recording::{Header, Recorder, Recording, RecordingError};
 use cosched_env::streams::rng;
 use std::sync::Arc;
 
@@ -14,13 +13,7 @@ fn policy(seed: u64) -> RandomPolicy {
 }
 
 fn header(setup: &Setup) -> Header {
-    Header {
-        format: RECORDING_FORMAT,
-        policy: "random".to_owned(),
-        plan: setup.case.plan.clone(),
-        scenario: setup.case.scenario.clone(),
-        options: setup.options,
-    }
+    Header::new("random", &setup.case, setup.options)
 }
 
 /// A run under the random policy, recorded.
@@ -37,8 +30,8 @@ fn record(seed: u64) -> (Vec<Item>, String) {
 /// The log of a replay under the random policy of `seed`.
 fn replay(text: &str, seed: u64) -> Result<Vec<Item>, String> {
     let recording = Recording::read(text.as_bytes()).map_err(|e| e.to_string())?;
-    let Header { plan, scenario, options, .. } = recording.header.clone();
-    let case = Arc::new(Case::new(plan, scenario).map_err(|e| e.to_string())?);
+    let options = recording.header.options;
+    let case = Arc::new(recording.header.case().map_err(|e| e.to_string())?);
     let mut world = recording.replay();
     let log = run_in(&mut world, &case, options, &mut policy(seed));
     world.finish().map_err(|e| e.to_string())?;
@@ -130,7 +123,7 @@ fn errors_name_the_line() {
     let text = refused(&lines[..10]).expect("refused").to_string();
     assert_eq!(text, "recording, line 11: the closing line is missing: the run was cut off");
     let mut newer = lines.clone();
-    newer[0] = newer[0].replacen("\"format\":1", "\"format\":2", 1);
+    newer[0] = newer[0].replacen("\"format\":2", "\"format\":3", 1);
     let text = refused(&newer).expect("refused").to_string();
-    assert_eq!(text, "recording, line 1: expected format 1, got 2");
+    assert_eq!(text, "recording, line 1: expected format 2, got 3");
 }

@@ -66,7 +66,7 @@ pub struct LiveWorld {
     deployment: Arc<Deployment>,
     case: Arc<Case>,
     start: Instant,
-    arrivals: std::iter::Peekable<Arrivals>,
+    arrivals: Arrivals,
     /// Inputs of each variant for requests of streams.
     samples: Vec<Vec<Vec<Arc<Tensor>>>>,
     jobs: Vec<Sender<Job>>,
@@ -118,7 +118,7 @@ impl LiveWorld {
         let shared = |sample: &Vec<Tensor>| sample.iter().cloned().map(Arc::new).collect::<Vec<_>>();
         let samples = deployment.variants.iter().map(|v| v.samples.iter().map(shared).collect()).collect();
         let world = LiveWorld {
-            arrivals: Arrivals::new(case.clone(), seed, horizon).peekable(),
+            arrivals: Arrivals::new(case.clone(), seed, horizon),
             deployment,
             case,
             start: Instant::now(),
@@ -192,7 +192,7 @@ impl LiveWorld {
         };
         let id = RequestId(self.next_id);
         let arrival = self.time(submission.at);
-        let request = stream.request(id, submission.stream, arrival);
+        let request = stream.request(id, submission.stream, arrival, arrival);
         self.next_id += 1;
         let kept = Kept { values: None, inputs: Some(submission.inputs), reply: Some(submission.reply) };
         self.kept.insert(id, kept);
@@ -266,7 +266,7 @@ impl World for LiveWorld {
             }
             let stopped = self.stop.load(Ordering::Relaxed);
             let now = self.now();
-            let next = if stopped { None } else { self.arrivals.peek().map(|r| r.arrival) };
+            let next = if stopped { None } else { self.arrivals.peek() };
             if next.is_some_and(|t| t <= now) {
                 let request = self.arrivals.next()?;
                 self.kept.insert(request.id, Kept::default());
@@ -297,6 +297,7 @@ impl World for LiveWorld {
     }
 
     fn ended(&mut self, ended: &Ended) {
+        self.arrivals.ended(ended);
         let Some(kept) = self.kept.remove(&ended.request.id) else { return };
         let Some(reply) = kept.reply else { return };
         let outputs = match (&ended.outcome, ended.variant, &kept.values) {

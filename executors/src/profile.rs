@@ -68,6 +68,7 @@ pub fn profile(
             }
             let part = &variant.segments[s];
             segments.push(SegmentSpec {
+                traffic_bytes: 0,
                 name: segment_name(variant, s),
                 input_bytes: part.input_bytes as u64,
                 output_bytes: part.output_bytes as u64,
@@ -75,6 +76,7 @@ pub fn profile(
             });
         }
         variants.push(Variant {
+            weights: None,
             name: variant.model.name.clone(),
             task: variant.model.task.clone(),
             accuracy: variant.model.accuracy,

@@ -69,7 +69,6 @@ fn processor(p: usize) -> ProcessorSpec {
 /// One variant of four segments per task; each processor is fastest for some.
 fn variant(task: usize) -> Variant {
     let segments = (0..4).map(|s| SegmentSpec {
-        name: String::new(),
         input_bytes: 100_000,
         output_bytes: 100_000,
         costs: (0..4)
@@ -83,9 +82,10 @@ fn variant(task: usize) -> Variant {
                 })
             })
             .collect(),
+        ..SegmentSpec::default()
     });
-    let segments = segments.collect();
-    Variant { name: format!("v{task}"), task: format!("t{task}"), accuracy: 0.9, memory_bytes: 1, segments }
+    let (name, segments) = (format!("v{task}"), segments.collect());
+    Variant { name, task: format!("t{task}"), accuracy: 0.9, segments, ..Variant::default() }
 }
 
 /// Four processors, six Poisson streams, no contention.
@@ -94,14 +94,8 @@ pub fn case() -> Arc<Case> {
         task: format!("t{t}"),
         kind: ArrivalKind::Poisson,
         period_ms: 9.0,
-        offset_ms: 0.0,
-        jitter_ms: 0.0,
-        burst: 2.0,
-        dwell_ms: 100.0,
         deadline_ms: 12.0,
-        expire_ms: 0.0,
-        priority: 1.0,
-        min_accuracy: 0.0,
+        ..Stream::default()
     });
     let scenario =
         Scenario { name: "speed".into(), streams: streams.collect(), objective: Default::default() };

@@ -27,7 +27,7 @@ pub struct Requests {
     pub late: u64,
     /// Given up by the policy.
     pub dropped: u64,
-    /// Given up because they expired.
+    /// Given up because they expired, or because a newer frame took their place.
     pub expired: u64,
     /// Given up because launches failed.
     pub failed: u64,
@@ -157,7 +157,7 @@ impl Adder {
             Outcome::Answered => self.requests.on_time += 1,
             Outcome::Late => self.requests.late += 1,
             Outcome::Dropped => self.requests.dropped += 1,
-            Outcome::Expired => self.requests.expired += 1,
+            Outcome::Expired | Outcome::Replaced => self.requests.expired += 1,
             Outcome::Failed(_) => self.requests.failed += 1,
         }
         if matches!(ended.outcome, Outcome::Answered | Outcome::Late) {

@@ -121,6 +121,7 @@ pub fn outcome_word(outcome: &Outcome) -> &'static str {
         Outcome::Late => "late",
         Outcome::Dropped => "dropped",
         Outcome::Expired => "expired",
+        Outcome::Replaced => "replaced",
         Outcome::Failed(_) => "failed",
     }
 }

@@ -74,7 +74,7 @@ fn loop_allocations(setup: &Setup, row: &Row) -> (usize, usize) {
             decisions: 0,
             allocations: 0,
         };
-        let config = Config { failure_rate: 0.0, outages: Vec::new(), ..setup.config.clone() };
+        let config = Config { failure_rate: 0.0, faults: Vec::new(), ..setup.config.clone() };
         let mut emulator = Emulator::new(setup.case.clone(), config, setup.seed, ms(horizon_ms));
         let mut scheduler = Scheduler::new(setup.case.clone(), setup.options);
         let before = ALLOCATIONS.load(Ordering::Relaxed);

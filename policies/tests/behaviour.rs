@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Item, Setup, case, ends, exact, ms, plan, processor, run, stream, variant};
-use cosched_env::emulator::Outage;
+use cosched_env::emulator::Fault;
 use cosched_env::event::Outcome;
 use cosched_env::plan::Variant;
 use cosched_env::scenario::Stream;
@@ -20,6 +20,7 @@ fn setup(processors: usize, variants: Vec<Variant>, streams: Vec<Stream>) -> Set
 /// One processor that is busy for a tenth of a millisecond at first, so that there is a choice among all others then.
 fn queued(mut variants: Vec<Variant>, mut streams: Vec<Stream>) -> Setup {
     variants.push(task("first", &[Some(100.0)]));
+    streams.iter_mut().for_each(|s| s.offset_ms = 0.05);
     streams.insert(0, once("first", 50.0));
     setup(1, variants, streams)
 }
@@ -67,7 +68,7 @@ fn fixed_stays_where_it_is_and_hands_over_what_it_must() {
     assert_eq!(launches("fixed", &s), launches("fixed:p1", &s));
     // Home is dead for a while: elsewhere meanwhile.
     let mut s = setup(3, tasks(), vec![once("a", 50.0)]);
-    s.config.outages = vec![Outage { processor: 0, from_ms: 0.0, to_ms: 9.0 }];
+    s.config.faults = vec![Fault { processor: "p0".into(), to_ms: 9.0, ..Fault::default() }];
     assert_eq!(launches("fixed:p0", &s), all(&[("a", 1, 0.0)]));
 }
 

@@ -4,21 +4,14 @@
 mod common;
 
 use common::{Item, random_setup, run_in};
-use cosched_env::case::Case;
 use cosched_env::emulator::Emulator;
-use cosched_env::recording::{Header, RECORDING_FORMAT, Recorder, Recording};
+use cosched_env::recording::{Header, Recorder, Recording};
 use cosched_policies::{TABLE, make};
 use std::sync::Arc;
 
 fn record(seed: u64, policy: &str) -> (Vec<Item>, Vec<u8>) {
     let setup = random_setup(seed);
-    let header = Header {
-        format: RECORDING_FORMAT,
-        policy: policy.to_owned(),
-        plan: setup.case.plan.clone(),
-        scenario: setup.case.scenario.clone(),
-        options: setup.options,
-    };
+    let header = Header::new(policy, &setup.case, setup.options);
     let emulator = Emulator::new(setup.case.clone(), setup.config.clone(), setup.seed, setup.horizon);
     let mut text = Vec::new();
     let mut recorder = Recorder::new(emulator, &mut text, &header).expect("memory can be written");
@@ -31,8 +24,8 @@ fn record(seed: u64, policy: &str) -> (Vec<Item>, Vec<u8>) {
 /// Replays with the recorded policy, or with another one.
 fn replay(text: &[u8], other: Option<&str>) -> Result<Vec<Item>, String> {
     let recording = Recording::read(text).map_err(|e| e.to_string())?;
-    let Header { plan, scenario, options, policy, .. } = recording.header.clone();
-    let case = Arc::new(Case::new(plan, scenario).map_err(|e| e.to_string())?);
+    let Header { options, policy, .. } = recording.header.clone();
+    let case = Arc::new(recording.header.case().map_err(|e| e.to_string())?);
     let mut policy = make(other.unwrap_or(&policy), &case).map_err(|e| e.to_string())?;
     let mut world = recording.replay();
     let log = run_in(&mut world, &case, options, &mut *policy);

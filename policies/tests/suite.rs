@@ -102,7 +102,7 @@ fn under_overload(spec: &str) -> f64 {
         let mut scenario = setup.case.scenario.clone();
         scenario.streams.iter_mut().for_each(|s| s.period_ms /= 3.0);
         setup.case = Arc::new(Case::new(setup.case.plan.clone(), scenario).expect("still well-formed"));
-        setup.config = Config { failure_rate: 0.0, outages: Vec::new(), ..setup.config };
+        setup.config = Config { failure_rate: 0.0, faults: Vec::new(), ..setup.config };
         setup.options = Options::default();
         setup.horizon = ms(1000.0);
         let mut policy = make(spec, &setup.case).expect("a row of the table");

@@ -1,7 +1,6 @@
 //! `cosched replay`: runs a recording again and insists on the same decisions and launches.
 
 use super::{Outcome, print_json};
-use cosched::env::case::Case;
 use cosched::env::recording::Recording;
 use cosched::env::scheduler::Scheduler;
 use cosched::env::world::drive;
@@ -33,7 +32,7 @@ pub fn run(args: &Args) -> Outcome {
     let file = File::open(&args.recording).map_err(|e| format!("{name}: {e}"))?;
     let recording = Recording::read(BufReader::new(file)).map_err(|e| format!("{name}: {e}"))?;
     let header = &recording.header;
-    let case = Arc::new(Case::new(header.plan.clone(), header.scenario.clone())?);
+    let case = Arc::new(header.case()?);
     let spec = args.policy.as_ref().unwrap_or(&header.policy);
     let mut policy = cosched::policies::make(spec, &case)?;
     let mut scheduler = Scheduler::new(case.clone(), header.options);

@@ -3,10 +3,11 @@
 
 mod check;
 
+use crate::device::{Device, ProcessorModel};
 use crate::event::{Request, RequestId};
 use crate::objective::Objective;
 use crate::plan::{Plan, ProcessorSpec};
-use crate::scenario::{ArrivalKind, Scenario};
+use crate::scenario::{ArrivalKind, Queue, Scenario};
 use crate::time::{Span, Time};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,13 @@ pub struct StreamTable {
     pub jitter: Span,
     pub burst: f64,
     pub dwell: Span,
+    /// Arrivals of a trace.
+    pub times: Vec<Time>,
+    /// The stream whose answers this one follows.
+    pub after: Option<StreamId>,
+    pub probability: f64,
+    pub open: Vec<(Time, Time)>,
+    pub queue: Queue,
     pub deadline: Span,
     pub expire: Span,
     pub priority: f64,
@@ -74,6 +82,7 @@ pub struct StreamTable {
 struct Row {
     latency_ns: f64,
     energy_mj: f64,
+    traffic_bytes: f64,
     /// Log-normal sigma weighted by latency.
     sigma_ns: f64,
     /// Nanoseconds to bring the inputs of this segment here from elsewhere.
@@ -84,14 +93,21 @@ struct Row {
 const NO_SEGMENT: u16 = u16::MAX;
 
 impl StreamTable {
-    /// A request of this stream with the stream's deadline, expiry, priority and minimum accuracy.
-    pub fn request(&self, id: RequestId, stream: StreamId, arrival: Time) -> Request {
+    /// Whether requests come at this time.
+    pub fn is_open(&self, at: Time) -> bool {
+        self.open.is_empty() || self.open.iter().any(|&(from, to)| from <= at && at < to)
+    }
+
+    /// A request of this stream with the stream's deadline, expiry, priority and minimum accuracy. `origin` is when the first request
+    /// of its chain arrived: its own arrival unless the stream depends on another.
+    pub fn request(&self, id: RequestId, stream: StreamId, arrival: Time, origin: Time) -> Request {
         Request {
             id,
             stream,
             arrival,
-            deadline: arrival + self.deadline,
-            expires: arrival + self.expire,
+            origin,
+            deadline: origin + self.deadline,
+            expires: origin + self.expire,
             priority: self.priority,
             min_accuracy: self.min_accuracy,
         }
@@ -113,6 +129,12 @@ pub struct VariantTable {
     pub segments: u16,
     /// Bytes that each segment reads.
     pub input_bytes: Vec<u64>,
+    /// Bytes that each segment leaves.
+    pub output_bytes: Vec<u64>,
+    /// Bytes of its weights.
+    pub memory_bytes: u64,
+    /// Variants of the same number share weights ([`crate::plan::Variant::weights`]).
+    pub weights: u16,
     /// `[processor * (segments + 1) + segment]`.
     rows: Vec<Row>,
     /// Same index: last segment of the supported run that holds this one, or [`NO_SEGMENT`].
@@ -121,11 +143,24 @@ pub struct VariantTable {
     best_rest: Vec<f64>,
 }
 
-/// One plan and one scenario, ready to run.
+/// What the device file says of a processor, resolved.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessorTable {
+    /// The file's words; empty for a processor that it does not name.
+    pub model: ProcessorModel,
+    /// Bytes of weights that fit; `None`: no limit.
+    pub capacity: Option<u64>,
+}
+
+/// One plan, one device and one scenario, ready to run.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The plan as given.
     pub plan: Plan,
+    /// The device beyond the plan, as given.
+    pub device: Device,
+    /// Processors, in plan order.
+    pub processors: Vec<ProcessorTable>,
     /// The scenario as given.
     pub scenario: Scenario,
     /// Tasks that a stream asks for or a variant serves.
@@ -137,12 +172,30 @@ pub struct Case {
 }
 
 impl Case {
-    /// Checks a plan and a scenario and builds the tables.
+    /// Checks a plan and a scenario and builds the tables, for a device that is no more than its plan.
     ///
     /// # Errors
     /// [`CaseError`] names the first key that does not fit.
     pub fn new(plan: Plan, scenario: Scenario) -> Result<Case, CaseError> {
+        Case::on(plan, Device::default(), scenario)
+    }
+
+    /// As [`Case::new`], with what the device does beyond its plan.
+    ///
+    /// # Errors
+    /// As [`Case::new`]; keys of the device begin with `device.`.
+    pub fn on(plan: Plan, device: Device, scenario: Scenario) -> Result<Case, CaseError> {
         check::plan(&plan)?;
+        check::device(&device, &plan)?;
+        let processors: Vec<ProcessorTable> = plan
+            .processors
+            .iter()
+            .map(|spec| {
+                let model = device.processors.get(&spec.name).cloned().unwrap_or_default();
+                let capacity = (model.memory_mb > 0.0).then_some((model.memory_mb * 1e6) as u64);
+                ProcessorTable { model, capacity }
+            })
+            .collect();
         let mut tasks: Vec<Task> = Vec::new();
         for (v, variant) in plan.variants.iter().enumerate() {
             let id = VariantId(v as u16);
@@ -158,9 +211,11 @@ impl Case {
                 }),
             }
         }
-        let variants = (0..plan.variants.len()).map(|v| VariantTable::new(&plan, v, &tasks)).collect();
+        check::memory(&plan, &processors)?;
+        let variants =
+            (0..plan.variants.len()).map(|v| VariantTable::new(&plan, &processors, v, &tasks)).collect();
         let streams = check::streams(&scenario, &tasks)?;
-        Ok(Case { plan, scenario, tasks, variants, streams })
+        Ok(Case { plan, device, processors, scenario, tasks, variants, streams })
     }
 
     /// The objective.
@@ -203,6 +258,30 @@ impl Case {
         table.rows[table.at(to, segment as usize)].fetch_ns
     }
 
+    /// Nanoseconds to load so many bytes of weights on a processor.
+    pub fn load_ns(&self, on: ProcessorId, bytes: u64) -> f64 {
+        if bytes == 0 {
+            return 0.0;
+        }
+        let model = &self.processors[on.0 as usize].model;
+        let loading = if model.load_gbps > 0.0 { bytes as f64 / model.load_gbps } else { 0.0 };
+        model.load_us * 1e3 + loading
+    }
+
+    /// Factor by which a launch on `on` that asks for `own_gbps` slows while all running launches, itself included, ask for
+    /// `all_gbps`; see [`crate::device::Bandwidth`].
+    pub fn bandwidth_slowdown(&self, on: ProcessorId, own_gbps: f64, all_gbps: f64) -> f64 {
+        let Some(bandwidth) = &self.device.bandwidth else { return 1.0 };
+        if own_gbps <= 0.0 {
+            return 1.0;
+        }
+        let peak = self.processors[on.0 as usize].model.peak_gbps;
+        let share = if peak > 0.0 { (own_gbps / peak).min(1.0) } else { 1.0 };
+        // Alone it is as slow as it was measured.
+        let alone = own_gbps / bandwidth.achieved(own_gbps);
+        1.0 + share * (all_gbps / bandwidth.achieved(all_gbps) / alone - 1.0).max(0.0)
+    }
+
     /// Factor by which a launch on `on` slows while launches run on the `others`: `1 + sum of (contention - 1)`,
     /// the linear superposition of pairwise slow-downs (as in PCCS, MICRO 2021, below saturation).
     pub fn slowdown(&self, on: ProcessorId, others: impl Iterator<Item = ProcessorId>) -> f64 {
@@ -212,9 +291,10 @@ impl Case {
 }
 
 impl VariantTable {
-    fn new(plan: &Plan, index: usize, tasks: &[Task]) -> VariantTable {
+    fn new(plan: &Plan, processors: &[ProcessorTable], index: usize, tasks: &[Task]) -> VariantTable {
         let variant = &plan.variants[index];
         let n = variant.segments.len();
+        let fits = |p: usize| processors[p].capacity.is_none_or(|c| variant.memory_bytes <= c);
         let mut rows = Vec::with_capacity(plan.processors.len() * (n + 1));
         let mut run_end = vec![NO_SEGMENT; plan.processors.len() * (n + 1)];
         for (p, spec) in plan.processors.iter().enumerate() {
@@ -229,21 +309,36 @@ impl VariantTable {
                     sum.latency_ns += ns;
                     sum.energy_mj += cost.energy_mj;
                     sum.sigma_ns += cost.log_sigma() * ns;
+                    sum.traffic_bytes += segment.traffic_bytes as f64;
                 }
             }
             rows.push(Row { fetch_ns: 0.0, ..sum });
             for s in (0..n).rev() {
                 let at = p * (n + 1) + s;
-                if variant.segments[s].costs[p].is_some() {
+                if variant.segments[s].costs[p].is_some() && fits(p) {
                     run_end[at] = if run_end[at + 1] == NO_SEGMENT { s as u16 } else { run_end[at + 1] };
+                }
+            }
+        }
+        for (p, table) in processors.iter().enumerate() {
+            if let Some(link) = &table.model.link {
+                let phase = link.phases[0];
+                for s in 0..n {
+                    let at = p * (n + 1) + s;
+                    let end = if run_end[at] == NO_SEGMENT { s } else { run_end[at] as usize };
+                    let bytes = variant.segments[s].input_bytes + variant.segments[end].output_bytes;
+                    rows[at].fetch_ns = phase.transfer_ns(bytes);
                 }
             }
         }
         let mut best_rest = vec![0.0; n + 1];
         for s in (0..n).rev() {
-            let best = variant.segments[s].costs.iter().flatten().map(|c| c.mean_us * 1e3);
+            let costs = variant.segments[s].costs.iter().enumerate();
+            let best = costs.filter(|&(p, _)| fits(p)).filter_map(|(_, c)| c.map(|c| c.mean_us * 1e3));
             best_rest[s] = best_rest[s + 1] + best.fold(f64::INFINITY, f64::min);
         }
+        let same = |v: &crate::plan::Variant| v.weights.is_some() && v.weights == variant.weights;
+        let weights = plan.variants.iter().position(same).unwrap_or(index) as u16;
         let task = tasks.iter().position(|t| t.name == variant.task).unwrap_or(0);
         VariantTable {
             name: variant.name.clone(),
@@ -252,6 +347,9 @@ impl VariantTable {
             relative_accuracy: variant.accuracy / tasks[task].best_accuracy,
             segments: n as u16,
             input_bytes: variant.segments.iter().map(|s| s.input_bytes).collect(),
+            output_bytes: variant.segments.iter().map(|s| s.output_bytes).collect(),
+            memory_bytes: variant.memory_bytes,
+            weights,
             rows,
             run_end,
             best_rest,
@@ -277,6 +375,13 @@ impl VariantTable {
     pub fn energy_mj(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
         let (before, after) = self.around(on, first, last);
         after.energy_mj - before.energy_mj
+    }
+
+    /// Memory bandwidth that segments `first..=last` ask for on `on` at full speed, in GB/s.
+    pub fn demand_gbps(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
+        let (before, after) = self.around(on, first, last);
+        let latency_ns = after.latency_ns - before.latency_ns;
+        if latency_ns > 0.0 { (after.traffic_bytes - before.traffic_bytes) / latency_ns } else { 0.0 }
     }
 
     /// Log-normal sigma of the latency of `first..=last` on `on`: the latency-weighted mean of the segments'

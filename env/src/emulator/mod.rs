@@ -2,7 +2,8 @@
 //! Deterministic by seed. It refuses to know what a policy is: it only runs launches and tells what happened.
 
 use crate::case::{Case, ProcessorId};
-use crate::event::{Completion, Event, Launch};
+use crate::event::{Completion, Ended, Event, Launch};
+use crate::scheduler::Scheduler;
 use crate::streams::{Arrivals, rng};
 use crate::time::{Span, Time};
 use crate::world::{Decision, World};
@@ -25,29 +26,47 @@ pub struct Config {
     pub candidate_us: f64,
     /// Probability that a launch fails.
     pub failure_rate: f64,
-    /// Processors that die and come back; one that ends before it begins is none.
-    pub outages: Vec<Outage>,
+    /// Processors that die or hang and come back; one that ends before it begins is none.
+    pub faults: Vec<Fault>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { spread: true, decision_us: 5.0, candidate_us: 0.2, failure_rate: 0.0, outages: Vec::new() }
+        Self { spread: true, decision_us: 5.0, candidate_us: 0.2, failure_rate: 0.0, faults: Vec::new() }
     }
 }
 
-/// A processor is dead for a while; its running launches fail when it dies.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A processor does not work for a while.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Outage {
-    /// Index of the processor.
-    pub processor: u16,
-    /// When it dies, in milliseconds.
+pub struct Fault {
+    /// Name of the processor.
+    pub processor: String,
+    /// What happens to it.
+    #[serde(default)]
+    pub kind: FaultKind,
+    /// When it begins, in milliseconds.
     pub from_ms: f64,
-    /// When it is back, in milliseconds.
+    /// When the processor is back, in milliseconds.
     pub to_ms: f64,
+    /// A hang is noticed so many milliseconds after it began, which kills what runs; 0: never, everything goes on when it is over.
+    #[serde(default)]
+    pub noticed_ms: f64,
+}
+
+/// What happens to a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// It dies: its running launches fail, and everybody knows.
+    #[default]
+    Die,
+    /// It stands still: its running launches make no progress, and nobody is told.
+    Hang,
 }
 
 /// A launch on its way.
+#[derive(Clone)]
 struct Running {
     launch: Launch,
     started: Time,
@@ -64,7 +83,8 @@ struct Running {
     fails: bool,
 }
 
-/// The emulated world; see the module's text.
+/// The emulated world; see the module's text. A clone goes on by itself.
+#[derive(Clone)]
 pub struct Emulator {
     case: Arc<Case>,
     config: Config,
@@ -87,14 +107,15 @@ impl Emulator {
     /// A device at time zero; requests arrive before `horizon`.
     pub fn new(case: Arc<Case>, config: Config, seed: u64, horizon: Time) -> Emulator {
         let mut health: Vec<_> = config
-            .outages
+            .faults
             .iter()
-            .filter(|o| (o.processor as usize) < case.processor_count() && o.from_ms < o.to_ms)
-            .flat_map(|o| {
+            .filter(|f| f.from_ms < f.to_ms)
+            .filter_map(|f| {
                 let at = |ms: f64| Time::ZERO + Span::from_ms(ms);
-                let id = ProcessorId(o.processor);
-                [(at(o.from_ms), id, false), (at(o.to_ms), id, true)]
+                let id = ProcessorId(case.plan.processors.iter().position(|p| p.name == f.processor)? as u16);
+                Some([(at(f.from_ms), id, false), (at(f.to_ms), id, true)])
             })
+            .flatten()
             .collect();
         health.sort();
         health.reverse();
@@ -117,16 +138,43 @@ impl Emulator {
         self.outages[processor.0 as usize] > 0
     }
 
+    /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is up
+    /// stays up, and requests go on arriving as [`Arrivals::resume`] says. For searches that look ahead.
+    pub fn resume(core: &Scheduler, config: Config, seed: u64, horizon: Time) -> Emulator {
+        let case = core.case().clone();
+        // Numbers that no request of the true world is near.
+        let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
+        let mut emulator = Emulator::new(case.clone(), calm, seed, horizon);
+        let last = |stream| core.last_arrival(stream);
+        emulator.arrivals = Arrivals::resume(case.clone(), seed, horizon, 1 << 62, &last);
+        emulator.now = core.now();
+        emulator.decider_free = core.now();
+        for (p, outages) in emulator.outages.iter_mut().enumerate() {
+            *outages = u32::from(!core.is_up(ProcessorId(p as u16)));
+        }
+        for (launch, end) in core.running() {
+            let mut running = emulator.begin(launch, 1.0);
+            running.work_ns = end.since(core.now()).0 as f64;
+            emulator.running.push(running);
+        }
+        emulator.retime();
+        // What is expected counts the slow-down already.
+        for (r, rate) in emulator.running.iter_mut().zip(&emulator.rates) {
+            r.work_ns /= rate;
+        }
+        emulator
+    }
+
     /// What the next wait would see first.
     fn step(&mut self, until: Option<Time>) -> Option<(Time, Event)> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
+            let soonest = self.soonest(until)?;
             let completion = self.next_completion();
             let health = self.health.last().map(|h| h.0);
             let arrival = self.arrivals.peek();
-            let soonest = [completion.map(|c| c.0), health, arrival, until].into_iter().flatten().min()?;
             self.advance(soonest);
             // Ties: completions, then health, then arrivals, then the alarm.
             if let Some((time, index)) = completion
@@ -144,6 +192,32 @@ impl Emulator {
                 return Some((soonest, Event::Arrived(request)));
             }
             return Some((soonest, Event::Alarm));
+        }
+    }
+
+    /// When something happens next, at the latest at `until`.
+    fn soonest(&self, until: Option<Time>) -> Option<Time> {
+        let completion = self.next_completion().map(|c| c.0);
+        let health = self.health.last().map(|h| h.0);
+        [completion, health, self.arrivals.peek(), until].into_iter().flatten().min()
+    }
+
+    /// A launch as it begins, `spread` times as long as the plan's mean.
+    fn begin(&self, launch: &Launch, spread: f64) -> Running {
+        let table = self.case.variant(launch.variant);
+        let (p, first, last) = (launch.processor, launch.first, launch.last);
+        let bringing = self.case.transfer_ns(launch.variant, first, launch.inputs_on, p)
+            + self.case.load_ns(p, launch.load_bytes);
+        let alone_ns = table.latency_ns(p, first, last) * spread;
+        Running {
+            launch: *launch,
+            started: self.now.max(self.decider_free),
+            delay_ns: self.decider_free.since(self.now).0 as f64,
+            work_ns: bringing + alone_ns,
+            total_ns: bringing + alone_ns,
+            alone_ns,
+            energy_mj: table.energy_mj(p, first, last) * spread,
+            fails: false,
         }
     }
 
@@ -219,10 +293,9 @@ impl Emulator {
 
 impl World for Emulator {
     fn launch(&mut self, launch: &Launch) {
-        let table = self.case.variant(launch.variant);
         let (p, first, last) = (launch.processor, launch.first, launch.last);
         let spread = if self.config.spread {
-            let sigma = table.log_sigma(p, first, last);
+            let sigma = self.case.variant(launch.variant).log_sigma(p, first, last);
             let normal: f64 = StandardNormal.sample(&mut self.rng);
             // Mean 1: the mean of a log-normal is exp(mu + sigma^2 / 2).
             (sigma * normal - sigma * sigma / 2.0).exp()
@@ -230,24 +303,22 @@ impl World for Emulator {
             1.0
         };
         let fails = self.config.failure_rate > 0.0 && self.rng.random::<f64>() < self.config.failure_rate;
-        let transfer = self.case.transfer_ns(launch.variant, first, launch.inputs_on, p);
-        let alone_ns = table.latency_ns(p, first, last) * spread;
-        let running = Running {
-            launch: *launch,
-            started: self.now.max(self.decider_free),
-            delay_ns: self.decider_free.since(self.now).0 as f64,
-            work_ns: transfer + alone_ns,
-            total_ns: transfer + alone_ns,
-            alone_ns,
-            energy_mj: table.energy_mj(p, first, last) * spread,
-            fails,
-        };
+        let running = Running { fails, ..self.begin(launch, spread) };
         self.running.push(running);
         self.retime();
         if self.dead(p) {
             let event = self.complete(self.running.len() - 1, Some("the emulated processor is dead"));
             self.ready.push_back((self.now, event));
         }
+    }
+
+    fn ready(&mut self, now: Time) -> Option<Event> {
+        let due = self.ready.front().map(|e| e.0).or_else(|| self.soonest(None))?;
+        if due > now { None } else { self.step(None).map(|(_, event)| event) }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.arrivals.ended(ended);
     }
 
     fn wait(&mut self, until: Option<Time>) -> Option<(Time, Event)> {

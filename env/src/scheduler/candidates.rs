@@ -30,6 +30,8 @@ impl Scheduler {
                 slowdown: 1.0,
             });
         }
+        self.views.demand_gbps = self.running.iter().map(|r| r.demand_gbps).sum();
+        let views = &mut self.views.processors;
         for running in &self.running {
             let other = running.launch.processor.0 as usize;
             let here = &mut views[other];
@@ -52,7 +54,12 @@ impl Scheduler {
             let stream = StreamId(s as u16);
             let running = self.running_of[s];
             let waiting = self.queues[s].len() as u32 - running;
-            self.views.streams.push(StreamView { waiting, running });
+            self.views.streams.push(StreamView {
+                waiting,
+                running,
+                on_time_share: self.shares.of(s),
+                last_arrival: self.last_arrival[s],
+            });
             let mut seen = 0;
             for &slot in &self.queues[s] {
                 if seen == self.options.window.min(waiting as usize) {
@@ -70,9 +77,11 @@ impl Scheduler {
                     stream,
                     task: self.case.stream(stream).task,
                     arrival: r.arrival,
+                    origin: r.origin,
                     deadline: r.deadline,
                     expires: r.expires,
                     priority: r.priority,
+                    min_accuracy: r.min_accuracy,
                     // One whose first segments failed may start again in another variant.
                     variant: active.variant.filter(|_| active.next > 0),
                     next: active.next,
@@ -85,15 +94,14 @@ impl Scheduler {
 
     fn build_candidates(&mut self) {
         let views = &mut self.views;
+        let demand_gbps = views.demand_gbps;
         views.candidates.clear();
         for (index, request) in views.requests.iter().enumerate() {
             let started = request.variant;
-            let slot = views.request_slots[index];
-            let min_accuracy = self.slots[slot].as_ref().map_or(0.0, |a| a.request.min_accuracy);
             for &variant in &self.case.tasks[request.task.0 as usize].variants {
                 let fits = match started {
                     Some(chosen) => chosen == variant,
-                    None => self.case.variant(variant).accuracy >= min_accuracy,
+                    None => self.case.variant(variant).accuracy >= request.min_accuracy,
                 };
                 if !fits {
                     continue;
@@ -105,10 +113,18 @@ impl Scheduler {
                     }
                     let on = ProcessorId(p as u16);
                     let Some(reach) = table.reach(on, first) else { continue };
+                    let running = self.running.iter().map(|r| &r.launch);
+                    let Some(missing) = self.memory.missing(&self.case, on, variant, running) else {
+                        continue;
+                    };
+                    let load_ns = self.case.load_ns(on, missing);
                     for last in ends(first, reach) {
                         let action =
                             Action::Launch { request: index as u16, variant, first, last, processor: on };
-                        views.candidates.push(estimate(&self.case, request, processor, action));
+                        views.candidates.push(
+                            Estimate { case: &self.case, request, processor, load_ns, demand_gbps }
+                                .of(action),
+                        );
                     }
                 }
             }
@@ -135,18 +151,32 @@ fn ends(first: u16, reach: u16) -> impl Iterator<Item = u16> {
         .flatten()
 }
 
-fn estimate(case: &Case, request: &RequestView, processor: &ProcessorView, action: Action) -> Candidate {
-    let Action::Launch { variant, first, last, processor: on, .. } = action else {
-        return Candidate { action, expected_ns: 0.0, energy_mj: 0.0, rest_ns: 0.0 };
-    };
-    let table = case.variant(variant);
-    let alone = table.latency_ns(on, first, last);
-    let transfer = case.transfer_ns(variant, first, request.location, on);
-    Candidate {
-        action,
-        expected_ns: (transfer + alone * processor.slowdown) * processor.drift,
-        energy_mj: table.energy_mj(on, first, last),
-        rest_ns: table.best_rest_ns(last + 1),
+/// What the estimates of a launch hang on besides the plan.
+struct Estimate<'a> {
+    case: &'a Case,
+    request: &'a RequestView,
+    processor: &'a ProcessorView,
+    load_ns: f64,
+    /// Bandwidth that running launches ask for.
+    demand_gbps: f64,
+}
+
+impl Estimate<'_> {
+    fn of(&self, action: Action) -> Candidate {
+        let Action::Launch { variant, first, last, processor: on, .. } = action else {
+            return Candidate { action, expected_ns: 0.0, energy_mj: 0.0, rest_ns: 0.0 };
+        };
+        let table = self.case.variant(variant);
+        let own_gbps = table.demand_gbps(on, first, last);
+        let shared = self.case.bandwidth_slowdown(on, own_gbps, own_gbps + self.demand_gbps);
+        let alone = table.latency_ns(on, first, last) * self.processor.slowdown * shared;
+        let transfer = self.case.transfer_ns(variant, first, self.request.location, on);
+        Candidate {
+            action,
+            expected_ns: (self.load_ns + transfer + alone) * self.processor.drift,
+            energy_mj: table.energy_mj(on, first, last),
+            rest_ns: table.best_rest_ns(last + 1),
+        }
     }
 }
 

@@ -2,22 +2,25 @@
 //! It never waits, reads no clock, draws no random number, and ends every request exactly once.
 
 mod candidates;
+mod memory;
 mod types;
 
 pub use types::{Next, Options, ProtocolError};
 
-use crate::case::{Case, ProcessorId, VariantId};
+use crate::case::{Case, ProcessorId, StreamId, VariantId};
 use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request};
-use crate::objective;
+use crate::objective::{self, Shares};
 use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestView, StreamView};
+use crate::scenario::Queue;
 use crate::time::Time;
 use crate::world::Decision;
+use memory::Memory;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 /// A request that has not ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Active {
     request: Request,
     running: bool,
@@ -30,12 +33,13 @@ struct Active {
 }
 
 /// A launch that has not completed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Running {
     launch: Launch,
     slot: usize,
     started: Time,
     base_ns: f64,
+    demand_gbps: f64,
     expected_end: Time,
 }
 
@@ -76,7 +80,8 @@ impl ProcessorState {
     }
 }
 
-/// See the module's text.
+/// See the module's text. A clone is a core of its own: searches step one ahead of time.
+#[derive(Clone)]
 pub struct Scheduler {
     case: Arc<Case>,
     options: Options,
@@ -89,8 +94,12 @@ pub struct Scheduler {
     queues: Vec<VecDeque<usize>>,
     /// Per stream: how many of them are running.
     running_of: Vec<u32>,
+    /// Per stream: when its last request arrived.
+    last_arrival: Vec<Option<Time>>,
+    shares: Shares,
     running: Vec<Running>,
     processors: Vec<ProcessorState>,
+    memory: Memory,
     /// (expiry, request number, slot) of requests; stale entries are skipped.
     expiries: BinaryHeap<Reverse<(Time, u64, usize)>>,
     next_launch: u64,
@@ -102,12 +111,14 @@ pub struct Scheduler {
 }
 
 /// Reused buffers behind an observation.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Views {
     requests: Vec<RequestView>,
     request_slots: Vec<usize>,
     processors: Vec<ProcessorView>,
     streams: Vec<StreamView>,
+    /// Bandwidth that all running launches ask for, in GB/s.
+    demand_gbps: f64,
     candidates: Vec<Candidate>,
 }
 
@@ -118,12 +129,20 @@ const DRIFT_MEMORY_S: f64 = 0.5;
 /// What the averages start from, in nanoseconds: a launch of ordinary length that took what was expected.
 const DRIFT_PRIOR_NS: f64 = 1e6;
 
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (now, active, running) = (self.now, self.active(), self.running.len());
+        write!(f, "Scheduler {{ now: {now:?}, active: {active}, running: {running} }}")
+    }
+}
+
 impl Scheduler {
     /// A scheduler at time zero with nothing to do.
     pub fn new(case: Arc<Case>, options: Options) -> Scheduler {
         let processors = vec![ProcessorState::new(); case.processor_count()];
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
-        let running_of = vec![0; case.streams.len()];
+        let streams = case.streams.len();
+        let memory = Memory::new(case.processor_count());
         Scheduler {
             case,
             options,
@@ -132,9 +151,12 @@ impl Scheduler {
             slots: Vec::new(),
             free_slots: Vec::new(),
             queues,
-            running_of,
+            running_of: vec![0; streams],
+            last_arrival: vec![None; streams],
+            shares: Shares::new(streams),
             running: Vec::new(),
             processors,
+            memory,
             expiries: BinaryHeap::new(),
             next_launch: 0,
             fresh: false,
@@ -147,6 +169,26 @@ impl Scheduler {
     /// The case that it schedules.
     pub fn case(&self) -> &Arc<Case> {
         &self.case
+    }
+
+    /// The time of the last event.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Launches that have not completed, each with the time at which it is expected to.
+    pub fn running(&self) -> impl Iterator<Item = (&Launch, Time)> {
+        self.running.iter().map(|r| (&r.launch, r.expected_end))
+    }
+
+    /// When the last request of a stream arrived; `None`: there was none yet.
+    pub fn last_arrival(&self, stream: StreamId) -> Option<Time> {
+        self.last_arrival[stream.0 as usize]
+    }
+
+    /// Whether a processor takes launches.
+    pub fn is_up(&self, processor: ProcessorId) -> bool {
+        self.processors[processor.0 as usize].up
     }
 
     /// Requests that have arrived and not ended.
@@ -165,6 +207,9 @@ impl Scheduler {
             Event::Health { processor, up } => {
                 if let Some(state) = self.processors.get_mut(processor.0 as usize) {
                     state.up = up;
+                    if !up {
+                        self.memory.forget(processor);
+                    }
                 }
             }
             Event::Alarm => {}
@@ -174,6 +219,11 @@ impl Scheduler {
         self.fresh = false;
         self.expire();
         Ok(())
+    }
+
+    /// A request that ended and was not taken yet; [`Scheduler::poll`] gives the same ones.
+    pub fn take_ended(&mut self) -> Option<Ended> {
+        self.pending_ended.pop_front()
     }
 
     /// What to do next. Call it until it says [`Next::Wait`].
@@ -196,6 +246,7 @@ impl Scheduler {
                 return Next::Decide(Observation {
                     now: self.now,
                     case: &self.case,
+                    core: self,
                     requests: &self.views.requests,
                     processors: &self.views.processors,
                     streams: &self.views.streams,
@@ -234,18 +285,23 @@ impl Scheduler {
     }
 
     fn arrived(&mut self, request: Request) -> Result<(), ProtocolError> {
-        let Some(queue) = self.queues.get_mut(request.stream.0 as usize) else {
+        let stream = request.stream.0 as usize;
+        let Some(table) = self.case.streams.get(stream) else {
             return Err(ProtocolError::UnknownStream {
                 request: request.id.0,
                 stream: request.stream.0,
                 streams: self.queues.len(),
             });
         };
+        if table.queue == Queue::Latest {
+            self.replace_waiting(stream, request.arrival);
+        }
+        self.last_arrival[stream] = Some(request.arrival);
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        queue.push_back(slot);
+        self.queues[stream].push_back(slot);
         self.expiries.push(Reverse((request.expires, request.id.0, slot)));
         self.slots[slot] = Some(Active {
             request,
@@ -258,6 +314,19 @@ impl Scheduler {
             energy_mj: 0.0,
         });
         Ok(())
+    }
+
+    /// Ends the requests of a stream that have not started: a newer frame is here.
+    fn replace_waiting(&mut self, stream: usize, now: Time) {
+        let waits = |a: &Active| !a.running && a.next == 0;
+        let mut place = 0;
+        while let Some(&slot) = self.queues[stream].get(place) {
+            if self.slots[slot].as_ref().is_some_and(waits) {
+                self.end(slot, Outcome::Replaced, now);
+            } else {
+                place += 1;
+            }
+        }
     }
 
     fn start(
@@ -275,6 +344,10 @@ impl Scheduler {
         self.running_of[active.request.stream.0 as usize] += 1;
         active.variant = Some(variant);
         active.launches += 1;
+        let running = self.running.iter().map(|r| &r.launch);
+        // A candidate is only offered when there is room.
+        let load_bytes = self.memory.missing(&self.case, on, variant, running.clone()).unwrap_or(0);
+        self.memory.load(&self.case, on, variant, running);
         let launch = Launch {
             id: LaunchId(self.next_launch),
             request: active.request.id,
@@ -283,6 +356,7 @@ impl Scheduler {
             last,
             processor: on,
             inputs_on: active.location,
+            load_bytes,
         };
         self.next_launch += 1;
         let drift = self.processors[on.0 as usize].drift(self.now);
@@ -291,6 +365,7 @@ impl Scheduler {
             slot,
             started: self.now,
             base_ns: expected_ns / drift,
+            demand_gbps: self.case.variant(variant).demand_gbps(on, first, last),
             expected_end: self.now + crate::time::Span::from_ns(expected_ns),
         });
         self.pending_launch = Some(launch);
@@ -315,7 +390,9 @@ impl Scheduler {
             return Ok(());
         }
         active.next = launch.last + 1;
-        active.location = Some(launch.processor);
+        // What comes back over a link is on the host.
+        let remote = self.case.processors[launch.processor.0 as usize].model.link.is_some();
+        active.location = (!remote).then_some(launch.processor);
         let answered = active.next == self.case.variant(launch.variant).segments;
         let deadline = active.request.deadline;
         let actual = completion.finished.since(completion.started.min(started)).0 as f64;
@@ -380,7 +457,10 @@ impl Scheduler {
             (Outcome::Failed(_), _) => objective::Result::Failed,
             _ => objective::Result::Dropped,
         };
-        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj);
+        let stream = active.request.stream.0 as usize;
+        let gap = self.shares.gap(stream);
+        self.shares.note(stream, result.on_time());
+        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj, gap);
         self.pending_ended.push_back(Ended {
             request: active.request,
             outcome,

@@ -226,7 +226,7 @@ impl Books<'_> {
             }
             _ => objective::Result::Dropped,
         };
-        let utility = self.case.objective().utility(result, request.request.priority, request.energy_mj);
+        let utility = self.case.objective().utility(result, request.request.priority, request.energy_mj, 0.0);
         ensure!((ended.utility - utility).abs() < 1e-9, "expected a utility of {utility}");
         Ok(())
     }

@@ -7,8 +7,8 @@ mod books;
 pub use books::{Item, Logger, check, ends};
 
 use cosched_env::case::Case;
-use cosched_env::emulator::{Config, Emulator, Outage};
-use cosched_env::event::{Event, Launch};
+use cosched_env::emulator::{Config, Emulator, Fault, FaultKind};
+use cosched_env::event::{Ended, Event, Launch};
 use cosched_env::observation::Observation;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use cosched_env::scenario::{ArrivalKind, Scenario, Stream};
@@ -59,9 +59,10 @@ pub fn variant(name: &str, task: &str, accuracy: f64, costs: &[&[Option<f64>]]) 
         input_bytes: 1000,
         output_bytes: 1000,
         costs: row.iter().map(|c| c.map(|us| cost(us, 1.0))).collect(),
+        ..SegmentSpec::default()
     });
     let segments = segments.collect();
-    Variant { name: name.to_owned(), task: task.to_owned(), accuracy, memory_bytes: 1, segments }
+    Variant { name: name.to_owned(), task: task.to_owned(), accuracy, segments, ..Variant::default() }
 }
 
 /// A plan with the same contention factor between all processors.
@@ -73,19 +74,7 @@ pub fn plan(processors: Vec<ProcessorSpec>, contention: f64, variants: Vec<Varia
 
 /// A periodic stream.
 pub fn stream(task: &str, period_ms: f64, deadline_ms: f64) -> Stream {
-    Stream {
-        task: task.to_owned(),
-        kind: ArrivalKind::Periodic,
-        period_ms,
-        offset_ms: 0.0,
-        jitter_ms: 0.0,
-        burst: 2.0,
-        dwell_ms: 100.0,
-        deadline_ms,
-        expire_ms: 0.0,
-        priority: 1.0,
-        min_accuracy: 0.0,
-    }
+    Stream { task: task.to_owned(), period_ms, dwell_ms: 100.0, deadline_ms, ..Stream::default() }
 }
 
 pub fn case(plan: Plan, streams: Vec<Stream>) -> Arc<Case> {
@@ -115,8 +104,8 @@ fn random_plan(rng: &mut Pcg64Mcg) -> Plan {
                 name: format!("t{t}v{v}"),
                 task: format!("t{t}"),
                 accuracy: rng.random_range(0.5..1.0),
-                memory_bytes: 1,
                 segments,
+                ..Variant::default()
             });
         }
     }
@@ -135,7 +124,8 @@ fn random_segment(rng: &mut Pcg64Mcg, index: usize, processors: usize) -> Segmen
     });
     let costs = costs.collect();
     let bytes = rng.random_range(0..1_000_000);
-    SegmentSpec { name: format!("s{index}"), input_bytes: bytes, output_bytes: bytes, costs }
+    let name = format!("s{index}");
+    SegmentSpec { name, input_bytes: bytes, output_bytes: bytes, costs, ..SegmentSpec::default() }
 }
 
 fn random_scenario(rng: &mut Pcg64Mcg, plan: &Plan) -> Scenario {
@@ -164,18 +154,20 @@ pub fn random_setup(seed: u64) -> Setup {
     let plan = random_plan(rng);
     let scenario = random_scenario(rng, &plan);
     let horizon_ms = 250.0;
-    let outages = (0..rng.random_range(0..=3usize)).map(|_| {
+    let faults = (0..rng.random_range(0..=3usize)).map(|_| {
         let from_ms = rng.random_range(0.0..horizon_ms);
         let to_ms = from_ms + rng.random_range(-5.0..60.0);
-        Outage { processor: rng.random_range(0..plan.processors.len() as u16), from_ms, to_ms }
+        let processor = plan.processors[rng.random_range(0..plan.processors.len())].name.clone();
+        let kind = if rng.random() { FaultKind::Die } else { FaultKind::Hang };
+        Fault { processor, kind, from_ms, to_ms, noticed_ms: if rng.random() { 0.0 } else { 10.0 } }
     });
-    let outages = outages.collect();
+    let faults = faults.collect();
     let config = Config {
         spread: rng.random(),
         decision_us: if rng.random() { 0.0 } else { 20.0 },
         candidate_us: if rng.random() { 0.0 } else { 1.0 },
         failure_rate: [0.0, 0.02, 0.3][rng.random_range(0..3usize)],
-        outages,
+        faults,
     };
     let options = Options { window: rng.random_range(1..=3), max_failures: rng.random_range(1..=3) };
     let case =
@@ -210,6 +202,12 @@ impl World for Bounded<'_> {
         self.events += 1;
         self.decisions = 0;
         if self.events > MOST_EVENTS { None } else { self.world.wait(until) }
+    }
+    fn ready(&mut self, now: Time) -> Option<Event> {
+        self.world.ready(now)
+    }
+    fn ended(&mut self, ended: &Ended) {
+        self.world.ended(ended);
     }
     fn decided(&mut self, decision: Decision, candidates: usize) {
         self.decisions += 1;

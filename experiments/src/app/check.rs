@@ -36,10 +36,11 @@ impl App {
         ] {
             at_least_zero(key, value)?;
         }
-        for (i, outage) in self.emulator.outages.iter().enumerate() {
-            at_least_zero(&format!("emulator.outages[{i}].from_ms"), outage.from_ms)?;
-            if outage.to_ms.is_nan() || outage.to_ms <= outage.from_ms {
-                return bad(format!("emulator.outages[{i}].to_ms"), "expected a time after from_ms");
+        for (i, fault) in self.emulator.faults.iter().enumerate() {
+            at_least_zero(&format!("emulator.faults[{i}].from_ms"), fault.from_ms)?;
+            at_least_zero(&format!("emulator.faults[{i}].noticed_ms"), fault.noticed_ms)?;
+            if fault.to_ms.is_nan() || fault.to_ms <= fault.from_ms {
+                return bad(format!("emulator.faults[{i}].to_ms"), "expected a time after from_ms");
             }
         }
         if self.scheduler.window == 0 {
@@ -151,8 +152,7 @@ fn at_least_zero(key: &str, value: f64) -> Result<(), Problem> {
 /// A plan with one processor on which each (variant, task, accuracy) is one segment.
 fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
     let cost = Cost { mean_us: 1.0, p50_us: 1.0, p95_us: 1.0, energy_mj: 0.0 };
-    let segment =
-        SegmentSpec { name: String::new(), input_bytes: 0, output_bytes: 0, costs: vec![Some(cost)] };
+    let segment = SegmentSpec { costs: vec![Some(cost)], ..SegmentSpec::default() };
     Plan {
         format: PLAN_FORMAT,
         provenance: BTreeMap::new(),
@@ -172,8 +172,8 @@ fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
                 name,
                 task,
                 accuracy,
-                memory_bytes: 0,
                 segments: vec![segment.clone()],
+                ..PlanVariant::default()
             })
             .collect(),
     }

@@ -294,10 +294,12 @@ impl App {
         if let Processors::Named(names) = &self.processors {
             choose_columns(&mut plan, names).map_err(of_plan)?;
         }
-        for (i, outage) in self.emulator.outages.iter().enumerate() {
-            if outage.processor as usize >= plan.processors.len() {
-                let problem = format!("expected an index below {}", plan.processors.len());
-                return Err(self.at(&format!("emulator.outages[{i}].processor"), &problem));
+        let known: Vec<&str> = plan.processors.iter().map(|p| p.name.as_str()).collect();
+        for (i, fault) in self.emulator.faults.iter().enumerate() {
+            if !known.contains(&fault.processor.as_str()) {
+                let near = suggestion(&fault.processor, known.iter().copied());
+                let problem = format!("unknown processor `{}`{near}", fault.processor);
+                return Err(self.at(&format!("emulator.faults[{i}].processor"), &problem));
             }
         }
         Case::new(plan, self.scenario()).map(Arc::new).map_err(|CaseError { key, problem }| {

@@ -110,10 +110,10 @@ fn streams_that_do_not_fit_the_plan_point_into_the_app() {
     std::fs::write(&path, APP.replacen("task = \"see\"", "task = \"sea\"", 1)).unwrap();
     let error = App::read(&path).unwrap().case().unwrap_err().to_string();
     assert!(error.contains("small.toml:7:1: stream[0].task: no variant serves `sea`"), "{error}");
-    std::fs::write(&path, format!("{APP}[[emulator.outages]]\nprocessor = 7\nfrom_ms = 1\nto_ms = 2\n"))
+    std::fs::write(&path, format!("{APP}[[emulator.faults]]\nprocessor = \"gpx\"\nfrom_ms = 1\nto_ms = 2\n"))
         .unwrap();
     let error = App::read(&path).unwrap().case().unwrap_err().to_string();
-    assert!(error.contains("emulator.outages[0].processor: expected an index below 2"), "{error}");
+    assert!(error.contains("emulator.faults[0].processor: unknown processor `gpx`"), "{error}");
 }
 
 #[test]

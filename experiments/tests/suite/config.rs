@@ -44,7 +44,7 @@ fn typos_are_named_with_the_nearest_key() {
         ),
         (
             format!("{APP}[emulator]\nfailure = 0.1\n"),
-            "x.toml:19:1: unknown key `failure` in [emulator]; known: spread, decision_us, candidate_us, failure_rate, outages",
+            "x.toml:19:1: unknown key `failure` in [emulator]; known: spread, decision_us, candidate_us, failure_rate, faults",
         ),
         (
             format!("{APP}[power.cpu]\nactive_wats = 1\n"),
@@ -55,8 +55,8 @@ fn typos_are_named_with_the_nearest_key() {
             "x.toml:21:1: unknown key `modl` in [[task.variant]]; did you mean `model`?",
         ),
         (
-            format!("{APP}[[emulator.outages]]\nprocesor = 1\n"),
-            "x.toml:19:1: unknown key `procesor` in [[emulator.outages]]; did you mean `processor`?",
+            format!("{APP}[[emulator.faults]]\nprocesor = 1\n"),
+            "x.toml:19:1: unknown key `procesor` in [[emulator.faults]]; did you mean `processor`?",
         ),
         (
             with("kind = \"poisson\"", "kind = \"poison\""),
@@ -75,7 +75,10 @@ fn wrong_types_and_gaps_are_named() {
             with("period_ms = 20", "period_ms = \"fast\""),
             "x.toml:8:13: stream[0].period_ms: invalid type: string \"fast\", expected f64",
         ),
-        (with("period_ms = 20\n", ""), "x.toml:6:1: missing key `period_ms` in [[stream]]"),
+        (
+            with("period_ms = 20\n", ""),
+            "x.toml:6:1: stream[0].period_ms: expected a number of at least 0.001, got 0",
+        ),
         (with("name = \"small\"\n", ""), "x.toml:1:1: missing key `name` in the file"),
         (with("seconds = 5", "seconds = 5\nseconds = 6"), "x.toml:5:1: key `seconds` is there twice"),
         (
@@ -113,8 +116,8 @@ fn impossible_values_are_named() {
             "x.toml:19:1: power.cpu.idle_watts: expected a number of at least 0",
         ),
         (
-            format!("{APP}[[emulator.outages]]\nprocessor = 0\nfrom_ms = 5\nto_ms = 5\n"),
-            "x.toml:21:1: emulator.outages[0].to_ms: expected a time after",
+            format!("{APP}[[emulator.faults]]\nprocessor = \"cpu\"\nfrom_ms = 5\nto_ms = 5\n"),
+            "x.toml:21:1: emulator.faults[0].to_ms: expected a time after",
         ),
         (
             format!("{APP}[[task]]\nname = 'see'\n[[task.variant]]\nmodel = 'a.onnx'\naccuracy = 1.5\n"),

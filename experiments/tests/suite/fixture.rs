@@ -50,6 +50,7 @@ fn variant(name: &str, task: &str, accuracy: f64, costs_us: &[[f64; 2]]) -> Vari
         input_bytes: 100_000,
         output_bytes: 50_000,
         costs: vec![cost(c[0], 5.0), cost(c[1], 3.0)],
+        ..SegmentSpec::default()
     });
     Variant {
         name: name.into(),
@@ -57,6 +58,7 @@ fn variant(name: &str, task: &str, accuracy: f64, costs_us: &[[f64; 2]]) -> Vari
         accuracy,
         memory_bytes: 1 << 20,
         segments: segments.collect(),
+        ..Variant::default()
     }
 }
 

@@ -19,6 +19,7 @@ fn by_hand() -> RunLog {
         id: RequestId(id),
         stream: StreamId(stream),
         arrival: Time(at * MS),
+        origin: Time(at * MS),
         deadline: Time((at + 25) * MS),
         expires: Time((at + 50) * MS),
         priority: 1.0,
@@ -32,6 +33,7 @@ fn by_hand() -> RunLog {
         last: 1,
         processor: ProcessorId(processor),
         inputs_on: None,
+        load_bytes: 0,
     };
     let end = |id: u64, started: u64, finished: u64, failure: Option<&str>| {
         Event::Completed(Completion {

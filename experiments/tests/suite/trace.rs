@@ -94,8 +94,10 @@ fn traces_keep_the_rules() {
 #[test]
 fn a_dead_processor_is_marked() {
     let mut setup = setup();
-    setup.emulator.outages =
-        vec![cosched_env::emulator::Outage { processor: 1, from_ms: 100.0, to_ms: 300.0 }];
+    let processor = setup.case.plan.processors[1].name.clone();
+    let fault =
+        cosched_env::emulator::Fault { processor, from_ms: 100.0, to_ms: 300.0, ..Default::default() };
+    setup.emulator.faults = vec![fault];
     let trace = chrome_trace(&log(&setup, "eft", 1), &setup.case);
     check(&trace).unwrap();
     let names: Vec<_> = trace["traceEvents"]
