@@ -96,15 +96,19 @@ impl Weights {
 /// The forward pass with its working memory.
 #[derive(Default)]
 pub struct Forward {
-    /// `[n, H]`: first hidden layer, then the second one.
+    /// `[m, H]`: first hidden layer, then the second one.
     h1: Vec<f32>,
     h2: Vec<f32>,
+    /// `[b, 2 H + CONTEXT_FEATURES]`.
     pooled: Vec<f32>,
+    /// `[b, H]` each.
     context: Vec<f32>,
     mixed: Vec<f32>,
     value1: Vec<f32>,
-    /// `[n]`: one logit per candidate, after [`Forward::run`].
+    /// `[m]`: one logit per candidate, after a run.
     pub logits: Vec<f32>,
+    /// `[b]`: the value of each state, after a run.
+    pub values: Vec<f32>,
 }
 
 impl Forward {
@@ -115,41 +119,57 @@ impl Forward {
 
     /// Scores `candidates` (`[n, CANDIDATE_FEATURES]`, n > 0) in `context` (`[CONTEXT_FEATURES]`).
     pub fn run_on(&mut self, w: &Weights, candidates: &[f32], context: &[f32]) -> f32 {
-        let n = candidates.len() / CANDIDATE_FEATURES;
-        let h = w.hidden();
-        linear(&w.candidate1, candidates, n, &mut self.h1);
-        relu(&mut self.h1);
-        self.pool(n, h);
-        self.pooled.extend_from_slice(context);
-        linear(&w.context1, &self.pooled, 1, &mut self.context);
-        relu(&mut self.context);
-        linear(&w.mix, &self.context, 1, &mut self.mixed);
-        linear(&w.candidate2, &self.h1, n, &mut self.h2);
-        for row in self.h2.chunks_exact_mut(h) {
-            for (x, m) in row.iter_mut().zip(&self.mixed) {
-                *x = (*x + m).max(0.0);
-            }
-        }
-        linear(&w.logit, &self.h2, n, &mut self.logits);
-        linear(&w.value1, &self.context, 1, &mut self.value1);
-        relu(&mut self.value1);
-        let dot: f32 = self.value1.iter().zip(&w.value2.weight).map(|(a, b)| a * b).sum();
-        dot + w.value2.bias[0]
+        self.run_batch(w, candidates, &[candidates.len() / CANDIDATE_FEATURES], context);
+        self.values[0]
     }
 
-    /// Mean and maximum of the first hidden layer over the candidates.
-    fn pool(&mut self, n: usize, h: usize) {
-        self.pooled.clear();
-        self.pooled.resize(2 * h, 0.0);
-        let (sum, max) = self.pooled.split_at_mut(h);
-        for row in self.h1.chunks_exact(h) {
-            for ((x, s), m) in row.iter().zip(sum.iter_mut()).zip(max.iter_mut()) {
-                *s += x;
-                *m = m.max(*x);
+    /// Scores `b` observations at once: `counts[i]` (> 0) candidates belong to observation `i`, their rows lie one after the other in
+    /// `candidates` (`[m, CANDIDATE_FEATURES]`), the contexts in `contexts` (`[b, CONTEXT_FEATURES]`).
+    pub fn run_batch(&mut self, w: &Weights, candidates: &[f32], counts: &[usize], contexts: &[f32]) {
+        let (m, b, h) = (candidates.len() / CANDIDATE_FEATURES, counts.len(), w.hidden());
+        linear(&w.candidate1, candidates, m, &mut self.h1);
+        relu(&mut self.h1);
+        self.pool(counts, h, contexts);
+        linear(&w.context1, &self.pooled, b, &mut self.context);
+        relu(&mut self.context);
+        linear(&w.mix, &self.context, b, &mut self.mixed);
+        linear(&w.candidate2, &self.h1, m, &mut self.h2);
+        let mut rows = self.h2.chunks_exact_mut(h);
+        for (&n, mixed) in counts.iter().zip(self.mixed.chunks_exact(h)) {
+            for row in rows.by_ref().take(n) {
+                for (x, m) in row.iter_mut().zip(mixed) {
+                    *x = (*x + m).max(0.0);
+                }
             }
         }
-        for s in sum {
-            *s /= n as f32;
+        linear(&w.logit, &self.h2, m, &mut self.logits);
+        linear(&w.value1, &self.context, b, &mut self.value1);
+        relu(&mut self.value1);
+        self.values.clear();
+        self.values.extend(self.value1.chunks_exact(h).map(|row| {
+            let dot: f32 = row.iter().zip(&w.value2.weight).map(|(a, b)| a * b).sum();
+            dot + w.value2.bias[0]
+        }));
+    }
+
+    /// Per observation: mean and maximum of the first hidden layer over its candidates, and its context.
+    fn pool(&mut self, counts: &[usize], h: usize, contexts: &[f32]) {
+        self.pooled.clear();
+        let mut rows = self.h1.chunks_exact(h);
+        for (&n, context) in counts.iter().zip(contexts.chunks_exact(CONTEXT_FEATURES)) {
+            let start = self.pooled.len();
+            self.pooled.resize(start + 2 * h, 0.0);
+            let (sum, max) = self.pooled[start..].split_at_mut(h);
+            for row in rows.by_ref().take(n) {
+                for ((x, s), m) in row.iter().zip(sum.iter_mut()).zip(max.iter_mut()) {
+                    *s += x;
+                    *m = m.max(*x);
+                }
+            }
+            for s in sum {
+                *s /= n as f32;
+            }
+            self.pooled.extend_from_slice(context);
         }
     }
 
@@ -266,6 +286,13 @@ mod tests {
             );
             for (a, b) in forward.logits.iter().zip(&logits) {
                 assert!((f64::from(*a) - b).abs() < 1e-5, "seed {seed}: logit {a}, expected {b}");
+            }
+            // Beside another observation it is scored the same.
+            let (x2, g2) = (random(2 * CANDIDATE_FEATURES), random(CONTEXT_FEATURES));
+            forward.run_batch(&w, &[x2, x.clone()].concat(), &[2, n], &[g2, g.clone()].concat());
+            assert!((f64::from(forward.values[1]) - expected).abs() < 1e-5, "seed {seed}: in a batch");
+            for (a, b) in forward.logits[2..].iter().zip(&logits) {
+                assert!((f64::from(*a) - b).abs() < 1e-5, "seed {seed}: logit {a} in a batch, expected {b}");
             }
             // Saboteur: one changed weight must be seen.
             let mut broken = w.clone();

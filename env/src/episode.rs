@@ -133,7 +133,7 @@ impl Episode {
     }
 
     /// The requests that ended so far and were not taken yet.
-    pub fn take_ended(&mut self) -> Vec<Ended> {
-        std::mem::take(&mut self.ended)
+    pub fn take_ended(&mut self) -> impl Iterator<Item = Ended> {
+        self.ended.drain(..)
     }
 }

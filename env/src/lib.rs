@@ -14,4 +14,5 @@ pub mod scenario;
 pub mod scheduler;
 pub mod streams;
 pub mod time;
+pub mod vector;
 pub mod world;

@@ -1,17 +1,20 @@
 //! How fast deciding and emulating are: decisions per second of one core, and the latency of one decision, for each policy.
 //! It asserts nothing, since timing is not correctness.
 
-use cosched_env::case::Case;
+use cosched_env::case::{Case, StreamId};
 use cosched_env::emulator::{Config, Emulator};
+use cosched_env::episode::Episode;
+use cosched_env::event::{Completion, Event, Launch, RequestId};
 use cosched_env::observation::Observation;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use cosched_env::scenario::{ArrivalKind, Scenario, Stream};
-use cosched_env::scheduler::{Options, ProtocolError, Scheduler};
+use cosched_env::scheduler::{Next, Options, ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
+use cosched_env::vector::Vector;
 use cosched_env::world::{Decision, Policy, drive};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -52,6 +55,88 @@ pub fn speed(spec: &str, make: &dyn Fn() -> Box<dyn Policy>, seconds: f64) -> Re
         p50_us: us(0.5),
         p99_us: us(0.99),
     })
+}
+
+/// What a decision costs when so many requests are ready.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ready {
+    /// Requests that wait, all of them visible.
+    pub requests: usize,
+    /// Mean candidates of a decision.
+    pub candidates: f64,
+    /// Mean nanoseconds of one decision on one core: building the observation, deciding, taking the decision, hearing the completion.
+    pub decision_ns: f64,
+}
+
+/// Measures decisions with so many ready requests (in up to 10 streams; [`case`] otherwise) under a policy. The queues stay full: for
+/// each request that ends another one comes.
+///
+/// # Errors
+/// [`ProtocolError`] when the policy chose what is no candidate.
+pub fn ready(requests: usize, policy: &mut dyn Policy, decisions: u64) -> Result<Ready, ProtocolError> {
+    let mut scenario = case().scenario.clone();
+    let streams = requests.clamp(1, 10);
+    let patient = |i: usize| Stream { deadline_ms: 1e9, ..scenario.streams[i % 6].clone() };
+    scenario.streams = (0..streams).map(patient).collect();
+    let case = Arc::new(Case::new(case().plan.clone(), scenario).expect("the case below is well-formed"));
+    let options = Options { window: requests.div_ceil(streams), ..Options::default() };
+    let mut scheduler = Scheduler::new(case.clone(), options);
+    let (mut now, mut id, mut candidates, mut taken) = (Time::ZERO, 0, 0, 0);
+    let mut arrive = |scheduler: &mut Scheduler, now: Time, stream: usize| {
+        let stream = StreamId(stream as u16);
+        id += 1;
+        scheduler.handle(now, Event::Arrived(case.stream(stream).request(RequestId(id), stream, now, now)))
+    };
+    for i in 0..requests {
+        arrive(&mut scheduler, now, i % streams)?;
+    }
+    let mut running: VecDeque<Launch> = VecDeque::new();
+    let start = core_seconds();
+    while taken < decisions {
+        match scheduler.poll() {
+            Next::Decide(observation) => {
+                candidates += observation.candidates.len();
+                taken += 1;
+                let decision = policy.decide(&observation);
+                scheduler.decide(decision)?;
+            }
+            Next::Launch(launch) => running.push_back(launch),
+            Next::Ended(ended) => arrive(&mut scheduler, now, ended.request.stream.0 as usize)?,
+            Next::Wait(_) => {
+                let Some(launch) = running.pop_front() else { break };
+                let started = now;
+                now = now + Span::from_ms(1.0);
+                let completion =
+                    Completion { launch: launch.id, started, finished: now, energy_mj: 0.0, failure: None };
+                scheduler.handle(now, Event::Completed(completion))?;
+            }
+        }
+    }
+    let taken = taken.max(1) as f64;
+    let decision_ns = (core_seconds() - start) * 1e9 / taken;
+    Ok(Ready { requests, candidates: candidates as f64 / taken, decision_ns })
+}
+
+/// Decisions per second of one core when 64 copies of [`case`] are stepped together, as for a learner, by the first launch candidate.
+///
+/// # Errors
+/// [`ProtocolError`]: a bug in the emulator.
+pub fn vector(copies: u64, rounds: u64) -> Result<f64, ProtocolError> {
+    let config = Config { decision_us: 0.0, candidate_us: 0.0, ..Config::default() };
+    let case = case();
+    let far = Time(u64::MAX / 2);
+    let episode =
+        |seed| Episode::new(case.clone(), Options::default(), config.clone(), seed, far, Time::NEVER);
+    let mut vector = Vector::new((0..copies).map(episode).collect())?;
+    let decisions = vec![Decision(0); vector.len()];
+    let start = core_seconds();
+    for _ in 0..rounds {
+        vector.step(&decisions)?;
+        for i in 0..vector.len() {
+            vector.episode(i).take_ended().for_each(drop);
+        }
+    }
+    Ok((copies * rounds) as f64 / (core_seconds() - start))
 }
 
 fn processor(p: usize) -> ProcessorSpec {

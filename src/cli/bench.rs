@@ -9,7 +9,7 @@ use cosched::env::time::Time;
 use cosched::env::world::drive;
 use cosched::executors::live::LiveWorld;
 use cosched::experiments::app::App;
-use cosched::experiments::speed::{self, Speed};
+use cosched::experiments::speed::{self, Ready, Speed};
 use cosched::session::{Session, SessionOptions};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -52,6 +52,10 @@ deadline_ms = 1000
 struct Report {
     overhead: Overhead,
     policies: Vec<Speed>,
+    /// Under `edf`.
+    ready: Vec<Ready>,
+    /// Decisions per second of 64 emulated copies stepped together.
+    vector_decisions_per_second: f64,
 }
 
 /// Microseconds of one request, alone in the system.
@@ -77,7 +81,17 @@ pub fn run(args: &Args) -> Outcome {
         let make = || maker(&spec, &case).expect("it could be made a moment ago");
         policies.push(speed::speed(&spec, &make, args.seconds)?);
     }
-    let report = Report { overhead, policies };
+    let ready = |requests: usize| {
+        let mut policy = maker("edf", &case)?;
+        Ok::<_, Box<dyn std::error::Error>>(speed::ready(
+            requests,
+            policy.as_mut(),
+            400_000 / requests as u64,
+        )?)
+    };
+    let ready = [1, 10, 100, 1000].into_iter().map(ready).collect::<Result<Vec<_>, _>>()?;
+    let vector_decisions_per_second = speed::vector(64, 20_000)?;
+    let report = Report { overhead, policies, ready, vector_decisions_per_second };
     if args.json {
         return print_json(&report);
     }
@@ -94,6 +108,11 @@ pub fn run(args: &Args) -> Outcome {
             s.policy, s.candidates, s.decisions_per_second, s.p50_us, s.p99_us
         );
     }
+    println!("One decision of edf with many requests ready (observation, choice and completion):");
+    for r in &report.ready {
+        println!("  {:5} requests, {:8.1} candidates: {:10.0} ns", r.requests, r.candidates, r.decision_ns);
+    }
+    println!("64 copies stepped together: {:.0} decisions/s on one core", report.vector_decisions_per_second);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::network::Weights;
 use cosched_env::streams::rng;
 use model::Model;
 use recipe::Recipe;
-use rollout::{Actor, Experience, RolloutError, Source, Teacher};
+use rollout::{Crew, Experience, RolloutError, Source, Teacher};
 
 /// Why a training stopped.
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +74,10 @@ pub fn train(
     }
     let mut optimizer = ppo::optimizer(&model, recipe)?;
     let mut random = rng(recipe.seed, "shuffle", 0);
-    let actors: Result<Vec<_>, _> =
-        (0..recipe.actors as u64).map(|i| Actor::new(sources, recipe, i)).collect();
-    let mut actors = actors?;
+    let mut crews = Vec::new();
+    for first in (0..recipe.actors).step_by(CREW) {
+        crews.push(Crew::new(sources, recipe, first as u64, CREW.min(recipe.actors - first))?);
+    }
     let mut weights = model.weights();
     let imitation = if teacher.is_some() { recipe.imitation } else { 0 };
     let total = imitation + recipe.decisions;
@@ -84,7 +85,7 @@ pub fn train(
     while done < total {
         let imitating = done < imitation;
         let guide = if imitating { teacher } else { None };
-        let experience = collect(&mut actors, sources, recipe, &weights, guide)?;
+        let experience = collect(&mut crews, sources, recipe, &weights, guide)?;
         done += experience.iter().map(|e| e.len() as u64).sum::<u64>();
         let losses = if imitating {
             let policy = ppo::imitate(&model, &mut optimizer, recipe, &experience, &mut random);
@@ -111,22 +112,25 @@ fn mean_utility(experience: &[Experience]) -> f64 {
     sum / n as f64
 }
 
-/// All actors collect, on as many threads as the recipe says; the order of the results is that of the actors.
+/// Episodes that are scored together. A fixed number, so that sums do not depend on the number of threads.
+const CREW: usize = 32;
+
+/// All crews collect, on as many threads as the recipe says; the order of the results is that of the actors.
 fn collect(
-    actors: &mut [Actor],
+    crews: &mut [Crew],
     sources: &[Source],
     recipe: &Recipe,
     weights: &Weights,
     teacher: Option<&Teacher>,
 ) -> Result<Vec<Experience>, RolloutError> {
-    let share = actors.len().div_ceil(recipe.threads.max(1));
+    let share = crews.len().div_ceil(recipe.threads.max(1));
     std::thread::scope(|scope| {
-        let handles: Vec<_> = actors
+        let handles: Vec<_> = crews
             .chunks_mut(share.max(1))
             .map(|part| {
                 scope.spawn(move || {
                     part.iter_mut()
-                        .map(|actor| actor.collect(sources, recipe, weights, teacher, recipe.steps))
+                        .map(|crew| crew.collect(sources, recipe, weights, teacher))
                         .collect::<Result<Vec<_>, _>>()
                 })
             })
@@ -134,7 +138,7 @@ fn collect(
         let mut all = Vec::new();
         for handle in handles {
             match handle.join() {
-                Ok(part) => all.extend(part?),
+                Ok(part) => all.extend(part?.into_iter().flatten()),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }

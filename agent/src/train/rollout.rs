@@ -8,11 +8,13 @@ use crate::randomize::neighbour;
 use cosched_env::case::{Case, CaseError};
 use cosched_env::emulator::Config;
 use cosched_env::episode::{End, Episode};
+use cosched_env::observation::Observation;
 use cosched_env::plan::Plan;
 use cosched_env::scenario::Scenario;
 use cosched_env::scheduler::{Options, ProtocolError};
 use cosched_env::streams::rng;
 use cosched_env::time::{Span, Time};
+use cosched_env::vector::Vector;
 use cosched_env::world::{Decision, Policy};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -92,48 +94,91 @@ impl Experience {
     }
 }
 
-/// One episode after another.
-pub struct Actor {
+/// Episodes that are stepped together, so that the network scores all their observations at once. Each has random numbers of its own.
+pub struct Crew {
+    seats: Vec<Seat>,
+    vector: Vector,
+    batch: Batch,
+    forward: Forward,
+    decisions: Vec<Decision>,
+}
+
+/// What belongs to one episode of a crew, and to those that follow it in its place.
+struct Seat {
     rng: Pcg64Mcg,
     seed: u64,
     index: u64,
     played: u64,
-    episode: Episode,
-    case: Arc<Case>,
     units: Units,
+    case: Arc<Case>,
     teacher: Option<Box<dyn Policy>>,
-    encoder: Encoder,
-    forward: Forward,
     utility: f64,
     requests: usize,
 }
 
-impl Actor {
-    /// Actor `index` of a training run.
+/// Encoded observations, one after the other.
+#[derive(Default)]
+struct Batch {
+    encoder: Encoder,
+    rows: Vec<f32>,
+    counts: Vec<usize>,
+    contexts: Vec<f32>,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.counts.clear();
+        self.contexts.clear();
+    }
+
+    fn push(&mut self, observation: &Observation<'_>) {
+        self.encoder.encode(observation);
+        self.rows.extend_from_slice(&self.encoder.candidates);
+        self.counts.push(observation.candidates.len());
+        self.contexts.extend_from_slice(&self.encoder.context);
+    }
+
+    /// Values of all of them; the logits stay in `forward`.
+    fn run(&self, forward: &mut Forward, weights: &Weights) {
+        forward.run_batch(weights, &self.rows, &self.counts, &self.contexts);
+    }
+}
+
+impl Crew {
+    /// The crew of the actors `first..first + count` of a training run.
     ///
     /// # Errors
     /// [`RolloutError::Case`] when a source is not well-formed.
-    pub fn new(sources: &[Source], recipe: &Recipe, index: u64) -> Result<Actor, RolloutError> {
-        let mut random = rng(recipe.seed, "actor", index);
-        let (episode, case) = fresh(sources, recipe, &mut random, index << 32)?;
-        Ok(Actor {
-            rng: random,
-            seed: recipe.seed,
-            index,
-            played: 0,
-            episode,
-            units: Units::of(&case, recipe),
-            case,
-            teacher: None,
-            encoder: Encoder::new(),
+    pub fn new(sources: &[Source], recipe: &Recipe, first: u64, count: usize) -> Result<Crew, RolloutError> {
+        let (mut seats, mut episodes) = (Vec::new(), Vec::new());
+        for index in first..first + count as u64 {
+            let mut random = rng(recipe.seed, "actor", index);
+            let (episode, case) = fresh(sources, recipe, &mut random, index << 32)?;
+            episodes.push(episode);
+            seats.push(Seat {
+                rng: random,
+                seed: recipe.seed,
+                index,
+                played: 0,
+                units: Units::of(&case, recipe),
+                case,
+                teacher: None,
+                utility: 0.0,
+                requests: 0,
+            });
+        }
+        Ok(Crew {
+            seats,
+            vector: Vector::new(episodes)?,
+            batch: Batch::default(),
             forward: Forward::default(),
-            utility: 0.0,
-            requests: 0,
+            decisions: Vec::new(),
         })
     }
 
-    /// Collects `decisions` decisions. With a teacher, its choices are taken (and recorded), otherwise those of the network,
-    /// sampled.
+    /// Collects `recipe.steps` decisions of each episode. With a teacher, its choices are taken (and recorded), otherwise those of the
+    /// network, sampled.
     ///
     /// # Errors
     /// [`RolloutError`].
@@ -143,85 +188,136 @@ impl Actor {
         recipe: &Recipe,
         weights: &Weights,
         teacher: Option<&Teacher>,
-        decisions: usize,
-    ) -> Result<Experience, RolloutError> {
-        let mut out = Experience { starts: vec![0], ..Experience::default() };
-        self.teacher = teacher.map(|make| make(&self.case));
-        self.episode.advance()?;
-        while out.len() < decisions {
-            let Some(observation) = self.episode.observation() else {
-                self.restart(sources, recipe, teacher)?;
-                continue;
-            };
-            self.encoder.encode(&observation);
-            let n = observation.candidates.len();
-            let value = self.forward.run(weights, &self.encoder);
-            let (action, log_probability) = match &mut self.teacher {
-                Some(policy) => (policy.decide(&observation).0, 0.0),
-                None => sample(&self.forward.logits, &mut self.rng),
-            };
-            debug_assert_eq!(self.encoder.candidates.len(), n * CANDIDATE_FEATURES);
-            out.rows.extend_from_slice(&self.encoder.candidates);
-            out.starts.push(out.rows.len());
-            out.context.extend_from_slice(&self.encoder.context);
-            out.action.push(action);
-            out.log_probability.push(log_probability);
-            out.value.push(value);
-            self.episode.decide(Decision(action), n)?;
-            self.close_step(sources, recipe, weights, teacher, &mut out)?;
+    ) -> Result<Vec<Experience>, RolloutError> {
+        let empty = || Experience { starts: vec![0], ..Experience::default() };
+        let mut out: Vec<Experience> = self.seats.iter().map(|_| empty()).collect();
+        for seat in &mut self.seats {
+            seat.teacher = teacher.map(|make| make(&seat.case));
         }
+        for _ in 0..recipe.steps {
+            self.replace_ended(sources, recipe, teacher)?;
+            self.choose(weights, &mut out);
+            self.vector.step(&self.decisions)?;
+            self.close_steps(weights, &mut out);
+        }
+        self.value_last(weights, &mut out);
         Ok(out)
     }
 
-    /// Runs to the next decision and completes the last step of `out`.
-    fn close_step(
+    /// Puts a new episode in the place of each that is over or has nothing to decide.
+    fn replace_ended(
         &mut self,
         sources: &[Source],
         recipe: &Recipe,
-        weights: &Weights,
         teacher: Option<&Teacher>,
-        out: &mut Experience,
     ) -> Result<(), RolloutError> {
-        let step = self.episode.advance()?;
-        for ended in self.episode.take_ended() {
-            self.utility += ended.utility;
-            self.requests += 1;
-        }
-        out.reward.push((step.reward * self.units.reward) as f32);
-        out.discount.push((-step.elapsed.ms() / self.units.horizon_ms).exp() as f32);
-        let finished = step.end == Some(End::Finished);
-        out.last.push(step.end.is_some());
-        let next_value = match self.episode.observation() {
-            Some(observation) if !finished => {
-                self.encoder.encode(&observation);
-                self.forward.run(weights, &self.encoder)
+        for (i, seat) in self.seats.iter_mut().enumerate() {
+            while self.vector.steps()[i].end.is_some() {
+                seat.played += 1;
+                let seed = seat.seed ^ (seat.index << 32) ^ seat.played;
+                let (episode, case) = fresh(sources, recipe, &mut seat.rng, seed)?;
+                self.vector.replace(i, episode)?;
+                seat.units = Units::of(&case, recipe);
+                seat.teacher = teacher.map(|make| make(&case));
+                seat.case = case;
+                (seat.utility, seat.requests) = (0.0, 0);
             }
-            _ => 0.0,
-        };
-        out.next_value.push(next_value);
-        if step.end.is_some() {
-            if self.requests > 0 {
-                out.episodes.push((self.utility / self.requests as f64, self.requests));
-            }
-            self.restart(sources, recipe, teacher)?;
         }
         Ok(())
     }
 
-    fn restart(
-        &mut self,
-        sources: &[Source],
-        recipe: &Recipe,
-        teacher: Option<&Teacher>,
-    ) -> Result<(), RolloutError> {
-        self.played += 1;
-        let seed = self.seed ^ (self.index << 32) ^ self.played;
-        (self.episode, self.case) = fresh(sources, recipe, &mut self.rng, seed)?;
-        self.units = Units::of(&self.case, recipe);
-        self.teacher = teacher.map(|make| make(&self.case));
-        (self.utility, self.requests) = (0.0, 0);
-        self.episode.advance()?;
-        Ok(())
+    /// Scores all observations and chooses in each.
+    fn choose(&mut self, weights: &Weights, out: &mut [Experience]) {
+        self.batch.clear();
+        for i in 0..self.seats.len() {
+            let observation = self.vector.observation(i).expect("episodes that are over were replaced");
+            self.batch.push(&observation);
+        }
+        self.batch.run(&mut self.forward, weights);
+        self.decisions.clear();
+        let mut row = 0;
+        for (i, (seat, out)) in self.seats.iter_mut().zip(out).enumerate() {
+            let n = self.batch.counts[i];
+            let (action, log_probability) = match &mut seat.teacher {
+                Some(policy) => {
+                    let observation = self.vector.observation(i).expect("it was there a moment ago");
+                    (policy.decide(&observation).0, 0.0)
+                }
+                None => sample(&self.forward.logits[row..row + n], &mut seat.rng),
+            };
+            let value = self.forward.values[i];
+            // What was the next state is this one.
+            if let (Some(next), Some(false)) = (out.next_value.last_mut(), out.last.last()) {
+                *next = value;
+            }
+            out.rows.extend_from_slice(
+                &self.batch.rows[row * CANDIDATE_FEATURES..(row + n) * CANDIDATE_FEATURES],
+            );
+            out.starts.push(out.rows.len());
+            out.context
+                .extend_from_slice(&self.batch.contexts[i * CONTEXT_FEATURES..(i + 1) * CONTEXT_FEATURES]);
+            out.action.push(action);
+            out.log_probability.push(log_probability);
+            out.value.push(value);
+            self.decisions.push(Decision(action));
+            row += n;
+        }
+    }
+
+    /// Records what each decision led to. The value of a state that was cut off is found at once, other next states are the next
+    /// decisions' own.
+    fn close_steps(&mut self, weights: &Weights, out: &mut [Experience]) {
+        self.batch.clear();
+        let mut cut = Vec::new();
+        for (i, (seat, out)) in self.seats.iter_mut().zip(out.iter_mut()).enumerate() {
+            for ended in self.vector.episode(i).take_ended() {
+                seat.utility += ended.utility;
+                seat.requests += 1;
+            }
+            let step = self.vector.steps()[i];
+            out.reward.push((step.reward * seat.units.reward) as f32);
+            out.discount.push((-step.elapsed.ms() / seat.units.horizon_ms).exp() as f32);
+            out.last.push(step.end.is_some());
+            out.next_value.push(0.0);
+            if step.end.is_some() && seat.requests > 0 {
+                out.episodes.push((seat.utility / seat.requests as f64, seat.requests));
+            }
+            if step.end == Some(End::Truncated)
+                && let Some(observation) = self.vector.observation(i)
+            {
+                self.batch.push(&observation);
+                cut.push(i);
+            }
+        }
+        self.set_next_values(weights, &cut, out);
+    }
+
+    /// The values of the states in which the collection stops.
+    fn value_last(&mut self, weights: &Weights, out: &mut [Experience]) {
+        self.batch.clear();
+        let mut open = Vec::new();
+        for (i, out) in out.iter().enumerate() {
+            if out.last.last() == Some(&false)
+                && let Some(observation) = self.vector.observation(i)
+            {
+                self.batch.push(&observation);
+                open.push(i);
+            }
+        }
+        self.set_next_values(weights, &open, out);
+    }
+
+    /// Scores the batch, whose observations are the last states of the episodes `of`.
+    fn set_next_values(&mut self, weights: &Weights, of: &[usize], out: &mut [Experience]) {
+        if of.is_empty() {
+            return;
+        }
+        self.batch.run(&mut self.forward, weights);
+        for (&i, &value) in of.iter().zip(&self.forward.values) {
+            if let Some(next) = out[i].next_value.last_mut() {
+                *next = value;
+            }
+        }
     }
 }
 
