@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod books;
+pub mod rig;
 
 pub use books::{Item, Logger, check, ends};
 
