@@ -101,9 +101,10 @@ impl Arrivals {
     }
 
     fn soonest(&self) -> Option<usize> {
-        let (index, source) = self.sources.iter().enumerate().min_by_key(|(i, s)| (s.next, *i))?;
-        let dependent = !source.pending.is_empty();
-        (dependent || source.next < self.horizon).then_some(index)
+        // One that is past the horizon must not hide what follows an answer later.
+        let comes = |s: &Source| s.next < self.horizon || !s.pending.is_empty();
+        let coming = self.sources.iter().enumerate().filter(|(_, s)| comes(s));
+        coming.min_by_key(|(i, s)| (s.next, *i)).map(|(index, _)| index)
     }
 }
 

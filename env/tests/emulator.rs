@@ -1,72 +1,16 @@
-//! The emulated device against numbers worked out by hand, and against a slow twin that integrates in small steps.
+//! The emulated device without a device file against numbers worked out by hand: latency, pairwise contention, cost of deciding,
+//! energy, deaths, spread. It refuses to go into device files; for those there are the `device_*` suites.
 
 mod common;
 
+use common::rig::{alarm, completions, device, die, drain, finished, flat_plan, health, launch, named, us};
 use common::{case, cost, exact, ms, plan, processor, stream, variant};
-use cosched_env::case::{Case, ProcessorId, VariantId};
-use cosched_env::emulator::{Config, Emulator, Fault};
-use cosched_env::event::{Completion, Event, Launch, LaunchId, RequestId};
-use cosched_env::plan::{Plan, ProcessorSpec};
-use cosched_env::streams::rng;
+use cosched_env::case::ProcessorId;
+use cosched_env::emulator::{Config, Emulator};
+use cosched_env::event::{Event, LaunchId};
+use cosched_env::plan::ProcessorSpec;
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, World};
-use rand::RngExt;
-use std::sync::Arc;
-
-fn us(us: f64) -> Time {
-    ms(us / 1e3)
-}
-
-/// An emulator without arrivals over variants of one segment; `works[v]` is the latency of variant `v` everywhere, in microseconds.
-fn device(processors: Vec<ProcessorSpec>, contention: f64, works: &[f64], config: Config) -> Emulator {
-    Emulator::new(flat_case(processors, contention, works), config, 7, Time::ZERO)
-}
-
-fn flat_case(processors: Vec<ProcessorSpec>, contention: f64, works: &[f64]) -> Arc<Case> {
-    let row = |us: f64| vec![Some(us); processors.len()];
-    let variants = works.iter().enumerate().map(|(v, &w)| variant(&format!("v{v}"), "t", 0.9, &[&row(w)]));
-    let variants = variants.collect();
-    case(plan(processors.clone(), contention, variants), vec![stream("t", 10.0, 10.0)])
-}
-
-fn named(n: usize) -> Vec<ProcessorSpec> {
-    (0..n).map(|p| processor(&format!("p{p}"))).collect()
-}
-
-fn launch(id: u64, variant: u16, processor: u16) -> Launch {
-    Launch {
-        id: LaunchId(id),
-        request: RequestId(id),
-        variant: VariantId(variant),
-        first: 0,
-        last: 0,
-        processor: ProcessorId(processor),
-        inputs_on: None,
-        load_bytes: 0,
-    }
-}
-
-/// All events until nothing happens any more.
-fn drain(world: &mut dyn World) -> Vec<(Time, Event)> {
-    std::iter::from_fn(|| world.wait(None)).collect()
-}
-
-fn completions(events: &[(Time, Event)]) -> Vec<Completion> {
-    let only = events.iter().filter_map(|(_, e)| match e {
-        Event::Completed(c) => Some(c.clone()),
-        _ => None,
-    });
-    only.collect()
-}
-
-/// (launch, finished in microseconds) in order of completion.
-fn finished(world: &mut dyn World) -> Vec<(u64, f64)> {
-    completions(&drain(world)).iter().map(|c| (c.launch.0, c.finished.0 as f64 / 1e3)).collect()
-}
-
-fn alarm(world: &mut dyn World, at: Time) {
-    assert_eq!(world.wait(Some(at)), Some((at, Event::Alarm)));
-}
 
 #[test]
 fn launches_alone_take_what_the_plan_says() {
@@ -105,7 +49,7 @@ fn three_launches_add_up_their_slowdowns() {
 
 #[test]
 fn contention_has_a_direction() {
-    let mut p: Plan = (*flat_case(named(2), 1.0, &[1000.0])).clone().plan;
+    let mut p = flat_plan(named(2), 1.0, &[1000.0]);
     p.contention[0][1] = 3.0;
     let case = case(p, vec![stream("t", 10.0, 10.0)]);
     let mut d = Emulator::new(case, exact(), 7, Time::ZERO);
@@ -168,8 +112,8 @@ fn energy_by_hand() {
 
 #[test]
 fn a_dead_processor_fails_its_launches() {
-    let fault = Fault { processor: "p0".into(), from_ms: 0.4, to_ms: 0.8, ..Fault::default() };
-    let mut d = device(named(2), 1.0, &[1000.0], Config { faults: vec![fault], ..exact() });
+    let faults = vec![die("p0", 0.4, 0.8)];
+    let mut d = device(named(2), 1.0, &[1000.0], Config { faults, ..exact() });
     d.launch(&launch(0, 0, 0));
     d.launch(&launch(1, 0, 1));
     let down = Event::Health { processor: ProcessorId(0), up: false };
@@ -190,17 +134,9 @@ fn a_dead_processor_fails_its_launches() {
 
 #[test]
 fn overlapping_deaths_are_one() {
-    let fault = |from_ms, to_ms| Fault { processor: "p0".into(), from_ms, to_ms, ..Fault::default() };
-    let faults = vec![fault(1.0, 3.0), fault(2.0, 5.0), fault(5.0, 6.0), fault(9.0, 8.0)];
+    let faults = vec![die("p0", 1.0, 3.0), die("p0", 2.0, 5.0), die("p0", 5.0, 6.0), die("p0", 9.0, 8.0)];
     let mut d = device(named(1), 1.0, &[10.0], Config { faults, ..exact() });
-    let health: Vec<_> = drain(&mut d)
-        .into_iter()
-        .map(|(at, e)| match e {
-            Event::Health { up, .. } => (at, up),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(health, [(ms(1.0), false), (ms(6.0), true)]);
+    assert_eq!(health(&mut d), [(ms(1.0), false), (ms(6.0), true)]);
 }
 
 #[test]
@@ -227,107 +163,4 @@ fn spread_and_failures_have_the_planned_rates() {
     assert!((ratio - 1400.0 / 950.0).abs() < 0.03, "p95 / p50 is {ratio}");
     let rate = f64::from(failures) / n as f64;
     assert!((rate - 0.2).abs() < 0.01, "{rate} failed");
-}
-
-/// A launch of the twin: when it starts, where, and its work, all in steps.
-struct Job {
-    start: u64,
-    processor: u16,
-    work: f64,
-}
-
-const STEP_NS: u64 = 100;
-
-/// The slow twin: in every small step each launch that has started and has work left makes progress by its present speed.
-/// With `retime` off, speeds stay as they were at the start, which is wrong.
-fn twin(case: &Case, jobs: &[Job], retime: bool) -> Vec<u64> {
-    let mut left: Vec<f64> = jobs.iter().map(|j| j.work).collect();
-    let mut ends = vec![0; jobs.len()];
-    let mut first_speed = vec![0.0; jobs.len()];
-    let mut step = 0;
-    while left.iter().any(|&w| w > 0.0) {
-        let runs = |i: usize, left: &[f64]| jobs[i].start <= step && left[i] > 0.0;
-        let before = left.clone();
-        for i in (0..jobs.len()).filter(|&i| runs(i, &before)) {
-            let mut slowdown = 1.0;
-            for o in (0..jobs.len()).filter(|&o| runs(o, &before)) {
-                if jobs[o].processor != jobs[i].processor {
-                    slowdown +=
-                        case.plan.contention[jobs[i].processor as usize][jobs[o].processor as usize] - 1.0;
-                }
-            }
-            if first_speed[i] == 0.0 {
-                first_speed[i] = 1.0 / slowdown;
-            }
-            left[i] -= if retime { 1.0 / slowdown } else { first_speed[i] };
-            if left[i] <= 0.0 {
-                ends[i] = (step + 1) * STEP_NS;
-            }
-        }
-        step += 1;
-    }
-    ends
-}
-
-/// Largest difference between emulator and twin, in nanoseconds.
-fn difference(seed: u64, retime: bool) -> f64 {
-    let rng = &mut rng(seed, "twin", 0);
-    let works: Vec<f64> =
-        (0..6).map(|_| f64::from(rng.random_range(500..20_000)) * STEP_NS as f64 / 1e3).collect();
-    let mut plan = flat_case(named(4), 1.0, &works).plan.clone();
-    for row in &mut plan.contention {
-        row.fill_with(|| rng.random_range(1.0..2.5));
-    }
-    for p in &mut plan.processors {
-        p.slots = 2;
-    }
-    let case = case(plan, vec![stream("t", 10.0, 10.0)]);
-    let mut jobs: Vec<Job> = (0..6)
-        .map(|v| Job {
-            start: rng.random_range(0..20_000),
-            processor: rng.random_range(0..4),
-            work: works[v] * 1e3 / STEP_NS as f64,
-        })
-        .collect();
-    let mut order: Vec<usize> = (0..6).collect();
-    order.sort_by_key(|&v| jobs[v].start);
-    let mut d = Emulator::new(case.clone(), exact(), seed, Time::ZERO);
-    let mut ends = [0u64; 6];
-    let mut note = |event: Event| match event {
-        Event::Completed(c) => {
-            ends[c.launch.0 as usize] = c.finished.0;
-            true
-        }
-        _ => false,
-    };
-    for &v in &order {
-        let at = Time(jobs[v].start * STEP_NS);
-        while let Some((_, event)) = d.wait(Some(at)) {
-            if !note(event) {
-                break;
-            }
-        }
-        d.launch(&launch(v as u64, v as u16, jobs[v].processor));
-    }
-    for (_, event) in drain(&mut d) {
-        note(event);
-    }
-    let twins = twin(&case, &jobs, retime);
-    jobs.clear();
-    ends.iter().zip(twins).map(|(&a, b)| (a as f64 - b as f64).abs()).fold(0.0, f64::max)
-}
-
-#[test]
-fn the_emulator_agrees_with_its_slow_twin() {
-    for seed in 0..60 {
-        let off = difference(seed, true);
-        // Each end may be a step late in the twin, which shifts what overlaps it.
-        assert!(off <= 20.0 * STEP_NS as f64, "seed {seed}: {off} ns apart");
-    }
-}
-
-#[test]
-fn a_twin_that_does_not_retime_is_found_out() {
-    let wrong = (0..60).filter(|&seed| difference(seed, false) > 20.0 * STEP_NS as f64).count();
-    assert!(wrong >= 50, "only {wrong} of 60");
 }

@@ -309,7 +309,10 @@ impl VariantTable {
                     sum.latency_ns += ns;
                     sum.energy_mj += cost.energy_mj;
                     sum.sigma_ns += cost.log_sigma() * ns;
-                    sum.traffic_bytes += segment.traffic_bytes as f64;
+                    // What is behind a link has a memory of its own.
+                    if processors[p].model.link.is_none() {
+                        sum.traffic_bytes += segment.traffic_bytes as f64;
+                    }
                 }
             }
             rows.push(Row { fetch_ns: 0.0, ..sum });
@@ -377,7 +380,7 @@ impl VariantTable {
         after.energy_mj - before.energy_mj
     }
 
-    /// Memory bandwidth that segments `first..=last` ask for on `on` at full speed, in GB/s.
+    /// Memory bandwidth that segments `first..=last` ask for on `on` at full speed, in GB/s; 0 behind a link.
     pub fn demand_gbps(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
         let (before, after) = self.around(on, first, last);
         let latency_ns = after.latency_ns - before.latency_ns;

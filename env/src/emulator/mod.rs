@@ -1,320 +1,383 @@
-//! The emulated world: a discrete-event model of the device that the plan describes.
+//! The emulated world: a discrete-event model of the device that the plan and the device file describe.
 //! Deterministic by seed. It refuses to know what a policy is: it only runs launches and tells what happened.
+//!
+//! Between two events every launch has one pace and every processor one power, so progress, energy and temperature are exact
+//! however long that is. A launch counts among the running ones from the moment it is handed over to its end, on the link too.
+
+mod config;
+mod faults;
+mod link;
+mod power;
+mod running;
+mod thermal;
+
+pub use config::{Config, Fault, FaultKind};
+pub use power::Meter;
 
 use crate::case::{Case, ProcessorId};
-use crate::event::{Completion, Ended, Event, Launch};
+use crate::event::{Ended, Event, Launch};
 use crate::scheduler::Scheduler;
 use crate::streams::{Arrivals, rng};
 use crate::time::{Span, Time};
 use crate::world::{Decision, World};
+use faults::{Change, Faults};
+use power::Meters;
 use rand::RngExt;
-use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64Mcg;
-use serde::{Deserialize, Serialize};
+use running::{Conditions, Running, Work};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// How the emulated device departs from its plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Whether latencies spread as the plan says (log-normal) or are always the mean.
-    pub spread: bool,
-    /// What one decision costs, in microseconds: charged to the clock.
-    pub decision_us: f64,
-    /// What each candidate of a decision costs on top, in microseconds.
-    pub candidate_us: f64,
-    /// Probability that a launch fails.
-    pub failure_rate: f64,
-    /// Processors that die or hang and come back; one that ends before it begins is none.
-    pub faults: Vec<Fault>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { spread: true, decision_us: 5.0, candidate_us: 0.2, failure_rate: 0.0, faults: Vec::new() }
-    }
-}
-
-/// A processor does not work for a while.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Name of the processor.
-    pub processor: String,
-    /// What happens to it.
-    #[serde(default)]
-    pub kind: FaultKind,
-    /// When it begins, in milliseconds.
-    pub from_ms: f64,
-    /// When the processor is back, in milliseconds.
-    pub to_ms: f64,
-    /// A hang is noticed so many milliseconds after it began, which kills what runs; 0: never, everything goes on when it is over.
-    #[serde(default)]
-    pub noticed_ms: f64,
-}
-
-/// What happens to a processor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaultKind {
-    /// It dies: its running launches fail, and everybody knows.
-    #[default]
-    Die,
-    /// It stands still: its running launches make no progress, and nobody is told.
-    Hang,
-}
-
-/// A launch on its way.
-#[derive(Clone)]
-struct Running {
-    launch: Launch,
-    started: Time,
-    /// Nanoseconds before it begins to make progress (what deciding cost).
-    delay_ns: f64,
-    /// Nanoseconds of work left at full speed.
-    work_ns: f64,
-    /// Nanoseconds of work at full speed in all: what brings the inputs, and the segments.
-    total_ns: f64,
-    /// Nanoseconds of the segments alone at full speed.
-    alone_ns: f64,
-    /// Energy of the whole launch at full speed.
-    energy_mj: f64,
-    fails: bool,
-}
+use thermal::Heat;
 
 /// The emulated world; see the module's text. A clone goes on by itself.
 #[derive(Clone)]
 pub struct Emulator {
     case: Arc<Case>,
     config: Config,
+    /// Whether it behaves as the core expects and not as the device does: links as in their first phase.
+    as_expected: bool,
     rng: Pcg64Mcg,
+    link_rng: Pcg64Mcg,
     now: Time,
+    /// Up to when launches, meters and temperature have been brought.
+    brought: Time,
     /// When the decider is done with what it has been asked so far; it hears and launches nothing before.
     decider_free: Time,
     arrivals: Arrivals,
+    /// Oldest first.
     running: Vec<Running>,
-    /// Slow-down of each running launch, kept in step with `running`.
-    rates: Vec<f64>,
-    /// (time, processor, up), soonest last.
-    health: Vec<(Time, ProcessorId, bool)>,
-    /// Per processor: outages that it is in.
-    outages: Vec<u32>,
+    /// (time, index) of the launch that completes next if nothing changes; ties: the oldest launch.
+    first: Option<(Time, usize)>,
+    /// Whether launches can slow each other at all.
+    disturbing: bool,
+    faults: Faults,
+    heat: Option<Heat>,
+    /// Per processor: index of its frequency step.
+    steps: Vec<usize>,
+    meters: Meters,
     ready: VecDeque<(Time, Event)>,
+}
+
+/// What happens next. The order breaks ties.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Completion,
+    Fault,
+    /// The governor looks at the temperature.
+    Look,
+    Arrival,
 }
 
 impl Emulator {
     /// A device at time zero; requests arrive before `horizon`.
     pub fn new(case: Arc<Case>, config: Config, seed: u64, horizon: Time) -> Emulator {
-        let mut health: Vec<_> = config
-            .faults
-            .iter()
-            .filter(|f| f.from_ms < f.to_ms)
-            .filter_map(|f| {
-                let at = |ms: f64| Time::ZERO + Span::from_ms(ms);
-                let id = ProcessorId(case.plan.processors.iter().position(|p| p.name == f.processor)? as u16);
-                Some([(at(f.from_ms), id, false), (at(f.to_ms), id, true)])
-            })
-            .flatten()
-            .collect();
-        health.sort();
-        health.reverse();
+        let processors = case.processor_count();
+        let contention = case.plan.contention.iter().enumerate();
+        let pairwise = contention
+            .flat_map(|(i, row)| row.iter().enumerate().filter(move |&(j, _)| j != i))
+            .any(|(_, &factor)| factor != 1.0);
         Emulator {
+            as_expected: false,
             rng: rng(seed, "latency", 0),
+            link_rng: rng(seed, "link", 0),
             arrivals: Arrivals::new(case.clone(), seed, horizon),
-            outages: vec![0; case.processor_count()],
-            case,
-            config,
             now: Time::ZERO,
+            brought: Time::ZERO,
             decider_free: Time::ZERO,
             running: Vec::new(),
-            rates: Vec::new(),
-            health,
+            first: None,
+            disturbing: pairwise || case.device.bandwidth.is_some(),
+            faults: Faults::new(&case, &config),
+            heat: case.device.thermal.map(Heat::new),
+            steps: vec![0; processors],
+            meters: Meters::new(processors),
             ready: VecDeque::new(),
+            case,
+            config,
         }
-    }
-
-    fn dead(&self, processor: ProcessorId) -> bool {
-        self.outages[processor.0 as usize] > 0
     }
 
     /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is up
-    /// stays up, and requests go on arriving as [`Arrivals::resume`] says. For searches that look ahead.
+    /// stays up, links are as at first and lose nothing, nothing heats up, and requests go on arriving as [`Arrivals::resume`] says.
+    /// For searches that look ahead.
     pub fn resume(core: &Scheduler, config: Config, seed: u64, horizon: Time) -> Emulator {
         let case = core.case().clone();
-        // Numbers that no request of the true world is near.
         let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
         let mut emulator = Emulator::new(case.clone(), calm, seed, horizon);
         let last = |stream| core.last_arrival(stream);
+        // Numbers that no request of the true world is near.
         emulator.arrivals = Arrivals::resume(case.clone(), seed, horizon, 1 << 62, &last);
+        emulator.as_expected = true;
+        emulator.heat = None;
         emulator.now = core.now();
+        emulator.brought = core.now();
         emulator.decider_free = core.now();
-        for (p, outages) in emulator.outages.iter_mut().enumerate() {
-            *outages = u32::from(!core.is_up(ProcessorId(p as u16)));
-        }
+        let ids = (0..case.processor_count()).map(|p| ProcessorId(p as u16));
+        ids.filter(|&id| !core.is_up(id)).for_each(|id| emulator.faults.keep_down(id));
+        let mut left_ns = Vec::new();
         for (launch, end) in core.running() {
-            let mut running = emulator.begin(launch, 1.0);
-            running.work_ns = end.since(core.now()).0 as f64;
+            let running = emulator.begin(launch, 1.0);
             emulator.running.push(running);
+            left_ns.push(end.since(core.now()).0 as f64);
         }
         emulator.retime();
         // What is expected counts the slow-down already.
-        for (r, rate) in emulator.running.iter_mut().zip(&emulator.rates) {
-            r.work_ns /= rate;
+        for (running, left_ns) in emulator.running.iter_mut().zip(left_ns) {
+            running.go_on(left_ns);
         }
+        emulator.retime();
         emulator
     }
 
-    /// What the next wait would see first.
-    fn step(&mut self, until: Option<Time>) -> Option<(Time, Event)> {
+    /// What each processor did and drew until the last event, in plan order.
+    pub fn meters(&mut self) -> Vec<Meter> {
+        self.bring();
+        self.meters.read(&self.case, self.now)
+    }
+
+    /// Temperature of the device at the last event, in degrees Celsius; `None` where none is modelled.
+    pub fn celsius(&mut self) -> Option<f64> {
+        self.bring();
+        self.heat.as_ref().map(|heat| heat.celsius)
+    }
+
+    /// The frequency step that a processor is in: an index into [`crate::device::ProcessorModel::frequencies`].
+    pub fn step_of(&self, processor: ProcessorId) -> usize {
+        self.steps[processor.0 as usize]
+    }
+
+    /// Lets everything happen that is due by `limit` (`None`: without end) up to the first event that is told.
+    fn happen(&mut self, limit: Option<Time>) -> Option<(Time, Event)> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            let soonest = self.soonest(until)?;
-            let completion = self.next_completion();
-            let health = self.health.last().map(|h| h.0);
-            let arrival = self.arrivals.peek();
-            self.advance(soonest);
-            // Ties: completions, then health, then arrivals, then the alarm.
-            if let Some((time, index)) = completion
-                && time == soonest
-            {
-                let event = self.complete(index, None);
-                return Some((time, event));
+            let (time, due) = self.due(limit)?;
+            self.now = self.now.max(time);
+            match (due, self.first) {
+                (Due::Completion, Some((_, index))) => {
+                    let event = self.complete(index, None);
+                    return Some((self.now, event));
+                }
+                (Due::Arrival, _) => {
+                    let request = self.arrivals.next()?;
+                    return Some((self.now, Event::Arrived(request)));
+                }
+                (Due::Look, _) => self.look(limit),
+                _ => self.change_health(),
             }
-            if health == Some(soonest) {
-                self.change_health();
-                continue;
-            }
-            if arrival == Some(soonest) {
-                let request = self.arrivals.next()?;
-                return Some((soonest, Event::Arrived(request)));
-            }
-            return Some((soonest, Event::Alarm));
         }
     }
 
-    /// When something happens next, at the latest at `until`.
-    fn soonest(&self, until: Option<Time>) -> Option<Time> {
-        let completion = self.next_completion().map(|c| c.0);
-        let health = self.health.last().map(|h| h.0);
-        [completion, health, self.arrivals.peek(), until].into_iter().flatten().min()
+    /// What is due next by `limit`. The governor alone keeps no world alive.
+    fn due(&self, limit: Option<Time>) -> Option<(Time, Due)> {
+        let event = self.next_event();
+        let look = self.heat.as_ref().map(|heat| (heat.next_look, Due::Look));
+        let look = look.filter(|_| event.is_some() || limit.is_some());
+        let due = [event, look].into_iter().flatten().min()?;
+        limit.is_none_or(|limit| due.0 <= limit).then_some(due)
     }
 
-    /// A launch as it begins, `spread` times as long as the plan's mean.
+    /// The next of what happens by itself and may be told.
+    fn next_event(&self) -> Option<(Time, Due)> {
+        let completion = self.first.map(|f| (f.0, Due::Completion));
+        let fault = self.faults.next().map(|time| (time, Due::Fault));
+        let arrival = self.arrivals.peek().map(|time| (time, Due::Arrival));
+        [completion, fault, arrival].into_iter().flatten().min()
+    }
+
+    /// A launch as it begins, `spread` times as long as the plan's mean. It does not cross its link yet.
     fn begin(&self, launch: &Launch, spread: f64) -> Running {
         let table = self.case.variant(launch.variant);
         let (p, first, last) = (launch.processor, launch.first, launch.last);
-        let bringing = self.case.transfer_ns(launch.variant, first, launch.inputs_on, p)
-            + self.case.load_ns(p, launch.load_bytes);
-        let alone_ns = table.latency_ns(p, first, last) * spread;
-        Running {
-            launch: *launch,
-            started: self.now.max(self.decider_free),
+        let remote = self.link_of(p).is_some();
+        let transfer_ns =
+            if remote { 0.0 } else { self.case.transfer_ns(launch.variant, first, launch.inputs_on, p) };
+        let work = Work {
             delay_ns: self.decider_free.since(self.now).0 as f64,
-            work_ns: bringing + alone_ns,
-            total_ns: bringing + alone_ns,
-            alone_ns,
+            bringing_ns: transfer_ns + self.case.load_ns(p, launch.load_bytes),
+            alone_ns: table.latency_ns(p, first, last) * spread,
             energy_mj: table.energy_mj(p, first, last) * spread,
-            fails: false,
+            starved_watts: 0.5 * self.case.processor(p).active_watts,
+        };
+        let started = self.now.max(self.decider_free);
+        Running::new(launch, started, table.demand_gbps(p, first, last), work)
+    }
+
+    fn link_of(&self, processor: ProcessorId) -> Option<&crate::device::Link> {
+        self.case.processors[processor.0 as usize].model.link.as_ref()
+    }
+
+    /// Brings launches, meters and temperature up to now.
+    fn bring(&mut self) {
+        let mut left = self.now.since(self.brought).0 as f64;
+        self.brought = self.now;
+        while left > 0.0 {
+            let mut piece = left;
+            if self.heat.is_some() {
+                // Power has to be constant in a piece.
+                piece = self.running.iter().map(Running::steady_ns).fold(left, f64::min);
+                let watts = self.watts();
+                self.heat.iter_mut().for_each(|heat| heat.pass(piece, watts));
+            }
+            self.meters.turn_over();
+            for running in &mut self.running {
+                let (there, taken) = running.pass(piece);
+                self.meters.note(running.launch.processor, there, taken);
+            }
+            left -= piece;
         }
     }
 
-    /// (time, index) of the launch that completes next if nothing changes; ties: the oldest launch.
-    fn next_completion(&self) -> Option<(Time, usize)> {
-        let ends = self.running.iter().zip(&self.rates).enumerate().map(|(i, (r, rate))| {
-            let left = r.delay_ns + r.work_ns * rate;
-            (self.now + Span(left.ceil() as u64), r.launch.id, i)
-        });
-        ends.min().map(|(time, _, i)| (time, i))
+    /// Watts that all processors draw now.
+    fn watts(&self) -> f64 {
+        let active: f64 = self.running.iter().map(Running::watts).sum();
+        let busy =
+            |p: usize| self.running.iter().any(|r| r.launch.processor.0 as usize == p && r.has_begun());
+        let idle = self.case.plan.processors.iter().enumerate().filter(|&(p, _)| !busy(p));
+        active + idle.map(|(_, spec)| spec.idle_watts).sum::<f64>()
     }
 
-    /// Moves the clock; running launches make progress at their present rates.
-    fn advance(&mut self, to: Time) {
-        let elapsed = to.since(self.now).0 as f64;
-        for (r, rate) in self.running.iter_mut().zip(&self.rates) {
-            let delayed = elapsed.min(r.delay_ns);
-            r.delay_ns -= delayed;
-            r.work_ns = (r.work_ns - (elapsed - delayed) / rate).max(0.0);
-        }
-        self.now = self.now.max(to);
-    }
-
-    /// Re-times all launches: the set of running ones has changed.
+    /// Re-times all launches: which ones run, or how fast their processors are, has changed.
     fn retime(&mut self) {
-        self.rates.clear();
-        for r in &self.running {
-            let others = self.running.iter().map(|o| o.launch.processor);
-            self.rates.push(self.case.slowdown(r.launch.processor, others));
+        let all_gbps = self.running.iter().map(|r| r.demand_gbps).sum();
+        for index in 0..self.running.len() {
+            let conditions = self.conditions(&self.running[index], all_gbps);
+            self.running[index].meet(conditions, self.now);
         }
+        self.find_first();
     }
 
+    /// What a launch meets while all running launches ask for `all_gbps`.
+    fn conditions(&self, running: &Running, all_gbps: f64) -> Conditions {
+        let p = running.launch.processor;
+        let slowdown = if self.disturbing {
+            let others = self.running.iter().map(|o| o.launch.processor);
+            self.case.slowdown(p, others) * self.case.bandwidth_slowdown(p, running.demand_gbps, all_gbps)
+        } else {
+            1.0
+        };
+        let frequencies = &self.case.processors[p.0 as usize].model.frequencies;
+        let step = frequencies.get(self.steps[p.0 as usize]);
+        let (speed, power) = step.map_or((1.0, 1.0), |f| (f.speed, f.power));
+        Conditions { slowdown, speed, power, still: self.faults.is_still(p) }
+    }
+
+    fn find_first(&mut self) {
+        let ends = self.running.iter().enumerate().map(|(i, r)| (r.ends, i));
+        self.first = ends.filter(|&(time, _)| time != Time::NEVER).min();
+    }
+
+    /// Ends a launch now. The others go on in its absence.
     fn complete(&mut self, index: usize, death: Option<&str>) -> Event {
-        let r = self.running.remove(index);
-        self.retime();
-        let failure = death.or(r.fails.then_some("the emulated launch failed")).map(str::to_owned);
-        let elapsed = self.now.since(r.started).0 as f64;
-        let spec = self.case.processor(r.launch.processor);
-        // A launch that died half way took half of the energy.
-        let done = if r.total_ns > 0.0 { 1.0 - r.work_ns / r.total_ns } else { 1.0 };
-        // While it waited for its inputs or for memory it drew half the active power, since it was starved.
-        let starved_ns = (elapsed - done * r.alone_ns).max(0.0);
-        let energy_mj = done * r.energy_mj + 0.5 * spec.active_watts * starved_ns / 1e6;
-        Event::Completed(Completion {
-            launch: r.launch.id,
-            started: r.started,
-            // It may have died before the decider was done and it could start.
-            finished: self.now.max(r.started),
-            energy_mj,
-            failure,
-        })
+        self.bring();
+        let running = self.running.remove(index);
+        if self.disturbing {
+            self.retime();
+        } else {
+            self.find_first();
+        }
+        Event::Completed(running.complete(self.now, death))
     }
 
     fn change_health(&mut self) {
-        let Some((time, processor, up)) = self.health.pop() else { return };
-        let outages = &mut self.outages[processor.0 as usize];
-        let before = *outages;
-        *outages = if up { before - 1 } else { before + 1 };
-        // Of overlapping outages only the first begin and the last end change anything.
-        if (before == 0) == (*outages == 0) {
-            return;
+        self.bring();
+        match self.faults.turn() {
+            None => {}
+            Some(Change::Pace) => self.retime(),
+            Some(Change::Up(processor)) => {
+                self.ready.push_back((self.now, Event::Health { processor, up: true }));
+            }
+            Some(Change::Down(processor, why)) => {
+                self.ready.push_back((self.now, Event::Health { processor, up: false }));
+                while let Some(index) = self.running.iter().position(|r| r.launch.processor == processor) {
+                    let event = self.complete(index, Some(why));
+                    self.ready.push_back((self.now, event));
+                }
+            }
         }
-        self.ready.push_back((time, Event::Health { processor, up }));
-        while self.dead(processor) {
-            let Some(index) = self.running.iter().position(|r| r.launch.processor == processor) else {
-                break;
-            };
-            let event = self.complete(index, Some("the emulated processor died"));
-            self.ready.push_back((time, event));
+    }
+
+    /// The governor looks, and moves every processor that has frequency steps. Nothing else is due before `limit` and the next event.
+    fn look(&mut self, limit: Option<Time>) {
+        self.bring();
+        let Some(heat) = &mut self.heat else { return };
+        let wanted = heat.look();
+        let (mut moved, mut fastest, mut slowest) = (false, true, true);
+        for (step, processor) in self.steps.iter_mut().zip(&self.case.processors) {
+            let last = processor.model.frequencies.len().saturating_sub(1);
+            let before = *step;
+            match wanted {
+                std::cmp::Ordering::Greater => *step = (*step + 1).min(last),
+                std::cmp::Ordering::Less => *step = step.saturating_sub(1),
+                std::cmp::Ordering::Equal => {}
+            }
+            moved |= *step != before;
+            fastest &= *step == 0;
+            slowest &= *step == last;
         }
+        if moved {
+            self.retime();
+        }
+        let event = self.next_event().map(|e| e.0);
+        let until = [event, limit].into_iter().flatten().min();
+        if let Some(until) = until
+            && self.running.iter().all(|r| r.steady_ns().is_infinite())
+        {
+            let watts = self.watts();
+            self.heat.iter_mut().for_each(|heat| heat.skip_looks(until, watts, fastest, slowest));
+        }
+    }
+
+    /// Draws what a launch meets on its link, if its processor is behind one.
+    fn cross_link(&mut self, running: &mut Running) {
+        let case = self.case.clone();
+        let launch = &running.launch;
+        let Some(link) = &case.processors[launch.processor.0 as usize].model.link else { return };
+        let table = case.variant(launch.variant);
+        let bytes = table.input_bytes[launch.first as usize] + table.output_bytes[launch.last as usize];
+        let crossing = if self.as_expected {
+            let phase = crate::device::LinkPhase { loss: 0.0, ..link.phases[0] };
+            link::cross(link, &phase, bytes, self.config.spread, &mut self.link_rng)
+        } else {
+            let phase = link::phase_at(link, running.started);
+            link::cross(link, phase, bytes, self.config.spread, &mut self.link_rng)
+        };
+        running.cross(crossing);
     }
 }
 
 impl World for Emulator {
     fn launch(&mut self, launch: &Launch) {
-        let (p, first, last) = (launch.processor, launch.first, launch.last);
+        self.bring();
+        let p = launch.processor;
         let spread = if self.config.spread {
-            let sigma = self.case.variant(launch.variant).log_sigma(p, first, last);
-            let normal: f64 = StandardNormal.sample(&mut self.rng);
-            // Mean 1: the mean of a log-normal is exp(mu + sigma^2 / 2).
-            (sigma * normal - sigma * sigma / 2.0).exp()
+            let sigma = self.case.variant(launch.variant).log_sigma(p, launch.first, launch.last);
+            link::log_normal(sigma, &mut self.rng)
         } else {
             1.0
         };
         let fails = self.config.failure_rate > 0.0 && self.rng.random::<f64>() < self.config.failure_rate;
-        let running = Running { fails, ..self.begin(launch, spread) };
-        self.running.push(running);
-        self.retime();
-        if self.dead(p) {
-            let event = self.complete(self.running.len() - 1, Some("the emulated processor is dead"));
+        let mut running = self.begin(launch, spread);
+        running.fails = fails.then_some("the emulated launch failed");
+        self.cross_link(&mut running);
+        if self.disturbing {
+            self.running.push(running);
+            self.retime();
+        } else {
+            // It disturbs nobody: the others keep their times.
+            running.meet(self.conditions(&running, 0.0), self.now);
+            self.running.push(running);
+            self.find_first();
+        }
+        if self.faults.is_down(p) {
+            let event = self.complete(self.running.len() - 1, Some("the emulated processor is down"));
             self.ready.push_back((self.now, event));
         }
     }
 
     fn ready(&mut self, now: Time) -> Option<Event> {
-        let due = self.ready.front().map(|e| e.0).or_else(|| self.soonest(None))?;
-        if due > now { None } else { self.step(None).map(|(_, event)| event) }
+        self.happen(Some(now)).map(|(_, event)| event)
     }
 
     fn ended(&mut self, ended: &Ended) {
@@ -322,7 +385,13 @@ impl World for Emulator {
     }
 
     fn wait(&mut self, until: Option<Time>) -> Option<(Time, Event)> {
-        let (time, event) = self.step(until)?;
+        let (time, event) = match self.happen(until) {
+            Some(told) => told,
+            None => {
+                self.now = self.now.max(until?);
+                (self.now, Event::Alarm)
+            }
+        };
         // Deciding took time: what happened meanwhile is only heard of when it is over.
         Some((time.max(self.decider_free), event))
     }

@@ -1,10 +1,11 @@
 //! The log of a run and the rules that every log has to keep.
 //! It refuses to ask the scheduler whether it was right: all rules are checked from what crossed its boundary.
 
-use cosched_env::case::{Case, ProcessorId, VariantId};
+use cosched_env::case::{Case, ProcessorId, StreamId, VariantId};
 use cosched_env::event::{Ended, Event, Launch, LaunchId, Outcome, Request, RequestId};
 use cosched_env::objective;
 use cosched_env::observation::Observation;
+use cosched_env::scenario::{ArrivalKind, Queue};
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, Observer};
 use std::collections::BTreeMap;
@@ -51,12 +52,17 @@ struct Progress {
     running: Option<LaunchId>,
     variant: Option<VariantId>,
     next: u16,
+    /// Where its tensors are.
+    location: Option<ProcessorId>,
     finished: Time,
     failures: u32,
     energy_mj: f64,
     launches: u32,
     ended: bool,
 }
+
+/// Weights on a processor with a limit, the ones used longest ago first: (what is shared, bytes).
+type Loaded = Vec<(String, u64)>;
 
 /// The books that are kept over a log.
 struct Books<'a> {
@@ -66,6 +72,15 @@ struct Books<'a> {
     running: BTreeMap<LaunchId, (Launch, Time)>,
     next_launch: u64,
     up: Vec<bool>,
+    /// By processor.
+    loaded: Vec<Loaded>,
+    /// By stream: moving average of what was on time.
+    shares: Vec<f64>,
+    /// By stream: its last request and when it arrived.
+    newest: Vec<Option<(RequestId, Time)>>,
+    /// (stream, time, origin) of answers, and of the requests that followed each.
+    answers: Vec<(StreamId, Time, Time)>,
+    followers: Vec<(StreamId, Time, Time)>,
     decisions_since_event: usize,
     launched_mj: f64,
     ended_mj: f64,
@@ -80,6 +95,11 @@ pub fn check(case: &Case, log: &[Item]) -> Result<(), String> {
         running: BTreeMap::new(),
         next_launch: 0,
         up: vec![true; case.processor_count()],
+        loaded: vec![Vec::new(); case.processor_count()],
+        shares: vec![1.0; case.streams.len()],
+        newest: vec![None; case.streams.len()],
+        answers: Vec::new(),
+        followers: Vec::new(),
         decisions_since_event: 0,
         launched_mj: 0.0,
         ended_mj: 0.0,
@@ -134,11 +154,72 @@ impl Books<'_> {
             launch.processor
         );
         ensure!(self.up[launch.processor.0 as usize], "the processor is down");
+        ensure!(launch.inputs_on == request.location, "its tensors are on {:?}", request.location);
         request.running = Some(launch.id);
         request.launches += 1;
         self.running.insert(launch.id, (*launch, now));
+        self.load(launch)?;
         let here = self.running.values().filter(|r| r.0.processor == launch.processor).count();
         ensure!(here <= self.case.processor(launch.processor).slots as usize, "{here} launches run there");
+        Ok(())
+    }
+
+    /// What variants that share their weights have in common.
+    fn weights(&self, variant: VariantId) -> String {
+        let spec = &self.case.plan.variants[variant.0 as usize];
+        spec.weights.clone().map_or_else(|| format!("own {}", variant.0), |name| format!("shared {name}"))
+    }
+
+    /// Whether a launch (one of those running) loads what is missing, and has room beside what runs.
+    fn load(&mut self, launch: &Launch) -> Result<(), String> {
+        let p = launch.processor.0 as usize;
+        let name = &self.case.plan.processors[p].name;
+        let memory_mb = self.case.device.processors.get(name).map_or(0.0, |model| model.memory_mb);
+        if memory_mb == 0.0 {
+            ensure!(launch.load_bytes == 0, "it loads, but everything is there");
+            return Ok(());
+        }
+        let mine = self.weights(launch.variant);
+        let bytes = self.case.plan.variants[launch.variant.0 as usize].memory_bytes;
+        let here = self.running.values().map(|r| &r.0).filter(|l| l.processor == launch.processor);
+        let in_use: Vec<String> = here.map(|l| self.weights(l.variant)).collect();
+        let loaded = &mut self.loaded[p];
+        let place = loaded.iter().position(|l| l.0 == mine);
+        let before = place.map_or(0, |place| loaded.remove(place).1);
+        let missing = bytes.saturating_sub(before);
+        ensure!(launch.load_bytes == missing, "expected to load {missing} bytes");
+        loaded.push((mine, before.max(bytes)));
+        while loaded.iter().map(|l| l.1).sum::<u64>() > (memory_mb * 1e6) as u64 {
+            let Some(oldest) = loaded.iter().position(|l| !in_use.contains(&l.0)) else {
+                return Err("there is no room beside what runs".to_owned());
+            };
+            loaded.remove(oldest);
+        }
+        Ok(())
+    }
+
+    /// Whether a request may come as it does.
+    fn arrived(&mut self, request: &Request) -> Result<(), String> {
+        let spec = &self.case.scenario.streams[request.stream.0 as usize];
+        let at = request.arrival.ms_after(Time::ZERO);
+        let open = |w: &[f64; 2]| w[0] <= at + 1e-6 && at < w[1] + 1e-6;
+        ensure!(spec.open_ms.is_empty() || spec.open_ms.iter().any(open), "the stream is closed");
+        let due_ms = request.deadline.ms_after(request.origin);
+        ensure!((due_ms - spec.deadline_ms).abs() < 1e-5, "it is due {due_ms} ms after its origin");
+        if spec.kind == ArrivalKind::Trace {
+            ensure!(spec.times_ms.iter().any(|t| (t - at).abs() < 1e-5), "the trace has no such time");
+        }
+        if spec.kind != ArrivalKind::Dependent {
+            ensure!(request.origin == request.arrival, "it follows nothing");
+            return Ok(());
+        }
+        let parent = self.case.scenario.streams.iter().position(|s| s.name == spec.after);
+        let cause = (StreamId(parent.unwrap_or(0) as u16), request.arrival, request.origin);
+        let this = (request.stream, request.arrival, request.origin);
+        let answers = self.answers.iter().filter(|&&a| a == cause).count();
+        self.followers.push(this);
+        let followers = self.followers.iter().filter(|&&f| f == this).count();
+        ensure!(followers <= answers, "it follows no answer of `{}`", spec.after);
         Ok(())
     }
 
@@ -149,18 +230,22 @@ impl Books<'_> {
         match event {
             Event::Arrived(request) => {
                 ensure!(request.arrival <= now, "it comes from the future");
+                ensure!(!self.requests.contains_key(&request.id), "the number was used before");
+                self.arrived(request)?;
+                self.newest[request.stream.0 as usize] = Some((request.id, request.arrival));
                 let progress = Progress {
                     request: request.clone(),
                     running: None,
                     variant: None,
                     next: 0,
+                    location: None,
                     finished: Time::ZERO,
                     failures: 0,
                     energy_mj: 0.0,
                     launches: 0,
                     ended: false,
                 };
-                ensure!(self.requests.insert(request.id, progress).is_none(), "the number was used before");
+                self.requests.insert(request.id, progress);
             }
             Event::Completed(c) => {
                 let Some((launch, at)) = self.running.remove(&c.launch) else {
@@ -184,9 +269,18 @@ impl Books<'_> {
                 } else {
                     request.variant = Some(launch.variant);
                     request.next = launch.last + 1;
+                    // What is behind a link sends everything back.
+                    let name = &self.case.processor(launch.processor).name;
+                    let remote = self.case.device.processors.get(name).is_some_and(|m| m.link.is_some());
+                    request.location = (!remote).then_some(launch.processor);
                 }
             }
-            Event::Health { processor: ProcessorId(p), up } => self.up[*p as usize] = *up,
+            Event::Health { processor: ProcessorId(p), up } => {
+                self.up[*p as usize] = *up;
+                if !up {
+                    self.loaded[*p as usize].clear();
+                }
+            }
             Event::Alarm => {}
         }
         Ok(())
@@ -199,6 +293,15 @@ impl Books<'_> {
         ensure!(!request.ended, "it ended before");
         ensure!(request.running.is_none(), "it is running");
         request.ended = true;
+        let (stream, origin) = (request.request.stream, request.request.origin);
+        let spec = &self.case.scenario.streams[stream.0 as usize];
+        if ended.outcome == Outcome::Replaced {
+            ensure!(spec.queue == Queue::Latest, "nothing replaces requests of this stream");
+            ensure!(request.next == 0, "it has started");
+            let newer = |&(id, at): &(RequestId, Time)| id != ended.request.id && at == ended.at;
+            ensure!(self.newest[stream.0 as usize].as_ref().is_some_and(newer), "nothing newer came then");
+            ensure!(ended.at >= request.request.arrival, "it was replaced before it came");
+        }
         ensure!(ended.request == request.request, "the request changed");
         ensure!(ended.launches == request.launches, "expected {} launches", request.launches);
         ensure!((ended.energy_mj - request.energy_mj).abs() < 1e-9, "expected {} mJ", request.energy_mj);
@@ -226,8 +329,15 @@ impl Books<'_> {
             }
             _ => objective::Result::Dropped,
         };
-        let utility = self.case.objective().utility(result, request.request.priority, request.energy_mj, 0.0);
+        let best = self.shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let share = &mut self.shares[stream.0 as usize];
+        let gap = best - *share;
+        *share = 0.95 * *share + if ended.outcome == Outcome::Answered { 0.05 } else { 0.0 };
+        let utility = self.case.objective().utility(result, request.request.priority, request.energy_mj, gap);
         ensure!((ended.utility - utility).abs() < 1e-9, "expected a utility of {utility}");
+        if answered {
+            self.answers.push((stream, ended.at, origin));
+        }
         Ok(())
     }
 
@@ -237,6 +347,21 @@ impl Books<'_> {
         ensure!(self.running.is_empty(), "{} launches never completed", self.running.len());
         let (a, b) = (self.launched_mj, self.ended_mj);
         ensure!((a - b).abs() <= 1e-9 * (1.0 + a), "launches took {a} mJ, requests {b}");
+        self.all_followed()
+    }
+
+    /// Whether each answer was followed where that is certain.
+    fn all_followed(&self) -> Result<(), String> {
+        let streams = &self.case.scenario.streams;
+        for (s, spec) in streams.iter().enumerate().filter(|(_, s)| s.kind == ArrivalKind::Dependent) {
+            if spec.probability < 1.0 || !spec.open_ms.is_empty() {
+                continue;
+            }
+            let cause = |a: &&(StreamId, Time, Time)| streams[a.0.0 as usize].name == spec.after;
+            let answers = self.answers.iter().filter(cause).count();
+            let followers = self.followers.iter().filter(|f| f.0.0 as usize == s).count();
+            ensure!(answers == followers, "{followers} requests of `{}` followed {answers}", spec.name);
+        }
         Ok(())
     }
 }

@@ -1,19 +1,21 @@
-//! What the suites of this crate and of `policies` share: small and random cases by seed, and runs that cannot hang.
+//! What the suites of this crate and of `policies` share: small cases, random ones by seed, and runs that cannot hang.
 //! It refuses to judge a run; that is for `books`.
 #![allow(dead_code, unused_imports)]
 
 mod books;
+mod random;
+pub mod rig;
 
 pub use books::{Item, Logger, check, ends};
+pub use random::random_setup;
 
 use cosched_env::case::Case;
-use cosched_env::emulator::{Config, Emulator, Fault, FaultKind};
+use cosched_env::emulator::{Config, Emulator};
 use cosched_env::event::{Ended, Event, Launch};
 use cosched_env::observation::Observation;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
-use cosched_env::scenario::{ArrivalKind, Scenario, Stream};
+use cosched_env::scenario::{Scenario, Stream};
 use cosched_env::scheduler::{Options, Scheduler};
-use cosched_env::streams::rng;
 use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, Policy, World, drive};
 use rand::RngExt;
@@ -85,94 +87,6 @@ pub fn case(plan: Plan, streams: Vec<Stream>) -> Arc<Case> {
 /// A device that does exactly what its plan says, at no cost of deciding.
 pub fn exact() -> Config {
     Config { spread: false, decision_us: 0.0, candidate_us: 0.0, ..Config::default() }
-}
-
-fn random_plan(rng: &mut Pcg64Mcg) -> Plan {
-    let n = rng.random_range(1..=5usize);
-    let processors = (0..n).map(|p| ProcessorSpec {
-        slots: if rng.random_bool(0.2) { 2 } else { 1 },
-        copy_us: if rng.random_bool(0.3) { 0.0 } else { rng.random_range(0.0..200.0) },
-        copy_gbps: if rng.random_bool(0.3) { 0.0 } else { rng.random_range(0.5..10.0) },
-        ..processor(&format!("p{p}"))
-    });
-    let processors = processors.collect();
-    let mut variants = Vec::new();
-    for t in 0..rng.random_range(1..=4usize) {
-        for v in 0..rng.random_range(1..=3usize) {
-            let segments = (0..rng.random_range(1..=6usize)).map(|s| random_segment(rng, s, n)).collect();
-            variants.push(Variant {
-                name: format!("t{t}v{v}"),
-                task: format!("t{t}"),
-                accuracy: rng.random_range(0.5..1.0),
-                segments,
-                ..Variant::default()
-            });
-        }
-    }
-    let contention = (0..n).map(|_| (0..n).map(|_| rng.random_range(1.0..1.6)).collect()).collect();
-    Plan { format: PLAN_FORMAT, provenance: BTreeMap::new(), processors, contention, variants }
-}
-
-fn random_segment(rng: &mut Pcg64Mcg, index: usize, processors: usize) -> SegmentSpec {
-    let surely = rng.random_range(0..processors);
-    let costs = (0..processors).map(|p| {
-        let supported = p == surely || rng.random_bool(0.6);
-        let mean_us = 50.0 * 100f64.powf(rng.random());
-        let p50_us = mean_us * 0.95;
-        let p95_us = p50_us * rng.random_range(1.0..1.8);
-        supported.then_some(Cost { mean_us, p50_us, p95_us, energy_mj: mean_us * 2e-3 })
-    });
-    let costs = costs.collect();
-    let bytes = rng.random_range(0..1_000_000);
-    let name = format!("s{index}");
-    SegmentSpec { name, input_bytes: bytes, output_bytes: bytes, costs, ..SegmentSpec::default() }
-}
-
-fn random_scenario(rng: &mut Pcg64Mcg, plan: &Plan) -> Scenario {
-    let streams = (0..rng.random_range(1..=6usize)).map(|_| {
-        let served = &plan.variants[rng.random_range(0..plan.variants.len())];
-        let kinds = [ArrivalKind::Periodic, ArrivalKind::Poisson, ArrivalKind::Bursty];
-        let deadline_ms = rng.random_range(1.0..50.0);
-        Stream {
-            kind: kinds[rng.random_range(0..3usize)],
-            offset_ms: rng.random_range(0.0..20.0),
-            jitter_ms: if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.0..30.0) },
-            burst: rng.random_range(1.0..=2.0),
-            dwell_ms: rng.random_range(1.0..100.0),
-            expire_ms: if rng.random_bool(0.5) { 0.0 } else { deadline_ms + rng.random_range(0.0..60.0) },
-            priority: rng.random_range(0.5..3.0),
-            min_accuracy: if rng.random_bool(0.7) { 0.0 } else { served.accuracy },
-            ..stream(&served.task, rng.random_range(3.0..60.0), deadline_ms)
-        }
-    });
-    Scenario { name: "random".to_owned(), streams: streams.collect(), objective: Default::default() }
-}
-
-/// A random case with a random device; the same seed gives the same one.
-pub fn random_setup(seed: u64) -> Setup {
-    let rng = &mut rng(seed, "random case", 0);
-    let plan = random_plan(rng);
-    let scenario = random_scenario(rng, &plan);
-    let horizon_ms = 250.0;
-    let faults = (0..rng.random_range(0..=3usize)).map(|_| {
-        let from_ms = rng.random_range(0.0..horizon_ms);
-        let to_ms = from_ms + rng.random_range(-5.0..60.0);
-        let processor = plan.processors[rng.random_range(0..plan.processors.len())].name.clone();
-        let kind = if rng.random() { FaultKind::Die } else { FaultKind::Hang };
-        Fault { processor, kind, from_ms, to_ms, noticed_ms: if rng.random() { 0.0 } else { 10.0 } }
-    });
-    let faults = faults.collect();
-    let config = Config {
-        spread: rng.random(),
-        decision_us: if rng.random() { 0.0 } else { 20.0 },
-        candidate_us: if rng.random() { 0.0 } else { 1.0 },
-        failure_rate: [0.0, 0.02, 0.3][rng.random_range(0..3usize)],
-        faults,
-    };
-    let options = Options { window: rng.random_range(1..=3), max_failures: rng.random_range(1..=3) };
-    let case =
-        Case::new(plan, scenario).unwrap_or_else(|e| panic!("seed {seed}: the generator is wrong: {e}"));
-    Setup { case: Arc::new(case), options, config, seed, horizon: ms(horizon_ms) }
 }
 
 /// Chooses any candidate at random, by seed.
