@@ -101,9 +101,10 @@ impl Arrivals {
     }
 
     fn soonest(&self) -> Option<usize> {
-        let (index, source) = self.sources.iter().enumerate().min_by_key(|(i, s)| (s.next, *i))?;
-        let dependent = !source.pending.is_empty();
-        (dependent || source.next < self.horizon).then_some(index)
+        // What follows an answer comes past the horizon as well: a source that is over must not stand in front of it.
+        let comes = |(_, s): &(usize, &Source)| !s.pending.is_empty() || s.next < self.horizon;
+        let sources = self.sources.iter().enumerate().filter(comes);
+        sources.min_by_key(|(i, s)| (s.next, *i)).map(|(i, _)| i)
     }
 }
 

@@ -314,7 +314,11 @@ impl World for Emulator {
 
     fn ready(&mut self, now: Time) -> Option<Event> {
         let due = self.ready.front().map(|e| e.0).or_else(|| self.soonest(None))?;
-        if due > now { None } else { self.step(None).map(|(_, event)| event) }
+        if due > now {
+            return None;
+        }
+        // What is due may turn out to be nothing (an outage within another), and what comes after that has not happened yet.
+        self.step(Some(now)).map(|(_, event)| event).filter(|event| *event != Event::Alarm)
     }
 
     fn ended(&mut self, ended: &Ended) {
