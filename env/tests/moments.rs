@@ -5,6 +5,7 @@ mod common;
 
 use common::{case, exact, ms, plan, processor, stream, variant};
 use cosched_env::case::Case;
+use cosched_env::device::{Device, Thermal};
 use cosched_env::emulator::{Config, Emulator, Fault};
 use cosched_env::episode::Episode;
 use cosched_env::event::{Ended, Event, Launch};
@@ -145,4 +146,26 @@ fn an_outage_within_another_brings_nothing_forward() {
     let case = one_processor(vec![at(&[5.0])]);
     assert_eq!(driven(&case, config.clone(), false), [(5.0, 1, 1)]);
     assert_eq!(stepped(&case, config), [(5.0, 1, 1)]);
+}
+
+#[test]
+fn a_governor_that_never_stops_looking_is_refused() {
+    let thermal = |poll_ms| Thermal {
+        ambient_c: 25.0,
+        kelvin_per_watt: 1.0,
+        time_constant_s: 1.0,
+        start_c: None,
+        trip_c: 80.0,
+        hysteresis_c: 5.0,
+        poll_ms,
+        base_watts: 0.0,
+    };
+    let whole = one_processor(vec![at(&[5.0])]);
+    let with = |poll_ms| {
+        let device = Device { thermal: Some(thermal(poll_ms)), ..Device::default() };
+        Case::on(whole.plan.clone(), device, whole.scenario.clone())
+    };
+    assert!(with(1e-3).is_ok());
+    let error = with(1e-7).expect_err("it rounds to no time");
+    assert_eq!(error.key, "device.thermal.poll_ms");
 }

@@ -157,6 +157,51 @@ fn fixed() -> ProptestConfig {
     }
 }
 
+/// How often what matters comes up in a run: (name, times).
+fn sights(run: &Run) -> Vec<(&'static str, usize)> {
+    use cosched_env::event::{Event, Outcome};
+    let ended = |is: fn(&Outcome) -> bool| common::ends(&run.log).filter(|e| is(&e.outcome)).count();
+    let events = |is: fn(&Event) -> bool| {
+        run.log.iter().filter(|i| matches!(i, common::Item::Event(_, event) if is(event))).count()
+    };
+    let launched = |is: &dyn Fn(&cosched_env::event::Launch) -> bool| {
+        run.log.iter().filter(|i| matches!(i, common::Item::Launched(_, l) if is(l))).count()
+    };
+    let remote = |l: &cosched_env::event::Launch| {
+        run.setup.case.processors[l.processor.0 as usize].model.link.is_some()
+    };
+    vec![
+        ("answered", ended(|o| *o == Outcome::Answered)),
+        ("late", ended(|o| *o == Outcome::Late)),
+        ("dropped", ended(|o| *o == Outcome::Dropped)),
+        ("expired", ended(|o| *o == Outcome::Expired)),
+        ("replaced", ended(|o| *o == Outcome::Replaced)),
+        ("failed", ended(|o| matches!(o, Outcome::Failed(_)))),
+        ("failed launch", events(|e| matches!(e, Event::Completed(c) if c.failure.is_some()))),
+        ("dead processor", events(|e| matches!(e, Event::Health { up: false, .. }))),
+        ("alarm", events(|e| *e == Event::Alarm)),
+        ("dependent request", events(|e| matches!(e, Event::Arrived(r) if r.origin != r.arrival))),
+        ("later segments", launched(&|l| l.first > 0)),
+        ("inputs from elsewhere", launched(&|l| l.inputs_on.is_some_and(|p| p != l.processor))),
+        ("weights loaded", launched(&|l| l.load_bytes > 0)),
+        ("over a link", launched(&remote)),
+    ]
+}
+
+#[test]
+fn the_swarm_goes_everywhere() {
+    let seen = RefCell::new(std::collections::BTreeMap::new());
+    let noted = search(fixed(), strategy::draft(), |draft| {
+        for (name, times) in sights(&run(&draft.build(), Deed::Nothing)?) {
+            *seen.borrow_mut().entry(name).or_insert(0) += times;
+        }
+        Ok(())
+    });
+    noted.unwrap_or_else(|(why, draft)| panic!("{why}:\n{draft:?}"));
+    let rare: Vec<_> = seen.into_inner().into_iter().filter(|(_, times)| *times < 50).collect();
+    assert!(rare.is_empty(), "hardly ever in {CASES} drafts: {rare:?}");
+}
+
 /// What followed, over all drafts of a fixed search.
 fn followings(deed: Deed) -> Vec<(f64, bool)> {
     let all = RefCell::new(Vec::new());

@@ -115,14 +115,12 @@ pub(super) fn device(device: &Device, plan: &Plan) -> Result<(), CaseError> {
         }
     }
     if let Some(t) = &device.thermal {
-        let positive = [
-            ("kelvin_per_watt", t.kelvin_per_watt),
-            ("time_constant_s", t.time_constant_s),
-            ("poll_ms", t.poll_ms),
-        ];
+        let positive = [("kelvin_per_watt", t.kelvin_per_watt), ("time_constant_s", t.time_constant_s)];
         for (key, value) in positive {
             check_number(|| format!("device.thermal.{key}"), value, 0.0, true)?;
         }
+        // A microsecond: less would round to no time at all, and the governor would never stop looking.
+        check_number(|| "device.thermal.poll_ms".into(), t.poll_ms, 1e-3, false)?;
         for (key, value) in [("hysteresis_c", t.hysteresis_c), ("base_watts", t.base_watts)] {
             check_number(|| format!("device.thermal.{key}"), value, 0.0, false)?;
         }
