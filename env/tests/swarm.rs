@@ -151,7 +151,7 @@ fn fixed() -> ProptestConfig {
     ProptestConfig {
         cases: CASES,
         failure_persistence: None,
-        max_shrink_iters: 600,
+        max_shrink_iters: 1500,
         rng_seed: RngSeed::Fixed(SEED),
         ..ProptestConfig::default()
     }
@@ -205,7 +205,7 @@ fn the_swarm_goes_everywhere() {
 /// What followed, over all drafts of a fixed search.
 fn followings(deed: Deed) -> Vec<(f64, bool)> {
     let all = RefCell::new(Vec::new());
-    let runner = ProptestConfig { cases: 4 * CASES, ..fixed() };
+    let runner = ProptestConfig { cases: 12 * CASES, ..fixed() };
     let noted = search(runner, strategy::draft(), |draft| {
         all.borrow_mut().extend(follows::followings(&run(&draft.build(), deed)?));
         Ok(())
@@ -218,8 +218,9 @@ fn followings(deed: Deed) -> Vec<(f64, bool)> {
 fn dependent_requests_follow_as_often_as_the_probability_says() {
     let all = followings(Deed::Nothing);
     let deviation = follows::deviation(&all);
-    assert!(all.len() > 1000, "only {} draws", all.len());
-    assert!(deviation.abs() < 4.0, "{deviation} standard deviations off in {} draws", all.len());
+    let drawn = all.iter().filter(|(p, _)| *p > 0.0 && *p < 1.0).count();
+    assert!(drawn > 500, "only {drawn} draws");
+    assert!(deviation.abs() < 4.0, "{deviation} standard deviations off in {drawn} draws");
     let never = follows::deviation(&followings(Deed::FollowsNever));
     assert!(never < -4.0, "nobody misses requests that never follow: {never}");
 }
@@ -271,8 +272,8 @@ const CANARIES: &[(Deed, Rule)] = &[
 ];
 
 /// Lines and characters that a shrunk draft may take: somebody has to read it.
-const MOST_LINES: usize = 14;
-const MOST_CHARACTERS: usize = 700;
+const MOST_LINES: usize = 16;
+const MOST_CHARACTERS: usize = 1000;
 
 #[test]
 fn every_canary_is_found() {
