@@ -27,8 +27,8 @@ fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyE
 struct Reservation {
     owner: RequestId,
     processor: ProcessorId,
-    /// How long it will be needed.
-    needed_ns: f64,
+    /// When it should begin, in nanoseconds since the start of the run.
+    from_ns: f64,
     /// When it should be over; a stale one is forgotten then.
     until_ns: f64,
     /// Whether it is among this decision's promises already.
@@ -68,7 +68,7 @@ impl Policy for HeftReserve {
                 None => {
                     let start_ns = self.board.free_ns(place.processor);
                     self.board.promise(&place);
-                    self.reserve(request.id, &place, place.free_ns - start_ns, true);
+                    self.reserve(request.id, &place, start_ns, true);
                 }
             }
         }
@@ -82,28 +82,42 @@ impl HeftReserve {
         let request = &observation.requests[index];
         let deadline = request.deadline.0 as f64;
         let mut best = None;
+        let now = observation.now.0 as f64;
         self.board.places(observation, index, true, |place| {
-            let taken_ns = self.taken_ns(request.id, place.processor);
+            let start_ns = if place.candidate.is_some() { now } else { self.board.free_ns(place.processor) };
+            let delay_ns = self.delay_ns(request.id, &place, start_ns);
             let place =
-                Place { free_ns: place.free_ns + taken_ns, answer_ns: place.answer_ns + taken_ns, ..place };
+                Place { free_ns: place.free_ns + delay_ns, answer_ns: place.answer_ns + delay_ns, ..place };
             best = Some(better(deadline, best, place));
         });
         best
     }
 
-    /// For how long others have reserved a processor, besides what is promised already.
-    fn taken_ns(&self, own: RequestId, on: ProcessorId) -> f64 {
-        let of_others = self.reserved.iter().filter(|r| r.processor == on && r.owner != own && !r.promised);
-        of_others.map(|r| r.needed_ns).sum()
+    /// How much later than `start_ns` a launch fits between the reservations of others that are not among the promises.
+    fn delay_ns(&self, own: RequestId, place: &Place, start_ns: f64) -> f64 {
+        let length_ns = place.free_ns - start_ns;
+        let mut at_ns = start_ns;
+        // Each time round it moves behind one more of them.
+        for _ in 0..self.reserved.len() {
+            let overlaps = |r: &&Reservation| {
+                let of_another = r.processor == place.processor && r.owner != own && !r.promised;
+                of_another && r.from_ns < at_ns + length_ns && at_ns < r.until_ns
+            };
+            match self.reserved.iter().find(overlaps) {
+                Some(r) => at_ns = r.until_ns,
+                None => break,
+            }
+        }
+        at_ns - start_ns
     }
 
     fn release(&mut self, owner: RequestId) {
         self.reserved.retain(|r| r.owner != owner);
     }
 
-    fn reserve(&mut self, owner: RequestId, place: &Place, needed_ns: f64, promised: bool) {
+    fn reserve(&mut self, owner: RequestId, place: &Place, from_ns: f64, promised: bool) {
         let (processor, until_ns) = (place.processor, place.free_ns);
-        self.reserved.push(Reservation { owner, processor, needed_ns, until_ns, promised });
+        self.reserved.push(Reservation { owner, processor, from_ns, until_ns, promised });
     }
 
     /// A launch that ends before the answer: its request will go on where that is answered first.
@@ -121,11 +135,11 @@ impl HeftReserve {
             let start_ns = if on == place.processor { place.free_ns } else { place.free_ns.max(free_ns) };
             let Some(there) = later(observation, &after, place.variant, on, start_ns) else { continue };
             if best.is_none_or(|(b, _)| there.answer_ns < b.answer_ns) {
-                best = Some((there, there.free_ns - start_ns));
+                best = Some((there, start_ns));
             }
         }
-        if let Some((there, needed_ns)) = best {
-            self.reserve(request.id, &there, needed_ns, false);
+        if let Some((there, from_ns)) = best {
+            self.reserve(request.id, &there, from_ns, false);
         }
     }
 }

@@ -16,38 +16,45 @@ use rand::{Rng, RngExt};
 use std::sync::Arc;
 
 /// Requests that a run should have; a slow stream may make it longer, up to four times.
-const REQUESTS: f64 = 250.0;
+const REQUESTS: f64 = 200.0;
 /// Requests of the slowest stream that a run should have.
 const LEAST_REQUESTS: f64 = 5.0;
 /// Temperature at the beginning and at the end, as a share of the mean priority.
 const HOT: f64 = 0.05;
 const COLD: f64 = 0.001;
-/// How many of the best are compared once more, and on how many seeds.
-const FINALISTS: usize = 4;
-const FINAL_SEEDS: u64 = 5;
+/// Runs that routes are judged by, each with other arrivals.
+const SEEDS: usize = 3;
+/// How much worse than needed routes may be on the first seeds to be run on the others, as a multiple of what is needed.
+const EARLY: f64 = 1.0;
+/// How many of the best are compared once more, and on how many seeds at most.
+const FINALISTS: usize = 8;
+const FINAL_SEEDS: usize = 8;
 
 /// The best routes that so many emulated runs find.
 pub(crate) fn search(case: &Case, runs: usize) -> Vec<Route> {
     let case = Arc::new(nominal(case));
-    let mut search = Search { horizon: horizon(&case), best: Vec::new(), runs: 0, case };
+    let priority = case.streams.iter().map(|s| s.priority).sum::<f64>() / case.streams.len() as f64;
+    let mut search = Search { horizon: horizon(&case), finalists: Vec::new(), runs: 0, case };
     let rng = &mut rng(1, "placement", 0);
-    let final_runs = FINALISTS * FINAL_SEEDS as usize;
-    let anneal = runs.saturating_sub(final_runs).max(1);
+    let final_seeds = (runs / 100).min(FINAL_SEEDS);
+    let anneal = runs.saturating_sub(FINALISTS * final_seeds);
     let mut at = search.start(anneal);
-    let priority =
-        search.case.streams.iter().map(|s| s.priority).sum::<f64>() / search.case.streams.len() as f64;
     let from = search.runs;
     while search.runs < anneal {
         let done = (search.runs - from) as f64 / (anneal - from) as f64;
         let temperature = priority * HOT * (COLD / HOT).powf(done);
-        let mut routes = at.1.clone();
+        let mut routes = at.routes.clone();
         change(&search.case, &mut routes, rng);
-        let value = search.value(&routes);
-        if value >= at.0 || rng.random::<f64>() < ((value - at.0) / temperature).exp() {
-            at = (value, routes);
+        if routes == at.routes {
+            continue;
+        }
+        // Drawn before the run, so that hopeless runs can stop early.
+        let least_gain = temperature * rng.random::<f64>().ln();
+        if let Some(found) = search.try_out(&routes, &at, least_gain) {
+            at = found;
         }
     }
-    search.finish()
+    search.finish(final_seeds)
 }
 
 /// The case as it mostly is.
@@ -89,11 +96,24 @@ impl Observer for Tally {
     }
 }
 
+/// Routes and what they are worth on each of the seeds.
+#[derive(Clone, Debug)]
+struct Found {
+    values: [f64; SEEDS],
+    routes: Vec<Route>,
+}
+
+impl Found {
+    fn sum(&self) -> f64 {
+        self.values.iter().sum()
+    }
+}
+
 struct Search {
     case: Arc<Case>,
     horizon: Time,
-    /// The best so far with what they are worth, best first.
-    best: Vec<(f64, Vec<Route>)>,
+    /// The best so far, best first.
+    finalists: Vec<Found>,
     runs: usize,
 }
 
@@ -110,37 +130,60 @@ impl Search {
         }
     }
 
-    fn value(&mut self, routes: &[Route]) -> f64 {
-        let value = self.run(routes, 0);
-        let place = self.best.partition_point(|b| b.0 > value);
-        let known = self.best.iter().any(|b| b.1 == routes);
-        if place < FINALISTS && !known {
-            self.best.insert(place, (value, routes.to_vec()));
-            self.best.truncate(FINALISTS);
+    /// Runs routes on all seeds; `None`: they are not worth `least_gain` more than `than`, as far as was looked.
+    fn try_out(&mut self, routes: &[Route], than: &Found, least_gain: f64) -> Option<Found> {
+        let mut values = [0.0; SEEDS];
+        let mut gain = 0.0;
+        for seed in 0..SEEDS {
+            values[seed] = self.run(routes, seed as u64);
+            gain += values[seed] - than.values[seed];
+            // What is clearly worse on the first seeds is not looked at on the others.
+            if gain / (seed + 1) as f64 + EARLY * least_gain.abs() < least_gain {
+                return None;
+            }
         }
-        value
+        if gain < SEEDS as f64 * least_gain {
+            return None;
+        }
+        let found = Found { values, routes: routes.to_vec() };
+        self.note(&found);
+        Some(found)
+    }
+
+    fn note(&mut self, found: &Found) {
+        let place = self.finalists.partition_point(|f| f.sum() > found.sum());
+        if self.finalists.iter().all(|f| f.routes != found.routes) {
+            self.finalists.insert(place, found.clone());
+            self.finalists.truncate(FINALISTS);
+        }
     }
 
     /// Where the annealing begins: the best of some obvious routes.
-    fn start(&mut self, most: usize) -> (f64, Vec<Route>) {
-        for accurate in [true, false] {
-            for spread in [true, false] {
-                if self.runs == 0 || self.runs < most {
-                    let routes = obvious(&self.case, accurate, spread);
-                    self.value(&routes);
-                }
+    fn start(&mut self, most_runs: usize) -> Found {
+        let mut best: Option<Found> = None;
+        for (accurate, spread) in [(true, true), (true, false), (false, true), (false, false)] {
+            if self.runs > 0 && self.runs >= most_runs {
+                break;
+            }
+            let routes = obvious(&self.case, accurate, spread);
+            let values = std::array::from_fn(|seed| self.run(&routes, seed as u64));
+            let found = Found { values, routes };
+            self.note(&found);
+            if best.as_ref().is_none_or(|b| found.sum() > b.sum()) {
+                best = Some(found);
             }
         }
-        self.best[0].clone()
+        best.unwrap_or(Found { values: [0.0; SEEDS], routes: Vec::new() })
     }
 
-    fn finish(mut self) -> Vec<Route> {
-        let finalists = std::mem::take(&mut self.best);
+    /// The finalist with the best mean over the seeds so far and so many new ones.
+    fn finish(mut self, seeds: usize) -> Vec<Route> {
         let mut winner: Option<(f64, Vec<Route>)> = None;
-        for (_, routes) in finalists {
-            let value = (1..=FINAL_SEEDS).map(|seed| self.run(&routes, seed)).sum();
+        for found in std::mem::take(&mut self.finalists) {
+            let unseen: f64 = (0..seeds).map(|seed| self.run(&found.routes, (SEEDS + seed) as u64)).sum();
+            let value = found.sum() + unseen;
             if winner.as_ref().is_none_or(|w| value > w.0) {
-                winner = Some((value, routes));
+                winner = Some((value, found.routes));
             }
         }
         winner.map(|w| w.1).unwrap_or_default()
@@ -187,7 +230,7 @@ fn mostly_on(case: &Case, variant: VariantId, home: ProcessorId) -> Option<[Span
 fn length_ns(case: &Case, variant: VariantId, spans: &[Span; MOST_SPANS]) -> f64 {
     let table = case.variant(variant);
     let (mut first, mut total) = (0, 0.0);
-    for span in spans.iter().take_while(|_| true) {
+    for span in spans {
         if first == table.segments {
             break;
         }

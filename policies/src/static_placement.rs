@@ -13,12 +13,12 @@ use cosched_env::world::{Decision, Policy};
 
 pub(crate) const ROW: Row = Row {
     name: "static",
-    about: "a fixed variant, cut and rank for each stream, found by a search on the emulator; static:RUNS says how long (default 300)",
+    about: "a fixed variant, cut and rank for each stream, found by a search on the emulator; static:RUNS says how long (default 800)",
     make,
 };
 
 /// Emulated runs of a search, where nothing else is said.
-const RUNS: usize = 300;
+const RUNS: usize = 800;
 /// Most of them that may be asked for.
 const MOST_RUNS: usize = 1_000_000;
 
