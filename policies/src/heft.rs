@@ -44,17 +44,23 @@ pub(crate) fn rank_ns(case: &Case) -> Vec<Vec<f64>> {
     case.variants.iter().map(ranks).collect()
 }
 
-/// The key of a request, least first: its upward rank times its priority by the time left, negative; overdue requests come last.
-pub(crate) fn rank(ranks: &[Vec<f64>], observation: &Observation<'_>, r: &RequestView) -> f64 {
+/// Upward rank of what is left of a request, in its quickest variant, times its priority; nanoseconds.
+pub(crate) fn work_ns(ranks: &[Vec<f64>], observation: &Observation<'_>, r: &RequestView) -> f64 {
     let rest = variants(observation, r).map(|v| ranks[v.0 as usize][r.next as usize]);
-    let left_ms = r.deadline.ms_after(observation.now);
-    if left_ms > 0.0 { -rest.fold(f64::INFINITY, f64::min) * r.priority / left_ms } else { -left_ms }
+    rest.fold(f64::INFINITY, f64::min) * r.priority
+}
+
+/// The key by which requests are ordered, least first: minus the work by the time left; overdue requests come last.
+pub(crate) fn urgency(work_ns: f64, left_ms: f64) -> f64 {
+    if left_ms > 0.0 { -work_ns / left_ms } else { -left_ms }
 }
 
 impl Policy for Heft {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
         let ranks = &self.rank_ns;
         let rules = Rules { wait: true, drop: true };
-        self.board.decide(observation, rules, |r| rank(ranks, observation, r))
+        self.board.decide(observation, rules, |r| {
+            urgency(work_ns(ranks, observation, r), r.deadline.ms_after(observation.now))
+        })
     }
 }
