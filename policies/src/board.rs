@@ -14,12 +14,18 @@ const MIX_FACTOR: f64 = 1.25;
 pub struct Place {
     /// Processor.
     pub processor: ProcessorId,
+    /// Variant.
+    pub variant: VariantId,
+    /// Last segment of the launch.
+    pub last: u16,
     /// When that launch is expected to end, in nanoseconds since the start of the run.
     pub free_ns: f64,
     /// When the answer is expected, in nanoseconds since the start of the run.
     pub answer_ns: f64,
     /// Accuracy of the variant.
-    accuracy: f64,
+    pub accuracy: f64,
+    /// Energy of the launch, in millijoules.
+    pub energy_mj: f64,
     /// The candidate, when it can start now; `None`: the processor is busy, so it has to wait.
     pub candidate: Option<usize>,
 }
@@ -59,10 +65,9 @@ pub fn variants<'a>(
     request: &'a RequestView,
 ) -> impl Iterator<Item = VariantId> + use<'a> {
     let case = observation.case;
-    let least = case.stream(request.stream).min_accuracy;
     case.tasks[request.task.0 as usize].variants.iter().copied().filter(move |&v| match request.variant {
         Some(started) => started == v,
-        None => case.variant(v).accuracy >= least,
+        None => case.variant(v).accuracy >= request.min_accuracy,
     })
 }
 
@@ -98,9 +103,12 @@ pub fn later(
     let rest = table.best_rest_ns(last + 1) + handover_ns(observation, variant, last + 1, on);
     Some(Place {
         processor: on,
+        variant,
+        last,
         free_ns,
         answer_ns: free_ns + rest,
         accuracy: table.accuracy,
+        energy_mj: table.energy_mj(on, request.next, last),
         candidate: None,
     })
 }
@@ -116,9 +124,12 @@ pub fn at_once(observation: &Observation<'_>, choice: usize) -> Option<Place> {
     let factor = if short { MIX_FACTOR } else { 1.0 };
     Some(Place {
         processor,
+        variant,
+        last,
         free_ns: now + candidate.expected_ns,
         answer_ns: now + factor * (candidate.expected_ns + rest),
         accuracy: table.accuracy,
+        energy_mj: candidate.energy_mj,
         candidate: Some(choice),
     })
 }
@@ -153,6 +164,8 @@ pub struct Board {
     free_ns: Vec<f64>,
     /// (key, index) of requests, least first.
     order: Vec<(f64, usize)>,
+    /// (index, its best place) of requests that have not been placed yet, for [`Board::largest`].
+    open: Vec<(usize, Option<Place>)>,
 }
 
 impl Board {
@@ -165,6 +178,81 @@ impl Board {
         rules: Rules,
         key: impl Fn(&RequestView) -> f64,
     ) -> Decision {
+        let pick = |r: &RequestView, best, place| Some(better(r.deadline.0 as f64, best, place));
+        self.decide_by(observation, rules, key, pick)
+    }
+
+    /// As [`Board::decide`], with another rule than [`better`]: `pick` gets the best place so far and one more, and gives the better
+    /// one; `None`: neither will do.
+    pub fn decide_by(
+        &mut self,
+        observation: &Observation<'_>,
+        rules: Rules,
+        key: impl Fn(&RequestView) -> f64,
+        pick: impl Fn(&RequestView, Option<Place>, Place) -> Option<Place>,
+    ) -> Decision {
+        self.begin(observation, key);
+        // A late answer is better than none if nobody else could use the time.
+        let may_drop = rules.drop && others_wait(observation);
+        for i in 0..self.order.len() {
+            let index = self.order[i].1;
+            if may_drop && hopeless(observation, index) {
+                return drop_of(observation, index);
+            }
+            let request = &observation.requests[index];
+            let mut best = None;
+            self.places(observation, index, rules.wait, |place| best = pick(request, best, place));
+            let Some(place) = best else { continue };
+            match place.candidate {
+                Some(choice) => return Decision(choice),
+                None => self.promise(&place),
+            }
+        }
+        wait(observation)
+    }
+
+    /// For policies whose order hangs on the places themselves: every request's best place by `pick` is looked for; the request whose
+    /// place has the largest `value` comes first (ties: the oldest), and if that place is busy it is promised and the others look again.
+    /// Gives the first that can start, as (index, place). [`Board::begin`] has been called.
+    pub fn largest(
+        &mut self,
+        observation: &Observation<'_>,
+        pick: impl Fn(&RequestView, Option<Place>, Place) -> Option<Place>,
+        value: impl Fn(&RequestView, &Place) -> f64,
+    ) -> Option<(usize, Place)> {
+        let mut open = std::mem::take(&mut self.open);
+        let best = |board: &Board, index: usize| {
+            let mut best = None;
+            let request = &observation.requests[index];
+            board.places(observation, index, true, |place| best = pick(request, best, place));
+            best
+        };
+        open.clear();
+        open.extend(self.order.iter().map(|&(_, index)| (index, best(self, index))));
+        let found = loop {
+            let values = open.iter().enumerate().filter_map(|(i, &(index, place))| {
+                Some((i, value(&observation.requests[index], place.as_ref()?)))
+            });
+            // `max_by` gives the last of equals, and the oldest comes first.
+            let Some((first, _)) = values.rev().max_by(|a, b| a.1.total_cmp(&b.1)) else { break None };
+            let (index, Some(place)) = open.remove(first) else { break None };
+            if place.candidate.is_some() {
+                break Some((index, place));
+            }
+            self.promise(&place);
+            // Only what wanted the promised processor has to look again.
+            for (index, old) in &mut open {
+                if old.is_some_and(|p| p.processor == place.processor) {
+                    *old = best(self, *index);
+                }
+            }
+        };
+        self.open = open;
+        found
+    }
+
+    /// Begins a decision: nothing is promised, and requests are in order of `key`, least first.
+    pub fn begin(&mut self, observation: &Observation<'_>, key: impl Fn(&RequestView) -> f64) {
         let requests = observation.requests;
         self.order.clear();
         self.order.extend(requests.iter().enumerate().map(|(i, r)| (key(r), i)));
@@ -173,32 +261,48 @@ impl Board {
         self.free_ns.clear();
         self.free_ns
             .extend(observation.processors.iter().map(|p| p.expected_free.max(observation.now).0 as f64));
-        // A late answer is better than none if nobody else could use the time.
-        let may_drop = rules.drop && observation.streams.iter().map(|s| s.waiting).sum::<u32>() > 1;
-        for &(_, index) in &self.order {
-            if may_drop && hopeless(observation, index) {
-                return drop_of(observation, index);
-            }
-            let Some(place) = self.place(observation, index, rules.wait) else { continue };
-            match place.candidate {
-                Some(choice) => return Decision(choice),
-                None => self.free_ns[place.processor.0 as usize] = place.free_ns,
-            }
-        }
-        wait(observation)
     }
 
-    fn place(&self, observation: &Observation<'_>, index: usize, wait: bool) -> Option<Place> {
+    /// Index of the request that comes `nth` in order; `None`: there are fewer.
+    pub fn nth(&self, nth: usize) -> Option<usize> {
+        self.order.get(nth).map(|&(_, index)| index)
+    }
+
+    /// The first request in order to be dropped because it is hopeless; `None` when there is none or nothing else waits.
+    pub fn first_hopeless(&self, observation: &Observation<'_>) -> Option<Decision> {
+        if !others_wait(observation) {
+            return None;
+        }
+        let mut order = self.order.iter().map(|&(_, index)| index);
+        order.find(|&index| hopeless(observation, index)).map(|index| drop_of(observation, index))
+    }
+
+    /// Those looked at later see the place as taken.
+    pub fn promise(&mut self, place: &Place) {
+        self.free_ns[place.processor.0 as usize] = place.free_ns;
+    }
+
+    /// When a processor takes the next launch, counting what has been promised, in nanoseconds since the start of the run.
+    pub fn free_ns(&self, on: ProcessorId) -> f64 {
+        self.free_ns[on.0 as usize]
+    }
+
+    /// All places of a request: launches that can start now and, if it may `wait`, those on busy processors.
+    pub fn places(
+        &self,
+        observation: &Observation<'_>,
+        index: usize,
+        wait: bool,
+        mut visit: impl FnMut(Place),
+    ) {
         let request = &observation.requests[index];
-        let deadline = request.deadline.0 as f64;
-        let mut best = None;
         for (choice, _) in launches(observation, index) {
             if let Some(place) = at_once(observation, choice) {
-                best = Some(better(deadline, best, place));
+                visit(place);
             }
         }
         if !wait {
-            return best;
+            return;
         }
         for variant in variants(observation, request) {
             for (p, view) in observation.processors.iter().enumerate() {
@@ -208,12 +312,16 @@ impl Board {
                 if let Some(place) =
                     later(observation, request, variant, ProcessorId(p as u16), self.free_ns[p])
                 {
-                    best = Some(better(deadline, best, place));
+                    visit(place);
                 }
             }
         }
-        best
     }
+}
+
+/// Whether more than one request waits.
+pub fn others_wait(observation: &Observation<'_>) -> bool {
+    observation.streams.iter().map(|s| s.waiting).sum::<u32>() > 1
 }
 
 /// Whether a request cannot be on time any more: on no processor that is up, in no variant, even if it were next there.

@@ -1,6 +1,6 @@
-//! Earliest finish time, the minimum-completion-time heuristic (Maheswaran et al., HCW 1999; "shortest expected latency" in Band,
-//! MobiSys 2022): requests in order of arrival go where their answer is expected first, in the most accurate variant that is on time
-//! there, else in the fastest; they wait for a busy processor if it would still answer earlier. It refuses to give a request up.
+//! Earliest finish time, the minimum-completion-time heuristic (Maheswaran et al., HCW 1999): requests in order of arrival go where their
+//! answer is expected first, in the most accurate variant that is on time there, else in the fastest; they wait for a busy processor
+//! if it would still answer earlier. It refuses to give a request up.
 
 use crate::board::{Board, Rules};
 use crate::{PolicyError, Row, no_parameter};

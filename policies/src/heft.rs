@@ -7,7 +7,7 @@
 use crate::board::{Board, Rules, variants};
 use crate::{PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId};
-use cosched_env::observation::Observation;
+use cosched_env::observation::{Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
 
 pub(crate) const ROW: Row = Row {
@@ -23,11 +23,13 @@ fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyE
 
 struct Heft {
     board: Board,
-    /// `[variant][segment]`: nanoseconds from this segment to the end, each segment at its mean over the processors that can run it.
+    /// See [`rank_ns`].
     rank_ns: Vec<Vec<f64>>,
 }
 
-fn rank_ns(case: &Case) -> Vec<Vec<f64>> {
+/// Upward ranks: `[variant][segment]`: nanoseconds from this segment to the end, each segment at its mean over the processors that can
+/// run it.
+pub(crate) fn rank_ns(case: &Case) -> Vec<Vec<f64>> {
     let ranks = |table: &cosched_env::case::VariantTable| {
         let mut ranks = vec![0.0; table.segments as usize + 1];
         for s in (0..table.segments).rev() {
@@ -42,14 +44,23 @@ fn rank_ns(case: &Case) -> Vec<Vec<f64>> {
     case.variants.iter().map(ranks).collect()
 }
 
+/// Upward rank of what is left of a request, in its quickest variant, times its priority; nanoseconds.
+pub(crate) fn work_ns(ranks: &[Vec<f64>], observation: &Observation<'_>, r: &RequestView) -> f64 {
+    let rest = variants(observation, r).map(|v| ranks[v.0 as usize][r.next as usize]);
+    rest.fold(f64::INFINITY, f64::min) * r.priority
+}
+
+/// The key by which requests are ordered, least first: minus the work by the time left; overdue requests come last.
+pub(crate) fn urgency(work_ns: f64, left_ms: f64) -> f64 {
+    if left_ms > 0.0 { -work_ns / left_ms } else { -left_ms }
+}
+
 impl Policy for Heft {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
         let ranks = &self.rank_ns;
         let rules = Rules { wait: true, drop: true };
         self.board.decide(observation, rules, |r| {
-            let rest = variants(observation, r).map(|v| ranks[v.0 as usize][r.next as usize]);
-            let left_ms = r.deadline.ms_after(observation.now);
-            if left_ms > 0.0 { -rest.fold(f64::INFINITY, f64::min) * r.priority / left_ms } else { -left_ms }
+            urgency(work_ns(ranks, observation, r), r.deadline.ms_after(observation.now))
         })
     }
 }

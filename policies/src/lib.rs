@@ -2,14 +2,24 @@
 //! It refuses to reach anything but the observation: a policy gets plain data and returns one choice.
 
 mod board;
+mod dream;
 mod edf;
 mod edf_skip;
 mod eft;
+mod energy_greedy;
 mod fixed;
 mod heft;
+mod heft_reserve;
 pub mod learned;
 mod least_slack;
+mod mdinference;
+mod min_max_cost;
+mod min_total_cost;
+mod placement_search;
 mod round_robin;
+mod shares;
+mod shortest_latency;
+mod static_placement;
 
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
@@ -37,6 +47,14 @@ pub const TABLE: &[Row] = &[
     eft::ROW,
     least_slack::ROW,
     heft::ROW,
+    heft_reserve::ROW,
+    shortest_latency::ROW,
+    energy_greedy::ROW,
+    dream::ROW,
+    min_total_cost::ROW,
+    min_max_cost::ROW,
+    mdinference::ROW,
+    static_placement::ROW,
     learned::ROW,
 ];
 
