@@ -6,6 +6,7 @@ mod edf;
 mod edf_skip;
 mod eft;
 mod fixed;
+mod greedy;
 mod heft;
 pub mod learned;
 mod least_slack;
@@ -32,6 +33,7 @@ pub type Make = fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Polic
 pub const TABLE: &[Row] = &[
     fixed::ROW,
     round_robin::ROW,
+    greedy::ROW,
     edf::ROW,
     edf_skip::ROW,
     eft::ROW,
