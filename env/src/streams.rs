@@ -21,6 +21,13 @@ pub fn rng(seed: u64, name: &str, index: u64) -> Pcg64Mcg {
     Pcg64Mcg::seed_from_u64(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// Whether a request of a dependent `stream` follows in the chain that began at `origin`, if its parent is answered. It is drawn from
+/// the seed and these alone, so that every world of a seed agrees on it.
+pub fn follows(seed: u64, stream: StreamId, origin: Time, probability: f64) -> bool {
+    let draw: f64 = rng(seed, "follows", origin.0 ^ (u64::from(stream.0) << 48)).random();
+    draw < probability
+}
+
 /// All arrivals of a case in order of time (ties: in order of streams), numbered from 0.
 #[derive(Clone)]
 pub struct Arrivals {
@@ -90,8 +97,8 @@ impl Arrivals {
             if stream.after != Some(ended.request.stream) {
                 continue;
             }
-            let draw: f64 = rng(self.seed, "follows", origin.0 ^ ((i as u64) << 48)).random();
-            if draw < stream.probability && stream.is_open(ended.at) {
+            if follows(self.seed, StreamId(i as u16), origin, stream.probability) && stream.is_open(ended.at)
+            {
                 let source = &mut self.sources[i];
                 source.pending.push_back((ended.at, origin));
                 source.next = source.pending[0].0;

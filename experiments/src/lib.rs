@@ -17,3 +17,4 @@ pub mod sweep;
 pub mod table;
 pub mod timeline;
 pub mod trace;
+pub mod xrbench;

@@ -8,6 +8,7 @@ mod edf_skip;
 mod eft;
 mod energy_greedy;
 mod fixed;
+mod greedy;
 mod heft;
 mod heft_reserve;
 pub mod learned;
@@ -42,6 +43,7 @@ pub type Make = fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Polic
 pub const TABLE: &[Row] = &[
     fixed::ROW,
     round_robin::ROW,
+    greedy::ROW,
     edf::ROW,
     edf_skip::ROW,
     eft::ROW,

@@ -11,6 +11,7 @@ mod run;
 mod sweep;
 #[cfg(feature = "train")]
 mod train;
+mod xrbench;
 mod zoo;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +58,8 @@ enum Command {
     Compare(compare::Args),
     /// Run a grid of emulated experiments from one file.
     Sweep(sweep::Args),
+    /// Score a policy on XRBench, beside the published scores.
+    Xrbench(xrbench::Args),
     /// Replay a recorded run and check that every decision is the same.
     Replay(replay::Args),
     /// Measure the scheduler itself: overhead, decision latency, emulator speed.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Xrbench(args) => xrbench::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args),

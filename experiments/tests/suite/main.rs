@@ -9,3 +9,4 @@ mod shipped;
 mod summary;
 mod sweep;
 mod trace;
+mod xrbench;

@@ -1,0 +1,72 @@
+//! The scheduler behind the published scores of XRBench (Kwon et al., MLSys 2023): streams in turn, alphabetical by model, each with
+//! its head request only and as far as a processor goes, on the idle processor with the least latency (ties: the first).
+//! It refuses to look at deadlines and energy, to wait and to give up: it is an opponent to reproduce, not to recommend.
+
+use crate::board::{launches, wait};
+use crate::{PolicyError, Row, no_parameter};
+use cosched_env::case::Case;
+use cosched_env::observation::{Action, Observation};
+use cosched_env::time::Time;
+use cosched_env::world::{Decision, Policy};
+
+pub(crate) const ROW: Row = Row {
+    name: "greedy",
+    about: "streams in turn, alphabetical by task, on the idle processor with the least latency (XRBench's published scheduler)",
+    make,
+};
+
+fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    no_parameter(ROW.name, parameter)?;
+    let mut order: Vec<u16> = (0..case.streams.len() as u16).collect();
+    order.sort_by_key(|&s| &case.tasks[case.streams[s as usize].task.0 as usize].name);
+    Ok(Box::new(Greedy { order, turn: 0, now: None }))
+}
+
+struct Greedy {
+    /// Streams in the order of their tasks' names.
+    order: Vec<u16>,
+    /// Place in `order` of the stream that is asked next.
+    turn: usize,
+    /// The moment of the last decision: at a new one the first stream is asked first again.
+    now: Option<Time>,
+}
+
+impl Policy for Greedy {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        if self.now != Some(observation.now) {
+            self.now = Some(observation.now);
+            self.turn = 0;
+        }
+        let count = self.order.len();
+        for step in 0..count {
+            let place = (self.turn + step) % count;
+            if let Some(choice) = head_of(observation, self.order[place]) {
+                self.turn = (place + 1) % count;
+                return Decision(choice);
+            }
+        }
+        wait(observation)
+    }
+}
+
+/// The launch of a stream's oldest waiting request: in the most accurate variant that can start, where it takes least time alone. The plan's
+/// times count and not what is expected now, since the published scheduler goes by its table.
+fn head_of(observation: &Observation<'_>, stream: u16) -> Option<usize> {
+    let head = observation.requests.iter().position(|r| r.stream.0 == stream)?;
+    let mut best: Option<(f64, f64, usize)> = None;
+    for (choice, candidate) in launches(observation, head) {
+        let Action::Launch { variant, first, last, processor, .. } = candidate.action else { continue };
+        let table = observation.case.variant(variant);
+        if table.reach(processor, first) != Some(last) {
+            continue;
+        }
+        let ns = table.latency_ns(processor, first, last) + candidate.rest_ns;
+        let wins = |&(accuracy, least, _): &(f64, f64, usize)| {
+            table.accuracy > accuracy || (table.accuracy == accuracy && ns < least)
+        };
+        if best.as_ref().is_none_or(wins) {
+            best = Some((table.accuracy, ns, choice));
+        }
+    }
+    best.map(|(_, _, choice)| choice)
+}
