@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Outcome {
 /// # Errors
 /// A plan that is not of this session.
 pub fn planned_case(session: &Session, app: &App) -> Result<Arc<Case>, Box<dyn std::error::Error>> {
-    let path = app.plan_path();
+    let path = app.plan_path()?;
     if !path.exists() {
         let plan = measure(session, app)?;
         write_plan(&plan, &path)?;
