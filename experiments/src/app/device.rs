@@ -92,8 +92,8 @@ impl DeviceFile {
         for name in self.processors.keys() {
             check(format!("processor.{name}"), name)?;
         }
-        let faults = self.faults.iter().enumerate();
-        faults.map(|(i, f)| check(format!("fault[{i}].processor"), &f.processor)).collect()
+        let mut faults = self.faults.iter().enumerate();
+        faults.try_for_each(|(i, f)| check(format!("fault[{i}].processor"), &f.processor))
     }
 }
 
