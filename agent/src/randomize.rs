@@ -2,7 +2,8 @@
 //! problem and not the numbers. It refuses to be random by itself: the same generator state gives the same case.
 
 use cosched_env::case::{Case, CaseError};
-use cosched_env::plan::Plan;
+use cosched_env::device::Device;
+use cosched_env::plan::{Cost, Plan};
 use cosched_env::scenario::Scenario;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -49,12 +50,13 @@ fn factor(rng: &mut Pcg64Mcg, f: f64) -> f64 {
     if f <= 1.0 { 1.0 } else { rng.random_range(-f.ln()..f.ln()).exp() }
 }
 
-/// A neighbour of `plan` and `scenario`.
+/// A neighbour of `plan` and `scenario`, on the same `device`.
 ///
 /// # Errors
 /// [`CaseError`] when the plan or scenario was not well-formed to begin with.
 pub fn neighbour(
     plan: &Plan,
+    device: &Device,
     scenario: &Scenario,
     ranges: &Ranges,
     rng: &mut Pcg64Mcg,
@@ -83,25 +85,32 @@ pub fn neighbour(
     }
     for p in 0..n {
         if rng.random::<f64>() < ranges.missing {
-            remove_processor(&mut plan, p);
+            remove_processor(&mut plan, device, p);
         }
     }
     let load = ranges.load[0] * (ranges.load[1] / ranges.load[0]).powf(rng.random::<f64>());
     for stream in &mut scenario.streams {
-        stream.period_ms /= load * factor(rng, ranges.stream);
+        let rate = load * factor(rng, ranges.stream);
+        stream.period_ms /= rate;
+        stream.times_ms.iter_mut().for_each(|t| *t /= rate);
         let f = factor(rng, ranges.deadline);
         stream.deadline_ms *= f;
         stream.expire_ms *= f;
         stream.offset_ms = rng.random::<f64>() * stream.period_ms;
         stream.priority *= factor(rng, ranges.priority);
     }
-    Case::new(plan, scenario)
+    Case::on(plan, device.clone(), scenario)
 }
 
 /// Takes a processor's ability away where another one can do the same; its place stays, so that indices keep their meaning.
-fn remove_processor(plan: &mut Plan, p: usize) {
-    let segments = || plan.variants.iter().flat_map(|v| &v.segments);
-    let needed = segments().any(|s| s.costs.iter().enumerate().all(|(q, c)| q == p || c.is_none()));
+fn remove_processor(plan: &mut Plan, device: &Device, p: usize) {
+    let room = |q: usize, bytes: u64| {
+        let mb = device.processors.get(&plan.processors[q].name).map_or(0.0, |m| m.memory_mb);
+        mb == 0.0 || bytes as f64 <= mb * 1e6
+    };
+    let segments = || plan.variants.iter().flat_map(|v| v.segments.iter().map(|s| (s, v.memory_bytes)));
+    let idle = |q: usize, cost: &Option<Cost>, bytes| q == p || cost.is_none() || !room(q, bytes);
+    let needed = segments().any(|(s, bytes)| s.costs.iter().enumerate().all(|(q, c)| idle(q, c, bytes)));
     if needed {
         return;
     }

@@ -132,6 +132,7 @@ fn trivial() -> Source {
             contention: vec![vec![1.0; 2]; 2],
             variants: vec![variant],
         },
+        device: Default::default(),
         scenario: Scenario { name: "trivial".into(), streams: vec![stream], objective: Objective::default() },
         emulator: Default::default(),
         options: Default::default(),

@@ -77,6 +77,10 @@ pub struct Stream {
     /// Arrivals in milliseconds, ascending (trace only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub times_ms: Vec<f64>,
+    /// File with the arrivals of a trace, relative to the file that this stands in. Whoever reads that file fills `times_ms` from it;
+    /// here it is only a name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trace: String,
     /// Name of the stream whose answers this one follows (dependent only).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub after: String,
@@ -115,6 +119,7 @@ impl Default for Stream {
             burst: 2.0,
             dwell_ms: 1000.0,
             times_ms: Vec::new(),
+            trace: String::new(),
             after: String::new(),
             probability: 1.0,
             open_ms: Vec::new(),

@@ -1,6 +1,8 @@
 //! Policies side by side in the emulator: the same arrivals for each seed, means with 95 % intervals over seeds, paired differences.
 //! It refuses to let the number of threads change a result; only the measured decision time depends on the machine.
 
+use crate::app::App;
+use crate::config::ConfigError;
 use crate::stats::{Estimate, holm, mean, paired_p};
 use crate::summary::{Summary, Tally};
 use crate::{parallel, table};
@@ -38,6 +40,21 @@ pub struct Setup {
     pub emulator: emulator::Config,
     /// Requests arrive for so long, in seconds; then the run goes on until all have ended.
     pub seconds: f64,
+}
+
+impl Setup {
+    /// What an app file describes, its device file included.
+    ///
+    /// # Errors
+    /// As [`App::case`] and [`App::emulator_config`].
+    pub fn of(app: &App) -> Result<Setup, ConfigError> {
+        Ok(Setup {
+            case: app.case()?,
+            options: app.scheduler,
+            emulator: app.emulator_config()?,
+            seconds: app.seconds,
+        })
+    }
 }
 
 /// What to compare.

@@ -30,7 +30,7 @@ pub struct Sweep {
     #[serde(default)]
     pub reference: Option<String>,
     /// Dotted keys of the app file (`stream.0.period_ms`, `stream.*.deadline_ms`, `emulator.failure_rate`) with the values that each
-    /// takes; `load` divides the periods of all streams.
+    /// takes; `load` divides the periods of all streams and the times of traces.
     #[serde(default)]
     pub grid: BTreeMap<String, Vec<Value>>,
     /// Where it was read from.
@@ -220,8 +220,7 @@ impl Sweep {
     fn run_cell(&self, cell: &Cell, make: Maker<'_>) -> CellResult {
         let attempt = catch_unwind(AssertUnwindSafe(|| {
             let app = cell.app.clone()?;
-            let case = app.case().map_err(|e| e.to_string())?;
-            let setup = Setup { case, options: app.scheduler, emulator: app.emulator, seconds: app.seconds };
+            let setup = Setup::of(&app).map_err(|e| e.to_string())?;
             let reference = self.reference.as_deref();
             let plan = Plan { policies: &self.policies, seeds: &self.seeds, reference, threads: 1 };
             compare(&setup, &plan, make, &|_, _| {}).map_err(|e| e.to_string())
@@ -271,7 +270,7 @@ impl Sweep {
             "sweep": self,
             "sweep_file": self.file,
             "base": self.base()?,
-            "plan": self.base()?.plan_path(),
+            "plan": self.base()?.plan_path()?,
             "cells": results.len(),
             "failed_cells": results.iter().filter(|r| r.error.is_some()).count(),
             "commit": commit(),
@@ -310,7 +309,10 @@ pub fn commit() -> String {
 
 /// The app with some keys set. It is not checked.
 fn with(base: &App, settings: &[(String, Value)]) -> Result<App, String> {
-    let mut value = serde_json::to_value(base).map_err(|e| e.to_string())?;
+    let mut base = base.clone();
+    // Another trace file has other times; those of this one are read again.
+    base.streams.iter_mut().filter(|s| !s.trace.is_empty()).for_each(|s| s.times_ms.clear());
+    let mut value = serde_json::to_value(&base).map_err(|e| e.to_string())?;
     let mut load = 1.0;
     for (key, new) in settings {
         if key == "load" {
@@ -322,8 +324,12 @@ fn with(base: &App, settings: &[(String, Value)]) -> Result<App, String> {
     }
     let mut app: App = serde_json::from_value(value)
         .map_err(|e| crate::config::unknown_key(&e.to_string(), "").unwrap_or_else(|| e.to_string()))?;
-    app.streams.iter_mut().for_each(|s| s.period_ms /= load);
-    app.file = base.file.clone();
+    app.file = base.file;
+    app.read_traces("").map_err(|e| e.to_string())?;
+    for stream in &mut app.streams {
+        stream.period_ms /= load;
+        stream.times_ms.iter_mut().for_each(|t| *t /= load);
+    }
     Ok(app)
 }
 

@@ -56,12 +56,8 @@ pub fn run(args: &Args) -> Outcome {
         return Err(super::usage("--seeds: expected at least 1"));
     }
     let app = App::read(&args.app)?;
-    let setup = Setup {
-        case: app.case()?,
-        options: app.scheduler,
-        emulator: app.emulator.clone(),
-        seconds: args.seconds.unwrap_or(app.seconds),
-    };
+    let mut setup = Setup::of(&app)?;
+    setup.seconds = args.seconds.unwrap_or(setup.seconds);
     let policies = if args.policies.is_empty() { all_policies() } else { args.policies.clone() };
     let seeds: Vec<u64> = (args.first_seed..args.first_seed + args.seeds).collect();
     let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: args.threads };

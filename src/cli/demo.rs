@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Outcome {
     let mut app = App::parse(APP, &args.out.join("demo.toml"))?;
     app.seconds = args.seconds;
     // The plan that the file names is another machine's.
-    app.plan = "plan.json".into();
+    app.plan = Some("plan.json".into());
     eprintln!(
         "Making the models and preparing them on every processor (the first time compiles GPU kernels) ..."
     );
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Outcome {
     for processor in &session.deployment.processors {
         eprintln!("processor {:7} {}", processor.name(), processor.device());
     }
-    let path = app.plan_path();
+    let path = app.plan_path()?;
     let kept = if args.fresh || !path.exists() {
         None
     } else {

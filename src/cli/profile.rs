@@ -22,7 +22,15 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
     let app = App::read(&args.app)?;
-    let out = args.out.clone().unwrap_or_else(|| app.plan_path());
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        // A device file tells of another machine; its plan must not become a measurement of this one.
+        None if app.device.is_some() => {
+            let problem = "the app names a device file, whose plan is not made here; say where with --out";
+            return Err(format!("{}: device: {problem}", args.app.display()).into());
+        }
+        None => app.plan_path()?,
+    };
     if out.is_dir() {
         return Err(format!("{}: expected a file to write the plan to, it is a folder", out.display()).into());
     }

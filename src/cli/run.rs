@@ -88,8 +88,9 @@ pub fn run(args: &Args) -> Outcome {
 /// # Errors
 /// A plan that is not of this session.
 pub fn planned_case(session: &Session, app: &App) -> Result<Arc<Case>, Box<dyn std::error::Error>> {
-    let path = app.plan_path();
-    if !path.exists() {
+    let path = app.plan_path()?;
+    // The plan of a device file is not for this machine to make.
+    if !path.exists() && app.device.is_none() {
         let plan = measure(session, app)?;
         write_plan(&plan, &path)?;
     }

@@ -93,12 +93,7 @@ pub fn run(args: &Args) -> Outcome {
     let mut setups = Vec::new();
     for path in &file.cases {
         let app = App::read(&folder.join(path))?;
-        let setup = Setup {
-            case: app.case()?,
-            options: app.scheduler,
-            emulator: app.emulator.clone(),
-            seconds: file.evaluation.seconds,
-        };
+        let setup = Setup { seconds: file.evaluation.seconds, ..Setup::of(&app)? };
         setups.push((app.name, setup));
     }
     if setups.is_empty() {
@@ -144,6 +139,7 @@ fn learn(
         .map(|(name, setup)| Source {
             name: name.clone(),
             plan: setup.case.plan.clone(),
+            device: setup.case.device.clone(),
             scenario: setup.case.scenario.clone(),
             emulator: setup.emulator.clone(),
             options: setup.options,

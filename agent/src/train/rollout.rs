@@ -6,6 +6,7 @@ use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
 use crate::network::{Forward, Weights};
 use crate::randomize::neighbour;
 use cosched_env::case::{Case, CaseError};
+use cosched_env::device::Device;
 use cosched_env::emulator::Config;
 use cosched_env::episode::{End, Episode};
 use cosched_env::observation::Observation;
@@ -27,6 +28,8 @@ pub struct Source {
     pub name: String,
     /// Plan of the device.
     pub plan: Plan,
+    /// The device beyond the plan.
+    pub device: Device,
     /// Scenario.
     pub scenario: Scenario,
     /// How the emulated device departs from the plan.
@@ -345,7 +348,7 @@ fn fresh(
     seed: u64,
 ) -> Result<(Episode, Arc<Case>), RolloutError> {
     let source = &sources[rng.random_range(0..sources.len())];
-    let case = Arc::new(neighbour(&source.plan, &source.scenario, &recipe.ranges, rng)?);
+    let case = Arc::new(neighbour(&source.plan, &source.device, &source.scenario, &recipe.ranges, rng)?);
     let limit = Time::ZERO + Span::from_ms(recipe.episode_ms);
     // Requests go on arriving past the limit: an episode is cut off, it does not end.
     let horizon = limit + Span::from_ms(recipe.episode_ms);

@@ -4,6 +4,7 @@
 use super::{App, Processors};
 use crate::config::suggestion;
 use cosched_env::case::{Case, CaseError};
+use cosched_env::emulator::Fault;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant as PlanVariant};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,12 +37,9 @@ impl App {
         ] {
             at_least_zero(key, value)?;
         }
-        for (i, fault) in self.emulator.faults.iter().enumerate() {
-            at_least_zero(&format!("emulator.faults[{i}].from_ms"), fault.from_ms)?;
-            at_least_zero(&format!("emulator.faults[{i}].noticed_ms"), fault.noticed_ms)?;
-            if fault.to_ms.is_nan() || fault.to_ms <= fault.from_ms {
-                return bad(format!("emulator.faults[{i}].to_ms"), "expected a time after from_ms");
-            }
+        faults("emulator.faults", &self.emulator.faults)?;
+        if self.device.is_some() && self.plan.is_some() {
+            return bad("plan", "`device` names the plan already; expected one of the two");
         }
         if self.scheduler.window == 0 {
             return bad("scheduler.window", "expected at least 1");
@@ -133,7 +131,19 @@ fn bad<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Probl
     Err((key.into(), problem.into()))
 }
 
-fn share(key: &str, value: f64) -> Result<(), Problem> {
+/// Checks the times of faults; `key` is that of their list.
+pub(super) fn faults(key: &str, faults: &[Fault]) -> Result<(), Problem> {
+    for (i, fault) in faults.iter().enumerate() {
+        at_least_zero(&format!("{key}[{i}].from_ms"), fault.from_ms)?;
+        at_least_zero(&format!("{key}[{i}].noticed_ms"), fault.noticed_ms)?;
+        if fault.to_ms.is_nan() || fault.to_ms <= fault.from_ms {
+            return bad(format!("{key}[{i}].to_ms"), "expected a time after from_ms");
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn share(key: &str, value: f64) -> Result<(), Problem> {
     if (0.0..=1.0).contains(&value) {
         Ok(())
     } else {

@@ -2,19 +2,20 @@
 //! profiling; without `[[task]]` it is a case file for emulated runs of a plan that is there already.
 //! It refuses unknown keys and impossible values with the line where they stand; it opens no model.
 
+mod case;
 mod check;
+pub mod device;
+mod trace;
 
 use crate::config::{ConfigError, parse_toml, read_json, read_text, suggestion};
-use cosched_env::case::{Case, CaseError};
 use cosched_env::emulator;
 use cosched_env::objective::Objective;
-use cosched_env::plan::{Plan, Variant as PlanVariant};
+use cosched_env::plan::Plan;
 use cosched_env::scenario::{Scenario, Stream};
 use cosched_env::scheduler;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Which processors to use.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -143,9 +144,12 @@ pub struct App {
     /// Processors to use.
     #[serde(default)]
     pub processors: Processors,
-    /// The plan, relative to the app file.
-    #[serde(default = "plan_json")]
-    pub plan: PathBuf,
+    /// The plan, relative to the app file; `plan.json` when there is neither a plan nor a device.
+    #[serde(default)]
+    pub plan: Option<PathBuf>,
+    /// A device file instead of a plan, relative to the app file; see [`device::DeviceFile`].
+    #[serde(default)]
+    pub device: Option<PathBuf>,
     /// Length of a run in seconds.
     #[serde(default = "twenty")]
     pub seconds: f64,
@@ -178,9 +182,6 @@ pub struct App {
     pub file: PathBuf,
 }
 
-fn plan_json() -> PathBuf {
-    "plan.json".into()
-}
 fn twenty() -> f64 {
     20.0
 }
@@ -215,6 +216,7 @@ impl App {
     pub fn parse(text: &str, path: &Path) -> Result<App, ConfigError> {
         let mut app: App = parse_toml(text, path)?;
         app.file = path.to_owned();
+        app.read_traces(text)?;
         app.check().map_err(|(key, problem)| ConfigError::at_key(path, text, &key, &problem))?;
         Ok(app)
     }
@@ -224,9 +226,15 @@ impl App {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// Where the plan is.
-    pub fn plan_path(&self) -> PathBuf {
-        self.resolve(&self.plan)
+    /// Where the plan is: beside the app file, or where its device file says.
+    ///
+    /// # Errors
+    /// As [`App::device_file`].
+    pub fn plan_path(&self) -> Result<PathBuf, ConfigError> {
+        match self.device_file()? {
+            Some(device) => Ok(device.plan_path()),
+            None => Ok(self.resolve(self.plan.as_deref().unwrap_or(Path::new("plan.json")))),
+        }
     }
 
     /// Where a variant's model comes from.
@@ -265,97 +273,4 @@ impl App {
             }
         }
     }
-
-    /// Reads the plan and makes the case. The file decides which tasks, variants, accuracies and processors count; the plan
-    /// what they cost.
-    ///
-    /// # Errors
-    /// A plan that is missing or ill-formed, that lacks a variant or a processor of this file, or does not fit its streams.
-    pub fn case(&self) -> Result<Arc<Case>, ConfigError> {
-        let path = self.plan_path();
-        if !path.exists() {
-            let how = if self.tasks.is_empty() {
-                String::new()
-            } else {
-                format!(": `cosched profile {}` makes it", self.file.display())
-            };
-            return Err(ConfigError::new(path, format!("no such plan{how}")));
-        }
-        self.case_of(read_plan(&path)?)
-    }
-
-    /// As [`App::case`] with a plan in memory.
-    ///
-    /// # Errors
-    /// As [`App::case`].
-    pub fn case_of(&self, mut plan: Plan) -> Result<Arc<Case>, ConfigError> {
-        let of_plan = |problem: String| ConfigError::new(self.plan_path(), problem);
-        self.choose_variants(&mut plan).map_err(of_plan)?;
-        if let Processors::Named(names) = &self.processors {
-            choose_columns(&mut plan, names).map_err(of_plan)?;
-        }
-        let known: Vec<&str> = plan.processors.iter().map(|p| p.name.as_str()).collect();
-        for (i, fault) in self.emulator.faults.iter().enumerate() {
-            if !known.contains(&fault.processor.as_str()) {
-                let near = suggestion(&fault.processor, known.iter().copied());
-                let problem = format!("unknown processor `{}`{near}", fault.processor);
-                return Err(self.at(&format!("emulator.faults[{i}].processor"), &problem));
-            }
-        }
-        Case::new(plan, self.scenario()).map(Arc::new).map_err(|CaseError { key, problem }| {
-            if key.starts_with("stream") || key.starts_with("objective") {
-                self.at(&key, &problem)
-            } else {
-                of_plan(format!("{key}: {problem}"))
-            }
-        })
-    }
-
-    fn at(&self, key: &str, problem: &str) -> ConfigError {
-        ConfigError::at_key(&self.file, &read_text(&self.file).unwrap_or_default(), key, problem)
-    }
-
-    /// Keeps the file's variants, with the file's accuracies; `Err` when the plan lacks one.
-    fn choose_variants(&self, plan: &mut Plan) -> Result<(), String> {
-        if self.tasks.is_empty() {
-            return Ok(());
-        }
-        let mut chosen = Vec::new();
-        for task in &self.tasks {
-            for variant in &task.variants {
-                let name = variant.plan_name();
-                let found = plan.variants.iter().find(|p| p.name == name && p.task == task.name);
-                let Some(found) = found else {
-                    let file = self.file.display();
-                    return Err(format!(
-                        "lacks variant `{name}` of task `{}`, which {file} names; `cosched profile {file}` makes the plan anew",
-                        task.name
-                    ));
-                };
-                chosen.push(PlanVariant { accuracy: variant.accuracy, ..found.clone() });
-            }
-        }
-        plan.variants = chosen;
-        Ok(())
-    }
-}
-
-/// Keeps the named processors of a plan, in the order of `names`.
-fn choose_columns(plan: &mut Plan, names: &[String]) -> Result<(), String> {
-    let known: Vec<&str> = plan.processors.iter().map(|p| p.name.as_str()).collect();
-    let mut columns = Vec::new();
-    for name in names {
-        let column = known.iter().position(|k| k == name);
-        columns.push(column.ok_or_else(|| {
-            format!("has no processor `{name}`{}", suggestion(name, known.iter().copied()))
-        })?);
-    }
-    // Rows may be too short in a broken plan; `Case::new` says so better than an index out of range.
-    let pick = |row: &[f64]| columns.iter().filter_map(|&c| row.get(c).copied()).collect::<Vec<_>>();
-    plan.contention = columns.iter().filter_map(|&c| plan.contention.get(c).map(|row| pick(row))).collect();
-    plan.processors = columns.iter().map(|&c| plan.processors[c].clone()).collect();
-    for segment in plan.variants.iter_mut().flat_map(|v| &mut v.segments) {
-        segment.costs = columns.iter().filter_map(|&c| segment.costs.get(c).copied()).collect();
-    }
-    Ok(())
 }

@@ -40,12 +40,7 @@ fn the_demo_is_well_formed() {
 fn the_shipped_device_runs() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let app = App::read(&folder.join("rk3588.toml")).unwrap();
-    let setup = Setup {
-        case: app.case().unwrap(),
-        options: app.scheduler,
-        emulator: app.emulator.clone(),
-        seconds: app.seconds,
-    };
+    let setup = Setup::of(&app).unwrap();
     let sweep = Sweep::read(&folder.join("rk3588-load.toml")).unwrap();
     let plan = Plan { policies: &sweep.policies, seeds: &sweep.seeds, reference: None, threads: 0 };
     let comparison = compare(&setup, &plan, &from_table, &|_, _| {}).unwrap();

@@ -3,8 +3,10 @@
 mod app;
 mod compare;
 mod config;
+mod devices;
 mod fixture;
 mod html;
+mod scenarios;
 mod shipped;
 mod summary;
 mod sweep;

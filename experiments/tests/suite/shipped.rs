@@ -12,12 +12,7 @@ use std::path::Path;
 
 fn run(file: &str, make: Maker<'_>) -> Comparison {
     let app = App::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(file)).unwrap();
-    let setup = Setup {
-        case: app.case().unwrap(),
-        options: app.scheduler,
-        emulator: app.emulator.clone(),
-        seconds: 20.0,
-    };
+    let setup = Setup { seconds: 20.0, ..Setup::of(&app).unwrap() };
     let policies: Vec<String> = TABLE.iter().map(|row| row.name.to_owned()).collect();
     let plan =
         Plan { policies: &policies, seeds: &[1000, 1001, 1002, 1003, 1004], reference: None, threads: 0 };
