@@ -9,6 +9,7 @@ mod fixed;
 mod heft;
 pub mod learned;
 mod least_slack;
+pub mod rollout;
 mod round_robin;
 
 use cosched_env::case::Case;
@@ -23,6 +24,9 @@ pub struct Row {
     pub about: &'static str,
     /// Makes the policy for a case; the parameter is what stands after the colon of `name:parameter`.
     pub make: Make,
+    /// Whether it searches at each decision: it is worth thousands of ordinary decisions in time and allocates, so nothing runs it unless
+    /// it is asked for by name.
+    pub searches: bool,
 }
 
 /// Makes a policy for a case from its parameter.
@@ -38,6 +42,7 @@ pub const TABLE: &[Row] = &[
     least_slack::ROW,
     heft::ROW,
     learned::ROW,
+    rollout::ROW,
 ];
 
 /// Why a policy cannot be made.
