@@ -26,6 +26,7 @@ pub(crate) const ROW: Row = Row {
     name: "dream",
     about: "by a score of urgency, preferred processor, starvation and energy; lighter variants when others would be late; drops the hopeless",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -12,6 +12,7 @@ pub(crate) const ROW: Row = Row {
     name: "edf",
     about: "earliest deadline first, on the idle processor with the earliest answer",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -8,8 +8,12 @@ use cosched_env::case::Case;
 use cosched_env::observation::Observation;
 use cosched_env::world::{Decision, Policy};
 
-pub(crate) const ROW: Row =
-    Row { name: "edf-skip", about: "as edf, but drops a request that can no longer be on time", make };
+pub(crate) const ROW: Row = Row {
+    name: "edf-skip",
+    about: "as edf, but drops a request that can no longer be on time",
+    make,
+    searches: false,
+};
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     no_parameter(ROW.name, parameter)?;

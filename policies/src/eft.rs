@@ -12,6 +12,7 @@ pub(crate) const ROW: Row = Row {
     name: "eft",
     about: "in order of arrival, on the processor with the earliest answer, waiting for a busy one if that is earlier",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -13,6 +13,7 @@ pub(crate) const ROW: Row = Row {
     name: "energy-greedy",
     about: "least slack first, on the processor that costs least energy and is still on time; drops the hopeless",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -12,6 +12,7 @@ pub(crate) const ROW: Row = Row {
     name: "fixed",
     about: "all on one processor, e.g. fixed:cpu; without a name on the one that supports most and takes least time",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -13,6 +13,7 @@ pub(crate) const ROW: Row = Row {
     name: "greedy",
     about: "streams in turn, alphabetical by task, on the idle processor with the least latency (XRBench's published scheduler)",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

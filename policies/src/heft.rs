@@ -14,6 +14,7 @@ pub(crate) const ROW: Row = Row {
     name: "heft",
     about: "most urgent work first (upward rank by priority and deadline), on the processor with the earliest answer; drops the hopeless",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

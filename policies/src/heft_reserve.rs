@@ -18,6 +18,7 @@ pub(crate) const ROW: Row = Row {
     name: "heft-reserve",
     about: "as heft, and a request reserves the processor that it will go on with; those of lower rank see it as taken",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

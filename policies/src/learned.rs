@@ -11,8 +11,12 @@ use cosched_env::world::{Decision, Policy};
 use std::path::Path;
 
 /// The row of the table.
-pub const ROW: Row =
-    Row { name: "learned", about: "the trained network (the shipped one, or learned:CHECKPOINT)", make };
+pub const ROW: Row = Row {
+    name: "learned",
+    about: "the trained network (the shipped one, or learned:CHECKPOINT)",
+    make,
+    searches: false,
+};
 
 /// The shipped checkpoint; see `policies/trained/README.md`.
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");

@@ -12,6 +12,7 @@ pub(crate) const ROW: Row = Row {
     name: "least-slack",
     about: "least slack first, on the processor with the earliest answer; drops what can no longer be on time",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -17,6 +17,7 @@ mod mdinference;
 mod min_max_cost;
 mod min_total_cost;
 mod placement_search;
+pub mod rollout;
 mod round_robin;
 mod shares;
 mod shortest_latency;
@@ -34,6 +35,9 @@ pub struct Row {
     pub about: &'static str,
     /// Makes the policy for a case; the parameter is what stands after the colon of `name:parameter`.
     pub make: Make,
+    /// Whether it searches at each decision: it is worth thousands of ordinary decisions in time and allocates, so nothing runs it unless
+    /// it is asked for by name.
+    pub searches: bool,
 }
 
 /// Makes a policy for a case from its parameter.
@@ -58,6 +62,7 @@ pub const TABLE: &[Row] = &[
     mdinference::ROW,
     static_placement::ROW,
     learned::ROW,
+    rollout::ROW,
 ];
 
 /// Why a policy cannot be made.

@@ -15,6 +15,7 @@ pub(crate) const ROW: Row = Row {
     name: "mdinference",
     about: "earliest deadline first, in the most accurate variant whose mean + sigma fits the time left on the place",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {

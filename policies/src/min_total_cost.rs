@@ -11,6 +11,7 @@ pub(crate) const ROW: Row = Row {
     name: "min-total-cost",
     about: "a variant for each stream by the least total cost of accuracy and lateness (NestDNN), then earliest deadline first",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {

@@ -8,7 +8,7 @@ use cosched_env::observation::{Action, Observation};
 use cosched_env::world::{Decision, Policy};
 
 pub(crate) const ROW: Row =
-    Row { name: "round-robin", about: "processors in turn, the oldest request first", make };
+    Row { name: "round-robin", about: "processors in turn, the oldest request first", make, searches: false };
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     no_parameter(ROW.name, parameter)?;

@@ -14,6 +14,7 @@ pub(crate) const ROW: Row = Row {
     name: "shortest-latency",
     about: "of all requests' shortest expected latencies the largest first, busy processors included; drops the hopeless",
     make,
+    searches: false,
 };
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {

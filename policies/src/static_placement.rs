@@ -15,6 +15,7 @@ pub(crate) const ROW: Row = Row {
     name: "static",
     about: "a fixed variant, cut and rank for each stream, found by a search on the emulator; static:RUNS says how long (default 800)",
     make,
+    searches: false,
 };
 
 /// Emulated runs of a search, where nothing else is said.

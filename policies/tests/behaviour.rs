@@ -157,7 +157,7 @@ fn accuracy_gives_way_to_the_deadline() {
     for (deadline, expected) in [(20.0, "large"), (5.0, "middle"), (2.0, "small"), (0.5, "small")] {
         let variants = vec![middle.clone(), small.clone(), large.clone()];
         let s = setup(1, variants, vec![once("t", deadline)]);
-        for row in cosched_policies::TABLE.iter().filter(|r| r.name != "learned") {
+        for row in cosched_policies::TABLE.iter().filter(|r| r.name != "learned" && !r.searches) {
             assert_eq!(launches(row.name, &s)[0].0, expected, "{}, {deadline} ms", row.name);
         }
     }

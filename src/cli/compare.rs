@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// An app or case file; its plan must be there.
     app: PathBuf,
-    /// Policies, separated by commas; all when absent.
+    /// Policies, separated by commas; all but searches (rollout) when absent.
     #[arg(short, long, value_delimiter = ',')]
     policies: Vec<String>,
     /// Number of seeds, counted from the first one.
@@ -41,9 +41,10 @@ pub fn maker(spec: &str, case: &Case) -> Result<Box<dyn Policy>, String> {
     cosched::policies::make(spec, case).map_err(|e| e.to_string())
 }
 
-/// Every policy of the table.
+/// Every policy of the table but searches, which take milliseconds a decision: those are run when they are asked for.
 pub fn all_policies() -> Vec<String> {
-    cosched::policies::TABLE.iter().map(|row| row.name.to_owned()).collect()
+    let quick = cosched::policies::TABLE.iter().filter(|row| !row.searches);
+    quick.map(|row| row.name.to_owned()).collect()
 }
 
 /// Runs the command.

@@ -16,6 +16,7 @@ pub use power::Meter;
 
 use crate::case::{Case, ProcessorId};
 use crate::event::{Ended, Event, Launch};
+use crate::scenario::ArrivalKind;
 use crate::scheduler::Scheduler;
 use crate::streams::{Arrivals, rng};
 use crate::time::{Span, Time};
@@ -104,7 +105,13 @@ impl Emulator {
         let case = core.case().clone();
         let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
         let mut emulator = Emulator::new(case.clone(), calm, seed, horizon);
-        let last = |stream| core.last_arrival(stream);
+        // Where gaps have no memory the next arrival is as far from now as from the last one; all others keep their rhythm.
+        let last = |stream| match case.stream(stream).kind {
+            ArrivalKind::Poisson | ArrivalKind::Bursty => {
+                Some(core.now().max(Time::ZERO + case.stream(stream).offset))
+            }
+            _ => core.last_arrival(stream),
+        };
         // Numbers that no request of the true world is near.
         emulator.arrivals = Arrivals::resume(case.clone(), seed, horizon, 1 << 62, &last);
         emulator.as_expected = true;

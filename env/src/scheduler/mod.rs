@@ -3,6 +3,7 @@
 
 mod candidates;
 mod memory;
+mod progress;
 mod types;
 
 pub use types::{Next, Options, ProtocolError};
@@ -15,6 +16,7 @@ use crate::scenario::Queue;
 use crate::time::Time;
 use crate::world::Decision;
 use memory::Memory;
+use progress::{Progress, re_pace};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -41,6 +43,7 @@ struct Running {
     base_ns: f64,
     demand_gbps: f64,
     expected_end: Time,
+    progress: Progress,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -174,11 +177,6 @@ impl Scheduler {
     /// The time of the last event.
     pub fn now(&self) -> Time {
         self.now
-    }
-
-    /// Launches that have not completed, each with the time at which it is expected to.
-    pub fn running(&self) -> impl Iterator<Item = (&Launch, Time)> {
-        self.running.iter().map(|r| (&r.launch, r.expected_end))
     }
 
     /// When the last request of a stream arrived; `None`: there was none yet.
@@ -367,7 +365,9 @@ impl Scheduler {
             base_ns: expected_ns / drift,
             demand_gbps: self.case.variant(variant).demand_gbps(on, first, last),
             expected_end: self.now + crate::time::Span::from_ns(expected_ns),
+            progress: Progress::new(&self.case, &launch, self.now),
         });
+        re_pace(&self.case, &mut self.running, self.now);
         self.pending_launch = Some(launch);
     }
 
@@ -376,6 +376,7 @@ impl Scheduler {
             return Err(ProtocolError::UnknownLaunch(completion.launch.0));
         };
         let Running { launch, slot, started, base_ns, .. } = self.running.swap_remove(index);
+        re_pace(&self.case, &mut self.running, completion.finished.max(self.now));
         let active = self.slots[slot].as_mut().expect("a running request is active");
         active.running = false;
         self.running_of[active.request.stream.0 as usize] -= 1;
