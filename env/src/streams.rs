@@ -101,10 +101,10 @@ impl Arrivals {
     }
 
     fn soonest(&self) -> Option<usize> {
-        // What follows an answer comes past the horizon as well: a source that is over must not stand in front of it.
-        let comes = |(_, s): &(usize, &Source)| !s.pending.is_empty() || s.next < self.horizon;
-        let sources = self.sources.iter().enumerate().filter(comes);
-        sources.min_by_key(|(i, s)| (s.next, *i)).map(|(i, _)| i)
+        // One that is past the horizon must not hide what follows an answer later.
+        let comes = |s: &Source| s.next < self.horizon || !s.pending.is_empty();
+        let coming = self.sources.iter().enumerate().filter(|(_, s)| comes(s));
+        coming.min_by_key(|(i, s)| (s.next, *i)).map(|(index, _)| index)
     }
 }
 

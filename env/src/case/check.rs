@@ -119,7 +119,7 @@ pub(super) fn device(device: &Device, plan: &Plan) -> Result<(), CaseError> {
         for (key, value) in positive {
             check_number(|| format!("device.thermal.{key}"), value, 0.0, true)?;
         }
-        // A microsecond: less would round to no time at all, and the governor would never stop looking.
+        // A microsecond: shorter ones would round to no time at all, and the governor would look for ever.
         check_number(|| "device.thermal.poll_ms".into(), t.poll_ms, 1e-3, false)?;
         for (key, value) in [("hysteresis_c", t.hysteresis_c), ("base_watts", t.base_watts)] {
             check_number(|| format!("device.thermal.{key}"), value, 0.0, false)?;
