@@ -286,6 +286,7 @@ pub(super) fn streams(scenario: &Scenario, tasks: &[Task]) -> Result<Vec<StreamT
         {
             check_number(|| key(name), value, 0.0, false)?;
         }
+        check_number(|| key("min_accuracy"), s.min_accuracy, 0.0, false)?;
         let expire_ms = if s.expire_ms == 0.0 { 2.0 * s.deadline_ms } else { s.expire_ms };
         if expire_ms < s.deadline_ms {
             return fail(key("expire_ms"), format!("expected at least deadline_ms ({})", s.deadline_ms));

@@ -100,7 +100,7 @@ impl Emulator {
 
     /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is up
     /// stays up, links are as at first and lose nothing, nothing heats up, and requests go on arriving as [`Arrivals::resume`] says.
-    /// For searches that look ahead.
+    /// For searches that look ahead; a fork is resumed before it takes its choice, since the new launch is polled and not yet running.
     pub fn resume(core: &Scheduler, config: Config, seed: u64, horizon: Time) -> Emulator {
         let case = core.case().clone();
         let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
