@@ -21,11 +21,8 @@ pub fn each_request_ends_exactly_once(run: &Run) -> Result<(), String> {
         };
         outcome.map_err(|why| format!("request {id}: {why}; ends {:?}", told.ends))?;
     }
-    // What the books of the other suites say as well; they do not know of fairness.
-    if run.setup.case.objective().fairness_weight == 0.0 {
-        crate::common::check(&run.setup.case, &run.log)?;
-    }
-    Ok(())
+    // What the books of the other suites say as well.
+    crate::common::check(&run.setup.case, &run.log)
 }
 
 fn how_it_ended(run: &Run, ledger: &Ledger, told: &Told, ended: &Ended) -> Result<(), String> {
