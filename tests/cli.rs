@@ -218,6 +218,49 @@ fn bad_checkpoints_and_sweeps_are_refused() {
 }
 
 #[test]
+fn bad_tables_of_scores_are_refused() {
+    let folder = Folder::new("xrbench");
+    let data = |name: &str| repository(&format!("experiments/data/xrbench_{name}_4k.csv"));
+    let text = |name: &str| std::fs::read_to_string(data(name)).unwrap();
+    folder.write("costs.csv", text("costs").replacen("150.995", "soon", 1));
+    folder.write("chips.csv", text("published").replacen("Quad_4K__", "Quad_4096__", 1));
+    folder.write("scores.csv", text("published").replacen("1.0,0.8647", "1.0,0.8747", 1));
+    let run = |costs: &str, published: &str, rest: &str| {
+        format!("xrbench --costs {costs} --published {published} {rest}")
+    };
+    let (costs, published) = (data("costs"), data("published"));
+    let good = folder.good(&run(&costs, &published, ""), &[]);
+    assert!(good.out.contains("52 of 52 overall scores"), "{}", good.out);
+    // Another policy or mode is shown beside the published scores and not judged by them.
+    folder.good(&run(&costs, &published, "--policy edf"), &[]);
+    let json = folder.good(&run(&costs, "scores.csv", "--mode clean --json"), &[]);
+    assert!(json.out.contains("\"mode\": \"clean\""), "{}", json.out);
+    folder.refuses(&[
+        (
+            &run("costs.csv", &published, ""),
+            1,
+            &["costs.csv:2:32: latency_ms: expected milliseconds", "`soon`"],
+        ),
+        (
+            &run(&costs, "chips.csv", ""),
+            1,
+            &["chips.csv:8:13: hw_dataflow", "`4096` is no size", "Quad_4K__"],
+        ),
+        (
+            &run(&costs, "scores.csv", ""),
+            1,
+            &["1 of 52 overall scores", "VR_gaming on Single_4K__WS: 0.8647"],
+        ),
+        (&run(&published, &published, ""), 1, &["published_4k.csv:1:1", "no column `chip`"]),
+        (&run("gone.csv", &published, ""), 1, &["gone.csv: no such file"]),
+        (&run(&costs, &published, "--policy fixed:npu"), 1, &["fixed", "no processor `npu`"]),
+        (&run(&costs, &published, "--policy greddy"), 2, &["did you mean `greedy`?"]),
+        (&run(&costs, &published, "--mode exact"), 2, &["exact", "compat", "clean"]),
+        ("xrbench --costs costs.csv", 2, &["--published"]),
+    ]);
+}
+
+#[test]
 fn places_that_cannot_be_written_are_named() {
     let folder = Folder::new("outputs");
     folder.write("app.toml", APP);

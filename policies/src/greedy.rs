@@ -2,10 +2,10 @@
 //! its head request only and as far as a processor goes, on the idle processor with the least latency (ties: the first).
 //! It refuses to look at deadlines and energy, to wait and to give up: it is an opponent to reproduce, not to recommend.
 
-use crate::board::{launches, wait};
+use crate::board::{at_once, better, launches, variants, wait};
 use crate::{PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
-use cosched_env::observation::{Action, Observation};
+use cosched_env::observation::{Action, Candidate, Observation};
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, Policy};
 
@@ -50,24 +50,27 @@ impl Policy for Greedy {
     }
 }
 
-/// The launch of a stream's oldest waiting request: in the most accurate variant that can start, where it takes least time alone. The plan's
-/// times count and not what is expected now, since the published scheduler goes by its table.
+/// The launch of a stream's oldest waiting request: where a variant takes least time alone, in the most accurate variant that is on time
+/// there, else in the fastest. The plan's times count and not what is expected now, since the published scheduler goes by its table.
 fn head_of(observation: &Observation<'_>, stream: u16) -> Option<usize> {
     let head = observation.requests.iter().position(|r| r.stream.0 == stream)?;
-    let mut best: Option<(f64, f64, usize)> = None;
-    for (choice, candidate) in launches(observation, head) {
-        let Action::Launch { variant, first, last, processor, .. } = candidate.action else { continue };
-        let table = observation.case.variant(variant);
-        if table.reach(processor, first) != Some(last) {
-            continue;
-        }
-        let ns = table.latency_ns(processor, first, last) + candidate.rest_ns;
-        let wins = |&(accuracy, least, _): &(f64, f64, usize)| {
-            table.accuracy > accuracy || (table.accuracy == accuracy && ns < least)
+    let request = &observation.requests[head];
+    let mut best = None;
+    for wanted in variants(observation, request) {
+        let table = observation.case.variant(wanted);
+        let alone = |(choice, c): (usize, &Candidate)| match c.action {
+            Action::Launch { variant, first, last, processor, .. }
+                if variant == wanted && table.reach(processor, first) == Some(last) =>
+            {
+                Some((table.latency_ns(processor, first, last) + c.rest_ns, choice))
+            }
+            _ => None,
         };
-        if best.as_ref().is_none_or(wins) {
-            best = Some((table.accuracy, ns, choice));
+        // Of equal ones `min_by` takes the first.
+        let least = launches(observation, head).filter_map(alone).min_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some(place) = least.and_then(|(_, choice)| at_once(observation, choice)) {
+            best = Some(better(request.deadline.0 as f64, best, place));
         }
     }
-    best.map(|(_, _, choice)| choice)
+    best.and_then(|place| place.candidate)
 }

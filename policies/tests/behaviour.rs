@@ -95,6 +95,23 @@ fn edf_takes_the_earliest_deadline_on_the_fastest_idle_processor() {
 }
 
 #[test]
+fn greedy_takes_streams_in_turn_by_name_where_they_are_fastest() {
+    // `a` comes first whatever is due, and takes p1, where it is fastest; `b` does not wait for it.
+    let tasks = vec![task("a", &[Some(3e3), Some(1e3)]), task("b", &[Some(9e3), Some(1e3)])];
+    let s = setup(2, tasks, vec![once("b", 5.0), once("a", 50.0)]);
+    assert_eq!(launches("greedy", &s), all(&[("a", 1, 0.0), ("b", 0, 0.0)]));
+    // Both processors are free at 1 ms, when two of `a` wait and one of `b`: one of each, and only then the other.
+    let same = [Some(1e3), Some(1e3)];
+    let tasks = vec![task("a", &same), task("b", &same), task("z", &same)];
+    let often = Stream { period_ms: 0.3, offset_ms: 0.1, ..once("a", 50.0) };
+    let other = Stream { offset_ms: 0.1, ..once("b", 50.0) };
+    let s = setup(2, tasks, vec![once("z", 50.0), once("z", 50.0), often, other]);
+    let s = Setup { horizon: ms(0.5), ..s };
+    let expected = [("z", 0, 0.0), ("z", 1, 0.0), ("a", 0, 1.0), ("b", 1, 1.0), ("a", 0, 2.0)];
+    assert_eq!(launches("greedy", &s), all(&expected));
+}
+
+#[test]
 fn eft_waits_for_a_busy_processor_when_that_is_earlier() {
     let tasks = vec![task("a", &[Some(2e3), Some(1e3)]), task("b", &[Some(9e3), Some(1e3)])];
     let s = setup(2, tasks, vec![once("a", 10.0), once("b", 20.0)]);
