@@ -8,7 +8,9 @@ use cosched_agent::checkpoint;
 use cosched_env::case::Case;
 use cosched_env::emulator::Config;
 use cosched_env::event::Outcome;
+use cosched_env::objective::Objective;
 use cosched_env::observation::{Action, Observation};
+use cosched_env::scenario::{ArrivalKind, Queue, Stream};
 use cosched_env::scheduler::Options;
 use cosched_env::world::{Decision, Policy};
 use cosched_policies::learned::SHIPPED;
@@ -97,12 +99,26 @@ fn fixed_passes_on_every_processor() {
     }
 }
 
-/// Mean utility per unit of priority over random cases with three times the load, without faults.
+/// Mean utility per unit of priority over random cases with three times the load, without faults and device files.
 fn under_overload(spec: &str) -> f64 {
     let utility = |seed: u64| {
         let mut setup = random_setup(seed);
         let mut scenario = setup.case.scenario.clone();
-        scenario.streams.iter_mut().for_each(|s| s.period_ms /= 3.0);
+        for s in &mut scenario.streams {
+            // All streams come by themselves and all the time, so that there is three times the load.
+            if matches!(s.kind, ArrivalKind::Trace | ArrivalKind::Dependent) {
+                s.kind = ArrivalKind::Poisson;
+            }
+            *s = Stream {
+                period_ms: s.period_ms / 3.0,
+                times_ms: Vec::new(),
+                after: String::new(),
+                open_ms: Vec::new(),
+                queue: Queue::Fifo,
+                ..s.clone()
+            };
+        }
+        scenario.objective = Objective::default();
         setup.case = Arc::new(Case::new(setup.case.plan.clone(), scenario).expect("still well-formed"));
         setup.config = Config { failure_rate: 0.0, faults: Vec::new(), ..setup.config };
         setup.options = Options::default();
