@@ -4,7 +4,8 @@
 //! The paper: `C = (A_min - A) + alpha * max(0, L / u - L_max)`, with `u` the share of the one processor. Here there are several: `L / u`
 //! becomes `1 / sum over processors of (share / latency there)`. `L_max` is the deadline, or the mean time between requests if that is less,
 //! since a queue that grows misses every deadline. `A` is relative to the task's best variant, `alpha` is [`ALPHA`] per `L_max`, and the
-//! cost is weighted by the stream's priority. Latencies are scaled by the processors' drift.
+//! cost is weighted by the stream's priority. Latencies are scaled by the processors' drift. Processors that run together slow each other
+//! down: only those are handed out that together do most, each as slow as when all of them run (see [`useful`]).
 
 use crate::board::{Board, Place, Rules, better};
 use cosched_env::case::{Case, ProcessorId, StreamId, VariantId, VariantTable};
@@ -36,7 +37,6 @@ pub enum Goal {
 
 /// A variant of a stream.
 struct Choice {
-    stream: usize,
     variant: VariantId,
     relative_accuracy: f64,
     /// Per processor: nanoseconds for the whole model when it starts there; infinite where it cannot.
@@ -77,17 +77,17 @@ impl NestDnn {
         let processors = case.processor_count();
         let mut choices = Vec::new();
         let mut streams = Vec::new();
-        for (s, stream) in case.streams.iter().enumerate() {
+        let slowdowns = useful(case);
+        for stream in &case.streams {
             let task = &case.tasks[stream.task.0 as usize];
             let from = choices.len();
             for &variant in &task.variants {
                 let table = case.variant(variant);
                 if table.accuracy >= stream.min_accuracy {
                     choices.push(Choice {
-                        stream: s,
                         variant,
                         relative_accuracy: table.relative_accuracy,
-                        latency_ns: (0..processors as u16).map(|p| whole_ns(table, ProcessorId(p))).collect(),
+                        latency_ns: contended_ns(table, &slowdowns),
                         rate: 0.0,
                     });
                 }
@@ -114,12 +114,6 @@ impl NestDnn {
             left: vec![0; processors],
             made: None,
         }
-    }
-
-    /// The variant that a stream is served in.
-    #[cfg(test)]
-    fn chosen(&self, stream: usize) -> VariantId {
-        self.streams[stream].chosen
     }
 
     /// Notes which streams are active and how processors are; whether that asks for another hand-out.
@@ -170,7 +164,6 @@ impl NestDnn {
         let state = &self.streams[stream];
         let mut best = (f64::INFINITY, state.chosen);
         for choice in &self.choices[state.from..state.to] {
-            debug_assert_eq!(choice.stream, stream);
             let more =
                 more.map_or(0.0, |(p, n)| f64::from(n) / 100.0 / (choice.latency_ns[p] * self.drift[p]));
             let rate = choice.rate + more;
@@ -193,7 +186,8 @@ impl NestDnn {
     fn gain(&self, stream: usize) -> Option<(f64, usize, u32)> {
         let mut best: Option<(f64, usize, u32)> = None;
         for (p, &left) in self.left.iter().enumerate() {
-            for percent in STEPS.into_iter().take_while(|&n| n <= left) {
+            // All that is left is one of the steps.
+            for percent in STEPS.into_iter().take_while(|&n| n < left).chain((left > 0).then_some(left)) {
                 let fall = self.streams[stream].cost - self.cost(stream, Some((p, percent))).0;
                 let gain = fall / f64::from(percent);
                 if gain > 1e-12 && best.is_none_or(|b| gain > b.0) {
@@ -224,6 +218,46 @@ impl NestDnn {
                 }
             },
         }
+    }
+}
+
+/// Most processors whose sets are all tried; with more of them all are useful.
+const MOST_TRIED: usize = 10;
+
+/// The set of processors that do most work when all of the set run: the slow-down of each then; infinite for those outside.
+fn useful(case: &Case) -> Vec<f64> {
+    let count = case.processor_count();
+    let ids = || (0..count as u16).map(ProcessorId);
+    // Speed relative to the fastest, mean over all variants.
+    let speed = |p: ProcessorId| {
+        let of = |table: &VariantTable| {
+            let best = ids().map(|q| whole_ns(table, q)).fold(f64::INFINITY, f64::min);
+            best / whole_ns(table, p)
+        };
+        case.variants.iter().map(of).sum::<f64>() / case.variants.len() as f64
+    };
+    let speeds: Vec<f64> = ids().map(speed).collect();
+    let slowdowns = |set: u32| {
+        let inside = move |p: &ProcessorId| count > MOST_TRIED || set & (1 << p.0) != 0;
+        let of = move |p: ProcessorId| {
+            if inside(&p) { case.slowdown(p, ids().filter(inside)) } else { f64::INFINITY }
+        };
+        ids().map(of)
+    };
+    let work = |set: u32| slowdowns(set).zip(&speeds).map(|(slow, speed)| speed / slow).sum::<f64>();
+    let sets = 1..1 << count.min(MOST_TRIED);
+    let best = sets.max_by(|&a, &b| work(a).total_cmp(&work(b)));
+    slowdowns(best.unwrap_or(u32::MAX)).collect()
+}
+
+/// Nanoseconds of the whole model on each processor at these slow-downs; without them if it could not run at all otherwise.
+fn contended_ns(table: &VariantTable, slowdowns: &[f64]) -> Vec<f64> {
+    let alone = |p: usize| whole_ns(table, ProcessorId(p as u16));
+    let contended: Vec<f64> = slowdowns.iter().enumerate().map(|(p, slow)| alone(p) * slow).collect();
+    if contended.iter().any(|ns| ns.is_finite()) {
+        contended
+    } else {
+        (0..slowdowns.len()).map(alone).collect()
     }
 }
 
