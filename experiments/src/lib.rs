@@ -1,6 +1,7 @@
 //! Experiments: app files, comparisons, sweeps, and what is reported of a run (tables, HTML, Chrome traces).
 //! It refuses to touch a device: live runs call in here for their files and reports, never the other way round.
 
+pub mod about;
 pub mod app;
 pub mod compare;
 pub mod config;

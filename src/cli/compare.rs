@@ -3,8 +3,12 @@
 use super::{Outcome, bar, check_policies, print_json};
 use cosched::env::case::Case;
 use cosched::env::world::Policy;
+use cosched::experiments::about::About;
 use cosched::experiments::app::App;
-use cosched::experiments::compare::{Plan, Setup, compare};
+use cosched::experiments::compare::{Comparison, Plan, Setup, compare};
+use cosched::experiments::html::comparison_page;
+use serde::Serialize;
+use std::fs::File;
 use std::path::PathBuf;
 
 /// Arguments.
@@ -31,9 +35,20 @@ pub struct Args {
     /// Also write the table as CSV to this file.
     #[arg(long)]
     csv: Option<PathBuf>,
-    /// Print as JSON.
+    /// Also write a page with plots to this file; it needs no network.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Print as JSON, with the resolved config, commit and devices.
     #[arg(long)]
     json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    about: &'a About,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
 }
 
 /// Makes a policy, with the error as text.
@@ -56,9 +71,13 @@ pub fn run(args: &Args) -> Outcome {
     if args.seeds == 0 {
         return Err(super::usage("--seeds: expected at least 1"));
     }
-    let app = App::read(&args.app)?;
-    let mut setup = Setup::of(&app)?;
-    setup.seconds = args.seconds.unwrap_or(setup.seconds);
+    let mut app = App::read(&args.app)?;
+    app.seconds = args.seconds.unwrap_or(app.seconds);
+    let setup = Setup::of(&app)?;
+    // What cannot be written is found out before anything costly.
+    for path in [&args.csv, &args.html].into_iter().flatten() {
+        File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
     let policies = if args.policies.is_empty() { all_policies() } else { args.policies.clone() };
     let seeds: Vec<u64> = (args.first_seed..args.first_seed + args.seeds).collect();
     let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: args.threads };
@@ -70,15 +89,19 @@ pub fn run(args: &Args) -> Outcome {
     let comparison = compare(&setup, &plan, &maker, &shown)?;
     progress.finish_and_clear();
     if let Some(path) = &args.csv {
-        std::fs::write(path, comparison.csv()).map_err(|e| format!("{}: {e}", path.display()))?;
+        std::fs::write(path, comparison.csv())?;
+    }
+    let about = About::now(&app, &setup.case);
+    if let Some(path) = &args.html {
+        std::fs::write(path, comparison_page(&comparison, &about))?;
     }
     if args.json {
-        return print_json(&comparison);
+        return print_json(&Printed { about: &about, comparison: &comparison });
     }
     println!(
         "{}: {} s, seeds {} to {}",
         app.name,
-        setup.seconds,
+        app.seconds,
         args.first_seed,
         args.first_seed + args.seeds - 1
     );

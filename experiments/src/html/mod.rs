@@ -1,8 +1,11 @@
-//! One self-contained HTML report of one or several runs side by side: tables, an interactive timeline, latency curves.
+//! Self-contained HTML reports: one or several runs side by side (tables, an interactive timeline, latency curves), and comparisons.
 //! It refuses outside resources, and every name from a file is escaped before it stands in the page.
 
+mod comparison;
+mod plot;
 mod svg;
 
+pub use comparison::comparison_page;
 pub use svg::timeline_svg;
 
 use crate::log::RunLog;
@@ -51,21 +54,8 @@ pub fn report(title: &str, case: &Arc<Case>, runs: &[RunLog], notes: &[String]) 
         .replace('<', "\\u003c")
         .replace('\u{2028}', "\\u2028")
         .replace('\u{2029}', "\\u2029");
-    let title = escape(title);
     let mut page = String::new();
-    page.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n");
-    // Writing to a string cannot fail, here and below.
-    let _ = write!(
-        page,
-        "<title>{title}</title>\n<style>\n{}</style></head>\n<body>\n",
-        include_str!("style.css")
-    );
-    let _ = writeln!(
-        page,
-        "<header><h1>{title}</h1><p class=\"lead\">{}</p></header>\n<main>",
-        escape(&lead(case, runs))
-    );
+    head(&mut page, title, &lead(case, runs), include_str!("style.css"));
     cards(&mut page, &summaries);
     page.push_str(include_str!("timeline.html"));
     task_tables(&mut page, case, &summaries);
@@ -82,6 +72,16 @@ pub fn report(title: &str, case: &Arc<Case>, runs: &[RunLog], notes: &[String]) 
         include_str!("script.js")
     );
     page
+}
+
+/// Everything up to the first section. `title` and `lead` are plain text.
+fn head(page: &mut String, title: &str, lead: &str, style: &str) {
+    let (title, lead) = (escape(title), escape(lead));
+    page.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
+    page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n");
+    // Writing to a string cannot fail, here and below.
+    let _ = writeln!(page, "<title>{title}</title>\n<style>\n{style}</style></head>\n<body>");
+    let _ = writeln!(page, "<header><h1>{title}</h1><p class=\"lead\">{lead}</p></header>\n<main>");
 }
 
 fn lead(case: &Case, runs: &[RunLog]) -> String {

@@ -2,9 +2,10 @@
 
 use crate::fixture::{APP, folder, log, plan, setup};
 use cosched_env::time::Time;
+use cosched_experiments::about::About;
 use cosched_experiments::app::App;
-use cosched_experiments::compare::{Setup, emulate, from_table};
-use cosched_experiments::html::{escape, report, timeline_svg};
+use cosched_experiments::compare::{Comparison, Plan, Setup, compare, emulate, from_table};
+use cosched_experiments::html::{comparison_page, escape, report, timeline_svg};
 use cosched_experiments::log::RunLog;
 use serde_json::Value;
 use std::path::Path;
@@ -47,10 +48,80 @@ fn names_are_escaped() {
     assert!(!harmless(&page.replace(&escape(EVIL), EVIL)));
 }
 
+/// A comparison of a few policies over three seeds, with what is said of how it was made.
+fn comparison(setup: &Setup, about: impl FnOnce(&mut About)) -> (Comparison, About) {
+    let policies = ["edf", "eft", "round-robin", "fixed:gpu", "least-slack"].map(String::from);
+    let plan = Plan { policies: &policies, seeds: &[1, 2, 3], reference: None, threads: 2 };
+    let comparison = compare(setup, &plan, &from_table, &|_, _| {}).unwrap();
+    let mut made = About::now(&App::parse(APP, Path::new("small.toml")).unwrap(), &setup.case);
+    about(&mut made);
+    (comparison, made)
+}
+
+#[test]
+fn a_comparison_shows_its_numbers() {
+    let (comparison, about) = comparison(&setup(), |_| ());
+    let page = comparison_page(&comparison, &about);
+    for row in &comparison.rows {
+        assert!(page.contains(&format!("data-v=\"{}\"", row.utility.mean)), "{}", row.policy);
+        assert!(page.contains(&format!("data-v=\"{}\"", row.decision_us)), "{}", row.policy);
+    }
+    for part in ["see", "hear", "small.toml", "imagined", "period_ms", &about.commit[..7], "3 seeds (1 to 3)"]
+    {
+        assert!(page.contains(part), "`{part}` is not there");
+    }
+    assert!(!page.contains("NaN") && !page.contains("inf"));
+    // Sure differences are marked as the comparison has them, once in the plot and once in the table.
+    let sure = |better: bool| {
+        let differences = comparison.rows.iter().filter_map(|r| r.difference.as_ref());
+        differences.filter(|d| !d.stars().is_empty() && (d.utility.mean > 0.0) == better).count()
+    };
+    let marked = |class: &str| {
+        page.matches(&format!("<div class=\"line {class}\"")).count()
+            + page.matches(&format!("<tr class=\"{class}\"")).count()
+    };
+    assert_eq!(
+        (marked("better"), marked("worse"), marked("reference")),
+        (2 * sure(true), 2 * sure(false), 2)
+    );
+    assert!(sure(false) > 0, "nothing is surely worse here: the test sees nothing");
+    // One stream more is a column more.
+    assert_eq!(page.matches("--red:").count(), comparison.rows.len() * 3);
+}
+
+#[test]
+fn names_in_a_comparison_are_escaped() {
+    let (setup, _) = evil();
+    let (mut comparison, about) = comparison(&setup, |about| {
+        about.file = EVIL.into();
+        about.commit = EVIL.into();
+        about.config = serde_json::json!({ "name": EVIL });
+    });
+    comparison.scenario = EVIL.into();
+    comparison.reference = EVIL.into();
+    comparison.rows[0].policy = EVIL.into();
+    let page = comparison_page(&comparison, &about);
+    assert!(harmless(&page));
+    assert!(!harmless(&page.replace(&escape(EVIL), EVIL)));
+}
+
+#[test]
+fn one_seed_and_one_policy_make_a_page() {
+    let setup = setup();
+    let policies = ["edf".to_owned()];
+    let plan = Plan { policies: &policies, seeds: &[1], reference: None, threads: 1 };
+    let comparison = compare(&setup, &plan, &from_table, &|_, _| {}).unwrap();
+    let (_, about) = self::comparison(&setup, |_| ());
+    let page = comparison_page(&comparison, &about);
+    assert!(!page.contains("NaN") && !page.contains("±0"), "{page}");
+}
+
 #[test]
 fn nothing_is_fetched_from_outside() {
     let setup = setup();
-    let page = report("Small", &setup.case, &[log(&setup, "edf", 1)], &[]);
+    let (comparison, about) = comparison(&setup, |_| ());
+    let page =
+        report("Small", &setup.case, &[log(&setup, "edf", 1)], &[]) + &comparison_page(&comparison, &about);
     for word in ["http:", "https:", "src=", "@import", "url(", "fetch(", "XMLHttpRequest", "import("] {
         // The namespace of SVG is a name, not an address that anyone asks.
         let rest = page.replace("http://www.w3.org/2000/svg", "");
@@ -105,6 +176,8 @@ fn pages_to_look_at() {
     let notes = ["A page of the suite; numbers are of an imagined device.".to_owned()];
     std::fs::write(folder.join("report.html"), report("Small: three policies", &setup.case, &logs, &notes))
         .unwrap();
+    let (comparison, about) = comparison(&setup, |_| ());
+    std::fs::write(folder.join("comparison.html"), comparison_page(&comparison, &about)).unwrap();
     std::fs::write(folder.join("edf.svg"), timeline_svg(&logs[1], &setup.case, Time(0), Time(400_000_000)))
         .unwrap();
     std::fs::write(folder.join("fixed.svg"), timeline_svg(&logs[2], &setup.case, Time(0), Time(400_000_000)))
