@@ -289,20 +289,13 @@ fn change(case: &Case, routes: &mut [Route], rng: &mut impl Rng) {
                 routes[s].spans = Some(spans);
             }
         }
-        // Another cut, or another processor for one span.
+        // Another cut.
         5..=7 => {
-            let Some(mut spans) = routes[s].spans else { return };
-            let table = case.variant(routes[s].variant);
+            let Some(before) = routes[s].spans else { return };
+            // Some combinations cannot run.
             for _ in 0..8 {
-                let i = rng.random_range(0..MOST_SPANS);
-                if rng.random() {
-                    spans[i].processor = processor(rng);
-                }
-                if rng.random() {
-                    spans[i].last = rng.random_range(0..table.segments);
-                }
-                spans[MOST_SPANS - 1].last = table.segments - 1;
-                if fits(table, &spans) && Some(spans) != routes[s].spans {
+                let spans = cut(case, routes[s].variant, before, rng);
+                if fits(case.variant(routes[s].variant), &spans) && spans != before {
                     routes[s].spans = Some(spans);
                     return;
                 }
@@ -312,4 +305,38 @@ fn change(case: &Case, routes: &mut [Route], rng: &mut impl Rng) {
         10 => routes[s].firm = !routes[s].firm,
         _ => routes[s].served = !routes[s].served,
     }
+}
+
+/// A new cut, or one that differs in one span.
+fn cut(
+    case: &Case,
+    variant: VariantId,
+    mut spans: [Span; MOST_SPANS],
+    rng: &mut impl Rng,
+) -> [Span; MOST_SPANS] {
+    let segments = case.variant(variant).segments;
+    let anew: bool = rng.random();
+    let only = rng.random_range(0..MOST_SPANS);
+    for (i, span) in spans.iter_mut().enumerate() {
+        if anew || i == only {
+            span.processor = ProcessorId(rng.random_range(0..case.processor_count() as u16));
+            if anew || rng.random() {
+                span.last = rng.random_range(0..segments);
+            }
+        }
+    }
+    spans.sort_by_key(|span| span.last);
+    // Where two end together the second one is empty: all after the end are alike, so that equal routes compare equal.
+    let mut kept = spans;
+    let mut count = 0;
+    for span in spans {
+        if count == 0 || span.last > kept[count - 1].last {
+            kept[count] = span;
+            count += 1;
+        }
+    }
+    kept[count - 1].last = segments - 1;
+    let end = kept[count - 1];
+    kept[count..].fill(end);
+    kept
 }

@@ -4,13 +4,14 @@
 
 #[path = "../../env/tests/common/mod.rs"]
 mod common;
+mod quick;
 
 use common::{Setup, ms, random_setup, run};
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::observation::Observation;
 use cosched_env::scheduler::Scheduler;
 use cosched_env::world::{Decision, Policy, drive};
-use cosched_policies::{Row, TABLE};
+use cosched_policies::{Row, TABLE, make};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -69,7 +70,7 @@ impl Policy for Saboteur {
 fn loop_allocations(setup: &Setup, row: &Row) -> (usize, usize) {
     let run_until = |horizon_ms: f64| {
         let mut policy = Watched {
-            policy: (row.make)(None, &setup.case).expect("the table makes it"),
+            policy: make(&quick::spec(row.name), &setup.case).expect("the table makes it"),
             warm: 0,
             decisions: 0,
             allocations: 0,
@@ -100,7 +101,7 @@ fn deciding_allocates_nothing() {
         for row in TABLE.iter().filter(|row| !row.searches) {
             // The crate `gemm` takes working space at most once for each of the network's six products, and gives it back.
             let products = if row.name == "learned" { 6 } else { 0 };
-            let policy = (row.make)(None, &setup.case).expect("the table makes it");
+            let policy = make(&quick::spec(row.name), &setup.case).expect("the table makes it");
             let (n, allocations) = watch(&setup, policy);
             decisions += n;
             let (more, grown) = loop_allocations(&setup, row);

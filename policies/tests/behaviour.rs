@@ -1,62 +1,15 @@
-//! What each policy is for, on cases small enough to work out by hand: the launches in order.
+//! What the list policies are for, on cases small enough to work out by hand: the launches in order. See `behaviour_more.rs` for the others.
 
 #[path = "../../env/tests/common/mod.rs"]
 mod common;
 
-use common::{Item, Setup, case, ends, exact, ms, plan, processor, run, stream, variant};
+mod hand;
+
+use common::{Setup, ms, variant};
 use cosched_env::emulator::Fault;
 use cosched_env::event::Outcome;
-use cosched_env::plan::Variant;
 use cosched_env::scenario::Stream;
-use cosched_env::scheduler::Options;
-use cosched_policies::make;
-
-fn setup(processors: usize, variants: Vec<Variant>, streams: Vec<Stream>) -> Setup {
-    let processors = (0..processors).map(|p| processor(&format!("p{p}"))).collect();
-    let case = case(plan(processors, 1.0, variants), streams);
-    Setup { case, options: Options::default(), config: exact(), seed: 1, horizon: ms(1.0) }
-}
-
-/// One processor that is busy for a tenth of a millisecond at first, so that there is a choice among all others then.
-fn queued(mut variants: Vec<Variant>, mut streams: Vec<Stream>) -> Setup {
-    variants.push(task("first", &[Some(100.0)]));
-    streams.iter_mut().for_each(|s| s.offset_ms = 0.05);
-    streams.insert(0, once("first", 50.0));
-    setup(1, variants, streams)
-}
-
-/// A task of one variant with one segment; `costs[processor]` in microseconds.
-fn task(name: &str, costs: &[Option<f64>]) -> Variant {
-    variant(name, name, 0.9, &[costs])
-}
-
-/// One request at the very beginning.
-fn once(task: &str, deadline_ms: f64) -> Stream {
-    Stream { expire_ms: 1000.0, ..stream(task, 1000.0, deadline_ms) }
-}
-
-/// (variant, processor, when in milliseconds) of each launch.
-fn launches(spec: &str, setup: &Setup) -> Vec<(String, u16, f64)> {
-    let mut policy = make(spec, &setup.case).expect("the table makes it");
-    let log = run(setup, &mut *policy).expect("the rules hold");
-    let all = log.iter().filter_map(|item| match item {
-        Item::Launched(at, l) => {
-            Some((setup.case.variant(l.variant).name.clone(), l.processor.0, at.0 as f64 / 1e6))
-        }
-        _ => None,
-    });
-    all.collect()
-}
-
-fn outcomes(spec: &str, setup: &Setup) -> Vec<Outcome> {
-    let mut policy = make(spec, &setup.case).expect("the table makes it");
-    let log = run(setup, &mut *policy).expect("the rules hold");
-    ends(&log).map(|e| e.outcome.clone()).collect()
-}
-
-fn all(list: &[(&str, u16, f64)]) -> Vec<(String, u16, f64)> {
-    list.iter().map(|&(name, p, at)| (name.to_owned(), p, at)).collect()
-}
+use hand::{all, launches, once, outcomes, queued, setup, task};
 
 #[test]
 fn fixed_stays_where_it_is_and_hands_over_what_it_must() {
@@ -132,9 +85,21 @@ fn a_promised_processor_counts_as_taken() {
 
 #[test]
 fn the_hopeless_are_dropped_only_by_those_that_say_so() {
+    let dropping = [
+        "edf-skip",
+        "least-slack",
+        "heft",
+        "heft-reserve",
+        "shortest-latency",
+        "energy-greedy",
+        "dream",
+        "min-total-cost",
+        "min-max-cost",
+        "mdinference",
+    ];
     let tasks = || vec![task("a", &[Some(5e3)]), task("b", &[Some(5e3)])];
     let s = queued(tasks(), vec![once("a", 2.0), once("b", 6.0)]);
-    for spec in ["edf-skip", "least-slack", "heft"] {
+    for spec in dropping {
         assert_eq!(outcomes(spec, &s), [Outcome::Answered, Outcome::Dropped, Outcome::Answered], "{spec}");
     }
     for spec in ["edf", "eft", "fixed", "round-robin"] {
@@ -142,7 +107,7 @@ fn the_hopeless_are_dropped_only_by_those_that_say_so() {
     }
     // Nobody else waits: late is better than never.
     let s = setup(1, tasks(), vec![once("a", 2.0)]);
-    for spec in ["edf-skip", "least-slack", "heft"] {
+    for spec in dropping {
         assert_eq!(outcomes(spec, &s), [Outcome::Late], "{spec}");
     }
 }
@@ -175,6 +140,8 @@ fn accuracy_gives_way_to_the_deadline() {
         let variants = vec![middle.clone(), small.clone(), large.clone()];
         let s = setup(1, variants, vec![once("t", deadline)]);
         for row in cosched_policies::TABLE.iter().filter(|r| r.name != "learned" && !r.searches) {
+            // By the objective an accurate answer that is a little late is worth more than a poor one: the search finds that.
+            let expected = if row.name == "static" && deadline < 1.0 { "large" } else { expected };
             assert_eq!(launches(row.name, &s)[0].0, expected, "{}, {deadline} ms", row.name);
         }
     }
@@ -187,7 +154,9 @@ fn a_model_is_split_only_when_that_is_clearly_better() {
         let v = variant("v", "v", 0.9, &[&[Some(1e3), None], &[Some(5e3), Some(on_p1)]]);
         setup(2, vec![v], vec![once("v", 50.0)])
     };
-    for spec in ["edf", "edf-skip", "eft", "least-slack", "heft"] {
+    let list = ["edf", "edf-skip", "eft", "least-slack", "heft", "heft-reserve", "shortest-latency"];
+    let others = ["energy-greedy", "dream", "min-total-cost", "min-max-cost", "mdinference"];
+    for spec in list.into_iter().chain(others) {
         assert_eq!(launches(spec, &split(500.0)), all(&[("v", 0, 0.0), ("v", 1, 1.0)]), "{spec}");
         assert_eq!(launches(spec, &split(4500.0)), all(&[("v", 0, 0.0)]), "{spec}");
     }

@@ -2,6 +2,7 @@
 
 #[path = "../../env/tests/common/mod.rs"]
 mod common;
+mod quick;
 
 use common::{Setup, case, check, ends, exact, ms, plan, processor, random_setup, run, stream, variant};
 use cosched_agent::checkpoint;
@@ -75,7 +76,8 @@ fn shipped_is_untrained() -> bool {
 #[test]
 fn every_row_passes() {
     for row in TABLE {
-        let maker = |case: &Case| (row.make)(None, case).unwrap_or_else(|e| panic!("{}: {e}", row.name));
+        let maker =
+            |case: &Case| make(&quick::spec(row.name), case).unwrap_or_else(|e| panic!("{}: {e}", row.name));
         // Searches take milliseconds a decision.
         random_cases(if row.searches { 5 } else { 150 }, &maker)
             .unwrap_or_else(|why| panic!("policy {}: {why}", row.name));
