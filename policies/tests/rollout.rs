@@ -11,10 +11,11 @@ use cosched_env::observation::Observation;
 use cosched_env::plan::Variant;
 use cosched_env::scenario::{ArrivalKind, Stream};
 use cosched_env::scheduler::Options;
+use cosched_env::streams::rng;
 use cosched_env::world::{Decision, Policy};
 use cosched_policies::rollout::Rollout;
 use cosched_policies::{PolicyError, make};
-use std::sync::Arc;
+use rand::RngExt;
 
 /// The policies that rollout goes on with when none is named.
 const BASES: [&str; 4] = ["least-slack", "heft", "edf-skip", "eft"];
@@ -110,21 +111,22 @@ fn arrivals_that_nobody_can_know_are_not_known() {
     }
 }
 
-/// A short overloaded random case in which everything follows from the plan.
+/// Two processors, three models, more load than they can carry; everything follows from the plan.
 fn overloaded(seed: u64) -> Setup {
-    let mut setup = random_setup(seed);
-    let (mut plan, mut scenario) = (setup.case.plan.clone(), setup.case.scenario.clone());
-    for stream in &mut scenario.streams {
-        (stream.kind, stream.jitter_ms, stream.period_ms) =
-            (ArrivalKind::Periodic, 0.0, stream.period_ms / 2.0);
-    }
-    for cost in plan.variants.iter_mut().flat_map(|v| &mut v.segments).flat_map(|s| &mut s.costs).flatten() {
-        (cost.p50_us, cost.p95_us) = (cost.mean_us, cost.mean_us);
-    }
-    setup.case = Arc::new(Case::new(plan, scenario).expect("still well-formed"));
-    setup.config = Config::default();
-    setup.horizon = ms(200.0);
-    setup
+    let rng = &mut rng(seed, "overloaded", 0);
+    let mut ms_between = |least: f64, most: f64| rng.random_range(least..most);
+    let names = ["a", "b", "c"];
+    let tasks = names.map(|name| {
+        let mut costs = || [Some(1e3 * ms_between(2.0, 12.0)), Some(1e3 * ms_between(4.0, 16.0))];
+        variant(name, name, 0.9, &[&costs(), &costs()])
+    });
+    let streams = names.map(|name| {
+        let period_ms = ms_between(15.0, 30.0);
+        let (offset_ms, priority) = (ms_between(0.0, 10.0), ms_between(0.5, 3.0));
+        Stream { offset_ms, priority, ..stream(name, period_ms, period_ms * ms_between(1.0, 1.5)) }
+    });
+    let case = case(plan(vec![processor("p0"), processor("p1")], 1.2, tasks.into()), streams.into());
+    Setup { case, options: Options::default(), config: Config::default(), seed, horizon: ms(400.0) }
 }
 
 /// Takes what is worst of all that was tried.
@@ -157,13 +159,13 @@ fn on_average_it_is_better_than_every_base_policy() {
     println!("rollout {all:.3}, rollout:edf {one:.3}, edf {:.3}, worst {worst:.3}", of("edf"));
     for base in BASES {
         println!("{base} {:.3}", of(base));
-        assert!(all > of(base), "rollout {all}, {base} {}", of(base));
+        assert!(all > of(base) + 0.05, "rollout {all}, {base} {}", of(base));
         assert!(worst < of(base), "the worst candidates are as good as {base}: {worst}");
     }
-    assert!(one > of("edf") + 0.005, "rollout:edf {one}, edf {}", of("edf"));
+    assert!(one > of("edf") + 0.2, "rollout:edf {one}, edf {}", of("edf"));
 }
 
-const CASES: u64 = 6;
+const CASES: u64 = 12;
 
 #[test]
 fn it_goes_on_as_what_is_there_and_does_not_search() {
