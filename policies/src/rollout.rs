@@ -24,14 +24,14 @@ pub(crate) const ROW: Row = Row {
 
 /// The base policies when none is named: what is best at one moment is not at another.
 const BASES: &[&str] = &["least-slack", "heft", "edf-skip", "eft"];
-/// Arrivals are looked ahead for so many of the longest deadlines of the case: what is launched now is felt until its queue is empty.
-const DEADLINES_AHEAD: f64 = 2.0;
+/// Arrivals are looked ahead for so many of the longest deadlines of the case (and then all that is open is served: nothing
+/// is left over whose value would have to be guessed).
+const DEADLINES_AHEAD: f64 = 1.0;
 /// ... but for no more requests than this (in expectation), which bounds the cost of a decision.
 const MOST_ARRIVALS: f64 = 64.0;
-/// Futures that are drawn at each decision of a case in which anything is random. With one alone, what is lucky in it would look good.
-const FUTURES: usize = 8;
-/// Futures in which every candidate is tried; the best go on in the others.
-const FIRST_FUTURES: usize = 2;
+/// Futures that are drawn at each decision of a case in which anything is random: with one alone, what is lucky in it would look good.
+/// Every candidate is tried in the first of them, and the best in all.
+const FUTURES: usize = 4;
 /// Candidates that are tried in all futures.
 const FINALISTS: usize = 4;
 /// Candidates that are tried at most; see [`Rollout::choose_tried`] for which.
@@ -236,11 +236,9 @@ impl Rollout {
         let base = bases[leader].as_mut();
         gains.clear();
         gains.push(Gain { choice, mean: 0.0, sure: 0.0 });
-        let first = FIRST_FUTURES.min(worlds.len());
         for &(_, choice) in &self.ranked {
-            values.clear();
-            values.extend(worlds[..first].iter().map(|world| value(&core, world, choice, n, base)));
-            gains.push(Gain { choice, mean: mean_gain(values, base_values), sure: f64::NEG_INFINITY });
+            let mean = value(&core, &worlds[0], choice, n, base) - base_values[0];
+            gains.push(Gain { choice, mean, sure: f64::NEG_INFINITY });
         }
         let best_first = |gains: &mut [Gain]| {
             gains.sort_by(|a, b| b.mean.total_cmp(&a.mean).then(a.choice.cmp(&b.choice)));
@@ -248,7 +246,8 @@ impl Rollout {
         best_first(&mut gains[1..]);
         for gain in gains[1..].iter_mut().take(FINALISTS) {
             values.clear();
-            values.extend(worlds.iter().map(|world| value(&core, world, gain.choice, n, base)));
+            values.push(base_values[0] + gain.mean);
+            values.extend(worlds[1..].iter().map(|world| value(&core, world, gain.choice, n, base)));
             gain.mean = mean_gain(values, base_values);
             gain.sure = gain.mean - SURE * standard_error(values, base_values, gain.mean);
         }

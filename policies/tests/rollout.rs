@@ -9,12 +9,13 @@ use cosched_env::case::Case;
 use cosched_env::emulator::Config;
 use cosched_env::observation::Observation;
 use cosched_env::plan::Variant;
-use cosched_env::scenario::Stream;
+use cosched_env::scenario::{ArrivalKind, Stream};
 use cosched_env::scheduler::Options;
+use cosched_env::streams::rng;
 use cosched_env::world::{Decision, Policy};
 use cosched_policies::rollout::Rollout;
 use cosched_policies::{PolicyError, make};
-use std::sync::Arc;
+use rand::RngExt;
 
 /// The policies that rollout goes on with when none is named.
 const BASES: [&str; 4] = ["least-slack", "heft", "edf-skip", "eft"];
@@ -51,12 +52,14 @@ fn plays(spec: &str, setup: &Setup) -> (Vec<(String, u16, f64)>, f64) {
     played(&mut *make(spec, &setup.case).expect("the table makes it"), setup)
 }
 
-/// Rollout launches these, and is worth more than each of its base policies.
-fn wins(setup: &Setup, launches: &[(&str, u16, f64)], worth: f64) {
+/// Rollout launches these, on top of each of the `bases` too, and is worth more than all base policies.
+fn wins(setup: &Setup, bases: &[&str], launches: &[(&str, u16, f64)], worth: f64) {
     let launches: Vec<_> = launches.iter().map(|&(name, p, at)| (name.to_owned(), p, at)).collect();
     for base in BASES {
         let (base_launches, base_worth) = plays(base, setup);
         assert!(base_worth < worth - 0.1, "{base} does as well: {base_launches:?}, worth {base_worth}");
+    }
+    for base in bases {
         let (found, value) = plays(&format!("rollout:{base}"), setup);
         assert_eq!(found, launches, "rollout:{base}");
         assert!((value - worth).abs() < 1e-3, "rollout:{base} is worth {value}, not {worth}");
@@ -67,29 +70,33 @@ fn wins(setup: &Setup, launches: &[(&str, u16, f64)], worth: f64) {
 #[test]
 fn it_waits_for_an_urgent_frame_before_a_long_launch() {
     let tasks = vec![task("long", &[Some(10e3)]), task("urgent", &[Some(1e3)])];
-    let s = setup(1, tasks, vec![once("long", 0.0, 30.0), once("urgent", 1.0, 3.0)]);
-    wins(&s, &[("urgent", 0, 1.0), ("long", 0, 2.0)], 2.0);
+    let s = setup(1, tasks, vec![once("long", 0.0, 30.0), once("urgent", 1.0, 2.0)]);
+    // In order of arrival (eft) nothing is gained by waiting: the long one would be first again.
+    wins(&s, &["least-slack", "heft", "edf-skip"], &[("urgent", 0, 1.0), ("long", 0, 2.0)], 2.0);
 }
 
 #[test]
 fn it_keeps_the_fast_processor_free_for_an_urgent_frame() {
     let tasks = vec![task("long", &[Some(10e3), Some(18e3)]), task("urgent", &[Some(2e3), Some(8e3)])];
     let s = setup(2, tasks, vec![once("long", 0.0, 40.0), once("urgent", 1.0, 5.0)]);
-    wins(&s, &[("long", 1, 0.0), ("urgent", 0, 1.0)], 2.0);
+    wins(&s, &BASES, &[("long", 1, 0.0), ("urgent", 0, 1.0)], 2.0);
 }
 
 #[test]
 fn it_sacrifices_one_request_for_two() {
-    // The big one is the most urgent by any rule, and all rules start it. It would make the two others late, which weigh more.
+    // The big one is the most urgent by any rule, and all rules that weigh no priorities start it. It would make the two others late, which weigh more.
     let tasks = vec![task("big", &[Some(10e3)]), task("a", &[Some(5e3)]), task("b", &[Some(5e3)])];
     let weighty = |task: &str, deadline_ms| Stream { priority: 2.0, ..once(task, 0.0, deadline_ms) };
-    let s = setup(1, tasks, vec![once("big", 0.0, 10.0), weighty("a", 9.0), weighty("b", 14.0)]);
+    let s = setup(1, tasks, vec![once("big", 0.0, 10.0), weighty("a", 11.0), weighty("b", 16.0)]);
     // Big comes last, 10 ms late of the 50 at which it is worth nothing, or is dropped by a base policy that does not wait.
     let best = plays("rollout", &s);
     assert_eq!(best.0[..2], [("a".to_owned(), 0, 0.0), ("b".to_owned(), 0, 5.0)], "{best:?}");
     assert!(best.1 > 3.7, "{best:?}");
-    for base in BASES {
+    // Heft weighs priorities, so it does as well.
+    for base in BASES.iter().filter(|b| **b != "heft") {
         assert!(plays(base, &s).1 < 3.3, "{base}: {:?}", plays(base, &s));
+        let ahead = plays(&format!("rollout:{base}"), &s);
+        assert!(ahead.1 > 3.7, "rollout:{base}: {ahead:?}");
     }
 }
 
@@ -97,26 +104,29 @@ fn it_sacrifices_one_request_for_two() {
 fn arrivals_that_nobody_can_know_are_not_known() {
     // Poisson arrivals long apart: nothing is worth waiting for, whatever the seed of the true world.
     let tasks = || vec![task("long", &[Some(10e3)]), task("urgent", &[Some(1e3)])];
-    let rare = Stream {
-        kind: cosched_env::scenario::ArrivalKind::Poisson,
-        period_ms: 20_000.0,
-        ..once("urgent", 0.5, 3.0)
-    };
+    let rare = Stream { kind: ArrivalKind::Poisson, period_ms: 20_000.0, ..once("urgent", 0.5, 3.0) };
     for seed in 0..20 {
         let s = Setup { seed, ..setup(1, tasks(), vec![once("long", 0.0, 30.0), rare.clone()]) };
         assert_eq!(plays("rollout", &s).0[0], ("long".to_owned(), 0, 0.0), "seed {seed}");
     }
 }
 
-/// A short overloaded random case without faults.
+/// Two processors, three models, more load than they can carry; everything follows from the plan.
 fn overloaded(seed: u64) -> Setup {
-    let mut setup = random_setup(seed);
-    let mut scenario = setup.case.scenario.clone();
-    scenario.streams.iter_mut().for_each(|s| s.period_ms /= 2.0);
-    setup.case = Arc::new(Case::new(setup.case.plan.clone(), scenario).expect("still well-formed"));
-    setup.config = Config { failure_rate: 0.0, faults: Vec::new(), ..setup.config };
-    setup.horizon = ms(100.0);
-    setup
+    let rng = &mut rng(seed, "overloaded", 0);
+    let mut ms_between = |least: f64, most: f64| rng.random_range(least..most);
+    let names = ["a", "b", "c"];
+    let tasks = names.map(|name| {
+        let mut costs = || [Some(1e3 * ms_between(2.0, 12.0)), Some(1e3 * ms_between(4.0, 16.0))];
+        variant(name, name, 0.9, &[&costs(), &costs()])
+    });
+    let streams = names.map(|name| {
+        let period_ms = ms_between(15.0, 30.0);
+        let (offset_ms, priority) = (ms_between(0.0, 10.0), ms_between(0.5, 3.0));
+        Stream { offset_ms, priority, ..stream(name, period_ms, period_ms * ms_between(1.0, 1.5)) }
+    });
+    let case = case(plan(vec![processor("p0"), processor("p1")], 1.2, tasks.into()), streams.into());
+    Setup { case, options: Options::default(), config: Config::default(), seed, horizon: ms(400.0) }
 }
 
 /// Takes what is worst of all that was tried.
@@ -149,10 +159,10 @@ fn on_average_it_is_better_than_every_base_policy() {
     println!("rollout {all:.3}, rollout:edf {one:.3}, edf {:.3}, worst {worst:.3}", of("edf"));
     for base in BASES {
         println!("{base} {:.3}", of(base));
-        assert!(all > of(base), "rollout {all}, {base} {}", of(base));
+        assert!(all > of(base) + 0.05, "rollout {all}, {base} {}", of(base));
         assert!(worst < of(base), "the worst candidates are as good as {base}: {worst}");
     }
-    assert!(one > of("edf") + 0.03, "rollout:edf {one}, edf {}", of("edf"));
+    assert!(one > of("edf") + 0.2, "rollout:edf {one}, edf {}", of("edf"));
 }
 
 const CASES: u64 = 12;
