@@ -96,7 +96,7 @@ fn an_episode_is_the_same_run() {
             episode.decide(decision, of).expect("legal");
         };
         assert_eq!(end, End::Finished, "seed {seed}");
-        let ended = episode.take_ended();
+        let ended: Vec<_> = episode.take_ended().collect();
         assert!(ended.iter().eq(ends(&log)), "seed {seed}: an episode differs from a driven run");
         let utility: f64 = ended.iter().map(|e| e.utility).sum();
         assert!((utility - reward).abs() < 1e-9, "seed {seed}: rewards {reward}, utilities {utility}");

@@ -57,7 +57,7 @@ pub fn an_episode_is_the_driven_run(setup: &Setup, deed: Deed) -> Result<(), Str
         episode.decide(decision, of).map_err(|e| e.to_string())?;
     }
     ensure!(seen == noting.1, "an episode is asked {seen:?}, a driven policy {:?}", noting.1);
-    let ended = episode.take_ended();
+    let ended: Vec<_> = episode.take_ended().collect();
     ensure!(ended.iter().eq(ends(&log)), "an episode ends {ended:?}");
     let utility: f64 = ended.iter().map(|e| e.utility).sum();
     ensure!((utility - reward).abs() < 1e-6, "rewards {reward}, utilities {utility}");
@@ -101,7 +101,7 @@ pub fn a_clone_of_an_episode_goes_on(setup: &Setup, at: usize) -> Result<(), Str
         take(&mut twin.0, &mut twin.1)?;
     }
     while take(&mut twin.0, &mut twin.1)? {}
-    let (a, b) = (episode.take_ended(), twin.0.take_ended());
+    let (a, b): (Vec<_>, Vec<_>) = (episode.take_ended().collect(), twin.0.take_ended().collect());
     ensure!(a == b, "the original ends {a:?}, the clone {b:?}");
     Ok(())
 }
