@@ -169,9 +169,9 @@ pub struct Board {
 }
 
 impl Board {
-    /// One decision: requests are looked at with the least `key` first (ties: the oldest, then the first in the observation). Each is put on the place
-    /// with the earliest answer; the first whose place is idle is launched, and places on busy processors are promised to those
-    /// before, so that later requests see them as taken.
+    /// One decision: requests are looked at with the least `key` first (ties: the oldest, then the first in the observation). Each is
+    /// put on the place with the earliest answer; the first whose place is idle is launched, and places on busy processors are
+    /// promised to those before, so that later requests see them as taken.
     pub fn decide(
         &mut self,
         observation: &Observation<'_>,

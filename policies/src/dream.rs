@@ -29,7 +29,7 @@ const PRICE: f64 = 3.0;
 
 pub(crate) const ROW: Row = Row {
     name: "dream",
-    about: "by a score of urgency, preferred processor, starvation and energy; lighter variants when others would be late; drops the hopeless",
+    about: "by a score of urgency, preferred processor, starvation and energy; lighter variants under load; drops the hopeless",
     make,
     searches: false,
 };

@@ -1,5 +1,5 @@
-//! MinMaxCost of NestDNN (Fang, Zeng and Zhang, MobiCom 2018): compute is handed out 1 % at a time to the stream with the highest cost, so that
-//! the highest cost is least; a stream is served in the variant that its share then makes cheapest. Requests go in order of
+//! MinMaxCost of NestDNN (Fang, Zeng and Zhang, MobiCom 2018): compute is handed out to the stream with the highest cost, so that the
+//! highest cost is least; a stream is served in the variant that its share then makes cheapest. Requests go in order of
 //! deadline to the processor with the earliest answer. See `shares.rs` for the cost. It refuses to look at energy.
 
 use crate::shares::{Goal, NestDnn};

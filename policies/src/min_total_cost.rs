@@ -1,5 +1,5 @@
-//! MinTotalCost of NestDNN (Fang, Zeng and Zhang, MobiCom 2018): compute is handed out 1 % at a time to the stream whose cost falls most by
-//! it, so that the sum of all costs is least; a stream is served in the variant that its share then makes cheapest. Requests go
+//! MinTotalCost of NestDNN (Fang, Zeng and Zhang, MobiCom 2018): compute is handed out to the stream whose cost falls most by it, so
+//! that the sum of all costs is least; a stream is served in the variant that its share then makes cheapest. Requests go
 //! in order of deadline to the processor with the earliest answer. See `shares.rs` for the cost. It refuses to look at energy.
 
 use crate::shares::{Goal, NestDnn};

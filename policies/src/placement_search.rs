@@ -134,9 +134,9 @@ impl Search {
     fn try_out(&mut self, routes: &[Route], than: &Found, least_gain: f64) -> Option<Found> {
         let mut values = [0.0; SEEDS];
         let mut gain = 0.0;
-        for (seed, value) in values.iter_mut().enumerate() {
+        for (seed, (value, base)) in values.iter_mut().zip(than.values).enumerate() {
             *value = self.run(routes, seed as u64);
-            gain += *value - than.values[seed];
+            gain += *value - base;
             // What is clearly worse on the first seeds is not looked at on the others.
             if gain / (seed + 1) as f64 + EARLY * least_gain.abs() < least_gain {
                 return None;

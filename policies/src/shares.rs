@@ -1,11 +1,13 @@
-//! What the two policies after NestDNN (Fang, Zeng and Zhang, MobiCom 2018) share: the cost of serving a stream in a variant with a share of
-//! the compute, and the hand-out of compute, 1 % of a processor at a time, that chooses the variants. It refuses to place requests.
+//! What the two policies after NestDNN (Fang, Zeng and Zhang, MobiCom 2018) share: the cost of serving a stream in a variant with a share
+//! of the compute, and the hand-out of compute that chooses the variants. It refuses to place requests by it.
 //!
-//! The paper: `C = (A_min - A) + alpha * max(0, L / u - L_max)`, with `u` the share of the one processor. Here there are several: `L / u`
-//! becomes `1 / sum over processors of (share / latency there)`. `L_max` is the deadline, or the mean time between requests if that is less,
-//! since a queue that grows misses every deadline. `A` is relative to the task's best variant, `alpha` is [`ALPHA`] per `L_max`, and the
-//! cost is weighted by the stream's priority. Latencies are scaled by the processors' drift. Processors that run together slow each other
-//! down: only those are handed out that together do most, each as slow as when all of them run (see [`useful`]).
+//! The paper: `C = (A_min - A) + alpha * max(0, L / u - L_max)`, with `u` the share of the one processor, handed out 1 % at a time. Here
+//! there are several processors, and 1 % of each is handed out: `L / u` becomes `1 / sum over processors of (share / latency there)`.
+//! `L_max` is the deadline, or the mean time between requests if that is less, since a queue that grows misses every deadline. `A` is
+//! relative to the task's best variant, `alpha` is [`ALPHA`] per `L_max`, and the cost is weighted by the stream's priority. Latencies are
+//! scaled by the processors' drift. Processors that run together slow each other down: only those are handed out that together do
+//! most, each as slow as when all of them run (see [`useful`]). Where the next 1 % brings nothing because a better variant needs
+//! more, several are looked at and handed out at once. Dropping the hopeless when others wait is ours.
 
 use crate::board::{Board, Place, Rules, better};
 use cosched_env::case::{Case, ProcessorId, StreamId, VariantId, VariantTable};

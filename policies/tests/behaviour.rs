@@ -1,4 +1,5 @@
-//! What the list policies are for, on cases small enough to work out by hand: the launches in order. See `behaviour_more.rs` for the others.
+//! What the list policies are for, on cases small enough to work out by hand: the launches in order.
+//! It refuses the policies that weigh more than time: see `behaviour_more.rs`.
 
 #[path = "../../env/tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! What the policies that weigh energy, variants and whole placements are for, on cases small enough to work out by hand.
+//! It refuses anything that hangs on chance: devices do exactly what their plans say.
 
 #[path = "../../env/tests/common/mod.rs"]
 mod common;
