@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+pub mod fidelity;
 pub mod session;
 
 pub use cosched_agent as agent;

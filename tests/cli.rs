@@ -265,6 +265,7 @@ fn places_that_cannot_be_written_are_named() {
     let folder = Folder::new("outputs");
     folder.write("app.toml", APP);
     let compare = format!("compare {} -p edf --seeds 1 --seconds 1 --csv /dev/null/x.csv", rk3588());
+    let page = format!("compare {} -p edf --seeds 1 --seconds 1 --html /dev/null/x.html", rk3588());
     folder.refuses(&[
         ("zoo kws_small --out /dev/null/x", 1, &["/dev/null/x/kws_small.onnx", "cannot write"]),
         ("profile app.toml --out /dev/null/x/plan.json", 1, &["/dev/null/x/plan.json"]),
@@ -273,6 +274,7 @@ fn places_that_cannot_be_written_are_named() {
         ("run app.toml -p edf --trace /dev/null/x", 1, &["/dev/null/x"]),
         ("demo --out /dev/null/x", 1, &["/dev/null/x"]),
         (&compare, 1, &["/dev/null/x.csv"]),
+        (&page, 1, &["/dev/null/x.html"]),
     ]);
 }
 
@@ -292,6 +294,9 @@ fn wrong_usage_is_code_two() {
         ("run app.toml --seconds nan", 2, &["--seconds"]),
         ("run app.toml --seed minus", 2, &["--seed"]),
         ("compare app.toml --seeds 0", 2, &["--seeds"]),
+        ("fidelity app.toml --repeats 0", 2, &["--repeats", "1 to 1000"]),
+        ("fidelity app.toml --seconds nan", 2, &["--seconds"]),
+        ("fidelity app.toml -p edff", 2, &["did you mean `edf`?"]),
         ("zoo kwz", 2, &["no model `kwz`", "did you mean `kws`?"]),
         ("inspect zoo:kws --min-share 2", 2, &["--min-share"]),
         ("inspect zoo:kws --dim batch", 2, &["NAME=N"]),

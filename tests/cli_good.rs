@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::Value;
 use std::path::Path;
-use support::{Folder, LIMIT, NO_GPU, Ran, judge, rk3588};
+use support::{APP, Folder, LIMIT, NO_GPU, Ran, judge, rk3588};
 
 #[test]
 fn absent_drivers_are_said_loudly() {
@@ -70,6 +70,10 @@ fn zoo_inspect_compare_and_sweep_do_what_they_say() {
     let known: Vec<_> = cosched::policies::TABLE.iter().map(|r| r.name).collect();
     assert_eq!(names, known);
     assert!(table(compare(2)) == one, "the result depends on the threads");
+    let page =
+        folder.good(&format!("compare {} -p edf,eft --seeds 2 --seconds 2 --html page.html", rk3588()), &[]);
+    assert!(page.out.contains("edf") && folder.read("page.html").starts_with(b"<!doctype html>"));
+    assert_eq!(one["about"]["config"]["seconds"], 5.0);
     folder.write(
         "sweep.toml",
         format!(
@@ -85,6 +89,21 @@ fn zoo_inspect_compare_and_sweep_do_what_they_say() {
 }
 
 #[test]
+fn fidelity_says_what_it_found() {
+    let folder = Folder::new("fidelity");
+    folder.write("app.toml", APP);
+    let table = folder.good("fidelity app.toml -p edf --repeats 2", &[]).out;
+    for word in ["keyword", "all", "medians of 2 runs", "to begin"] {
+        assert!(table.contains(word), "`{word}` is not in: {table}");
+    }
+    folder.good("profile app.toml", &[]);
+    let json = folder.good("fidelity app.toml -p edf --repeats 1 --plan plan.json --json", &[]).out;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["rows"][0]["name"], json["pairs"].as_array().unwrap().len()), (&"keyword".into(), 1));
+    assert_eq!(json["about"]["config"]["seed"], 1);
+}
+
+#[test]
 fn help_and_completions_are_made_from_the_tables() {
     let folder = Folder::new("help");
     let main = folder.good("--help", &[]).out;
@@ -96,7 +115,9 @@ fn help_and_completions_are_made_from_the_tables() {
         .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
         .filter_map(|l| l.split_whitespace().next())
         .collect();
-    for command in ["demo", "zoo", "inspect", "profile", "run", "compare", "sweep", "replay", "bench"] {
+    for command in
+        ["demo", "zoo", "inspect", "profile", "run", "compare", "sweep", "replay", "bench", "fidelity"]
+    {
         assert!(commands.contains(&command), "{command} is not in {commands:?}");
     }
     let script = folder.good("completions bash", &[]).out;

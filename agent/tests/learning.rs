@@ -105,6 +105,7 @@ fn trivial() -> Source {
         idle_watts: 0.0,
         copy_us: 0.0,
         copy_gbps: 0.0,
+        launch_us: 0.0,
     };
     let segments = vec![SegmentSpec {
         name: "all".into(),

@@ -24,7 +24,7 @@ pub struct Plan {
 }
 
 /// One processor of the device.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessorSpec {
     /// Name, unique in the plan (a row of the executors' table, or free in an emulated device).
@@ -41,6 +41,9 @@ pub struct ProcessorSpec {
     pub copy_us: f64,
     /// Rate of such a copy in GB/s; 0 means that the fixed cost is all.
     pub copy_gbps: f64,
+    /// What a launch costs beside its segments, in microseconds: handing it over and hearing of its end.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub launch_us: f64,
 }
 
 /// One way to serve a task.
@@ -84,6 +87,12 @@ pub struct SegmentSpec {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
+}
+
+// Likewise.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_nothing(us: &f64) -> bool {
+    *us == 0.0
 }
 
 /// What one segment costs on one processor when nothing else runs.

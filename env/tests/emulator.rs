@@ -89,6 +89,21 @@ fn deciding_and_copying_take_time() {
 }
 
 #[test]
+fn a_launch_costs_something_beside_its_segments_once() {
+    let spec = ProcessorSpec { launch_us: 30.0, ..processor("p") };
+    let row: &[Option<f64>] = &[Some(100.0)];
+    let plan = plan(vec![spec], 1.0, vec![variant("v", "t", 0.9, &[row, row, row])]);
+    let case = case(plan, vec![stream("t", 10.0, 10.0)]);
+    // Expected and emulated are the same, and three segments in one launch cost it once.
+    for (last, expected) in [(0, 130.0), (2, 330.0)] {
+        assert_eq!(case.variants[0].latency_ns(ProcessorId(0), 0, last), expected * 1e3);
+        let mut d = Emulator::new(case.clone(), exact(), 7, Time::ZERO);
+        d.launch(&Launch { last, ..launch(0, 0, 0) });
+        assert_eq!(finished(&mut d), [(0, expected)]);
+    }
+}
+
+#[test]
 fn an_event_while_the_decider_is_busy_is_heard_later() {
     let config = Config { decision_us: 500.0, ..exact() };
     let mut d = device(named(1), 1.0, &[100.0], config);

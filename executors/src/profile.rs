@@ -3,7 +3,9 @@
 
 use crate::deploy::{Deployed, Deployment};
 use crate::processor::{ExecError, Instance};
+use crate::segment::Segment;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
+use crossbeam::channel::{bounded, unbounded};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ pub struct Options {
     pub least_runs: usize,
     /// Most measured runs of each segment.
     pub most_runs: usize,
-    /// After so long no further run of a segment is begun (but the fewest are made).
+    /// After so long for each segment no further runs are made (but the fewest are).
     pub budget: Duration,
     /// How long each ordered pair of processors runs together.
     pub pair: Duration,
@@ -26,7 +28,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let ms = Duration::from_millis;
-        Self { warm_up: 2, least_runs: 7, most_runs: 40, budget: ms(250), pair: ms(600) }
+        Self { warm_up: 2, least_runs: 7, most_runs: 200, budget: ms(250), pair: ms(600) }
     }
 }
 
@@ -53,37 +55,19 @@ pub fn profile(
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<Plan, ExecError> {
     let n = deployment.processors.len();
-    let total =
-        deployment.variants.iter().map(|v| v.segments.len() * n).sum::<usize>() + n * n.saturating_sub(1);
+    let segments = deployment.variants.iter().map(|v| v.segments.len()).sum::<usize>();
+    let total = (segments + n.saturating_sub(1)) * n;
     let mut done = 0;
-    let mut variants = Vec::new();
-    for variant in &deployment.variants {
-        let mut segments = Vec::new();
-        for s in 0..variant.segments.len() {
-            let mut costs = Vec::new();
-            for (p, processor) in deployment.processors.iter().enumerate() {
-                progress(done, total, &format!("{} segment {s} on {}", variant.model.name, processor.name()));
-                done += 1;
-                costs.push(measure(variant, s, p, options, watts(processor.name()).0)?);
-            }
-            let part = &variant.segments[s];
-            segments.push(SegmentSpec {
-                traffic_bytes: 0,
-                name: segment_name(variant, s),
-                input_bytes: part.input_bytes as u64,
-                output_bytes: part.output_bytes as u64,
-                costs,
-            });
-        }
-        variants.push(Variant {
-            weights: None,
-            name: variant.model.name.clone(),
-            task: variant.model.task.clone(),
-            accuracy: variant.model.accuracy,
-            memory_bytes: variant.memory_bytes() as u64,
-            segments,
-        });
+    let mut costs = Vec::new();
+    for (p, processor) in deployment.processors.iter().enumerate() {
+        let name = processor.name();
+        let mut shown = |share: f64| progress(done + (share * segments as f64) as usize, total, name);
+        costs.push(measure(deployment, p, options, watts(name).0, &mut shown)?);
+        done += segments;
     }
+    let variants = deployment.variants.iter().enumerate();
+    let variants =
+        variants.map(|(v, variant)| planned(variant, &|s, p| costs[p].get(&(v, s)).copied(), n)).collect();
     let mut contention = vec![vec![1.0; n]; n];
     for (i, row) in contention.iter_mut().enumerate() {
         for (j, factor) in row.iter_mut().enumerate().filter(|(j, _)| *j != i) {
@@ -94,10 +78,33 @@ pub fn profile(
         }
     }
     progress(total, total, "");
-    let processors =
-        deployment.processors.iter().map(|p| spec(p.name(), p.device(), watts(p.name()))).collect();
+    let launch_us = hand_over_us();
+    let processors = deployment
+        .processors
+        .iter()
+        .map(|p| ProcessorSpec { launch_us, ..spec(p.name(), p.device(), watts(p.name())) })
+        .collect();
     let provenance = provenance(deployment);
     Ok(Plan { format: PLAN_FORMAT, provenance, processors, contention, variants })
+}
+
+/// A variant of the plan, from the costs by (segment, processor); `n` processors.
+fn planned(variant: &Deployed, cost: &dyn Fn(usize, usize) -> Option<Cost>, n: usize) -> Variant {
+    let segment = |(s, part): (usize, &Segment)| SegmentSpec {
+        traffic_bytes: 0,
+        name: segment_name(variant, s),
+        input_bytes: part.input_bytes as u64,
+        output_bytes: part.output_bytes as u64,
+        costs: (0..n).map(|p| cost(s, p)).collect(),
+    };
+    Variant {
+        weights: None,
+        name: variant.model.name.clone(),
+        task: variant.model.task.clone(),
+        accuracy: variant.model.accuracy,
+        memory_bytes: variant.memory_bytes() as u64,
+        segments: variant.segments.iter().enumerate().map(segment).collect(),
+    }
 }
 
 fn spec(name: &str, device: String, (active_watts, idle_watts): Watts) -> ProcessorSpec {
@@ -110,6 +117,7 @@ fn spec(name: &str, device: String, (active_watts, idle_watts): Watts) -> Proces
         idle_watts,
         copy_us: 0.0,
         copy_gbps: 0.0,
+        launch_us: 0.0,
     }
 }
 
@@ -118,6 +126,7 @@ fn provenance(deployment: &Deployment) -> BTreeMap<String, String> {
         ("measured by".into(), format!("cosched {}", env!("CARGO_PKG_VERSION"))),
         ("power".into(), "assumed, not measured".into()),
         ("transfer".into(), "part of the measured latencies".into()),
+        ("launch".into(), "median of a hand-over to a sleeping thread and back".into()),
     ]);
     for p in &deployment.processors {
         map.insert(format!("processor {}", p.name()), p.device());
@@ -155,25 +164,68 @@ fn run_once(
     Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 
+/// Costs by (variant, segment) on one processor. All segments of all variants run in turn, as they do live, and not each one many times:
+/// a small segment that only ever follows itself finds its weights in the caches and seems two or three times as fast as it will be.
 fn measure(
-    variant: &Deployed,
-    s: usize,
+    deployment: &Deployment,
     p: usize,
     options: &Options,
     watts: f64,
-) -> Result<Option<Cost>, ExecError> {
-    let Some(mut instance) = instance(variant, s, p)? else { return Ok(None) };
-    for i in 0..options.warm_up {
-        run_once(variant, s, instance.as_mut(), i)?;
+    progress: &mut dyn FnMut(f64),
+) -> Result<BTreeMap<(usize, usize), Cost>, ExecError> {
+    let mut parts = Vec::new();
+    for (v, variant) in deployment.variants.iter().enumerate() {
+        for s in 0..variant.segments.len() {
+            if let Some(made) = instance(variant, s, p)? {
+                parts.push(((v, s), variant, made, Vec::new()));
+            }
+        }
     }
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    while times.len() < options.most_runs
-        && (times.len() < options.least_runs || begun.elapsed() < options.budget)
-    {
-        times.push(run_once(variant, s, instance.as_mut(), times.len())?);
+    let budget = options.budget * parts.len() as u32;
+    let mut begun = Instant::now();
+    for round in 0..options.warm_up + options.most_runs {
+        if round == options.warm_up {
+            begun = Instant::now();
+        }
+        // A processor that is never left alone is throttled by some systems, and seldom met live.
+        std::thread::sleep(Duration::from_millis(2));
+        let spent = begun.elapsed();
+        let measured = round.saturating_sub(options.warm_up);
+        if measured >= options.least_runs && spent >= budget {
+            break;
+        }
+        let share = measured as f64 / options.most_runs.max(1) as f64;
+        progress(share.max(spent.as_secs_f64() / budget.as_secs_f64().max(1e-9)).min(1.0));
+        for ((_, s), variant, instance, times) in &mut parts {
+            let us = run_once(variant, *s, instance.as_mut(), round)?;
+            if round >= options.warm_up {
+                times.push(us);
+            }
+        }
     }
-    Ok(Some(cost(times, watts)))
+    Ok(parts.into_iter().map(|(at, _, _, times)| (at, cost(times, watts))).collect())
+}
+
+/// Median microseconds until work that is handed to a sleeping thread is known to be done: what a live launch costs beside its segments.
+fn hand_over_us() -> f64 {
+    const TIMES: usize = 51;
+    let (job, jobs) = bounded::<()>(1);
+    let (say, said) = unbounded::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || jobs.iter().try_for_each(|()| say.send(())));
+        let once = |_| {
+            // Both sides sleep for a while before, as they do between frames: a core that has just been busy wakes up sooner.
+            std::thread::sleep(Duration::from_millis(5));
+            let start = Instant::now();
+            let _ = job.send(());
+            let _ = said.recv();
+            start.elapsed().as_secs_f64() * 1e6
+        };
+        let mut times: Vec<f64> = (0..TIMES).map(once).collect();
+        drop(job);
+        times.sort_by(f64::total_cmp);
+        times[TIMES / 2]
+    })
 }
 
 /// Sums up latencies in microseconds (at least one). `watts` is the power while running.

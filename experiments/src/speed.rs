@@ -148,6 +148,7 @@ fn processor(p: usize) -> ProcessorSpec {
         idle_watts: 0.5,
         copy_us: 20.0,
         copy_gbps: 5.0,
+        launch_us: 0.0,
     }
 }
 

@@ -33,7 +33,10 @@ pub struct Requests {
     pub failed: u64,
     /// Not ended when the run was over.
     pub open: u64,
-    /// Median milliseconds from arrival to answer, of answered requests (late ones included).
+    /// Mean milliseconds from arrival to answer, of answered requests (late ones included).
+    #[serde(default)]
+    pub mean_ms: Option<f64>,
+    /// Likewise, the median.
     pub p50_ms: Option<f64>,
     /// Likewise, 95th percentile.
     pub p95_ms: Option<f64>,
@@ -135,6 +138,7 @@ impl fmt::Display for Summary {
 struct Adder {
     requests: Requests,
     latency_us: Histogram<u64>,
+    latency_ms: f64,
     utility: f64,
     accuracy: f64,
     energy_mj: f64,
@@ -146,6 +150,7 @@ impl Adder {
             requests: Requests::default(),
             // Three digits; grows with the values.
             latency_us: Histogram::new(3).expect("3 digits are within hdrhistogram's 0 to 5"),
+            latency_ms: 0.0,
             utility: 0.0,
             accuracy: 0.0,
             energy_mj: 0.0,
@@ -166,6 +171,7 @@ impl Adder {
             if self.latency_us.record(us.max(1)).is_err() {
                 self.latency_us.saturating_record(us);
             }
+            self.latency_ms += ended.latency().ms();
             self.accuracy += accuracy;
         }
         self.utility += ended.utility;
@@ -180,6 +186,7 @@ impl Adder {
         a.expired += b.expired;
         a.failed += b.failed;
         self.latency_us.add(&other.latency_us).expect("a histogram that resizes itself takes in any other");
+        self.latency_ms += other.latency_ms;
         self.utility += other.utility;
         self.accuracy += other.accuracy;
         self.energy_mj += other.energy_mj;
@@ -194,6 +201,7 @@ impl Adder {
         r.open = arrived - ended;
         let quantile = |q| (answers > 0).then(|| self.latency_us.value_at_quantile(q) as f64 / 1e3);
         (r.p50_ms, r.p95_ms, r.p99_ms) = (quantile(0.5), quantile(0.95), quantile(0.99));
+        r.mean_ms = (answers > 0).then(|| self.latency_ms / answers as f64);
         r.utility = self.utility / ended.max(1) as f64;
         r.energy_mj = self.energy_mj / ended.max(1) as f64;
         r.accuracy = (answers > 0).then(|| self.accuracy / answers as f64);

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A table whose first `left` columns are aligned left, the others right.
-pub(crate) fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
+pub fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE).set_header(header.to_vec());
     for row in rows {

@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod completions;
 mod demo;
+mod fidelity;
 mod inspect;
 mod profile;
 mod replay;
@@ -56,6 +57,8 @@ enum Command {
     Run(run::Args),
     /// Compare policies side by side in the emulated device.
     Compare(compare::Args),
+    /// Run an app's streams live and emulated, and report how far the two are apart.
+    Fidelity(fidelity::Args),
     /// Run a grid of emulated experiments from one file.
     Sweep(sweep::Args),
     /// Score a policy on XRBench, beside the published scores.
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Fidelity(args) => fidelity::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Xrbench(args) => xrbench::run(&args),
         Command::Replay(args) => replay::run(&args),

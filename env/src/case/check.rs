@@ -41,6 +41,7 @@ pub(super) fn plan(plan: &Plan) -> Result<(), CaseError> {
             ("idle_watts", p.idle_watts),
             ("copy_us", p.copy_us),
             ("copy_gbps", p.copy_gbps),
+            ("launch_us", p.launch_us),
         ] {
             check_number(|| format!("processors[{i}].{key}"), value, 0.0, false)?;
         }

@@ -87,6 +87,8 @@ struct Row {
     sigma_ns: f64,
     /// Nanoseconds to bring the inputs of this segment here from elsewhere.
     fetch_ns: f64,
+    /// Nanoseconds of any launch beside its segments.
+    launch_ns: f64,
 }
 
 /// In place of a segment: there is none.
@@ -298,7 +300,7 @@ impl VariantTable {
         let mut rows = Vec::with_capacity(plan.processors.len() * (n + 1));
         let mut run_end = vec![NO_SEGMENT; plan.processors.len() * (n + 1)];
         for (p, spec) in plan.processors.iter().enumerate() {
-            let mut sum = Row::default();
+            let mut sum = Row { launch_ns: spec.launch_us * 1e3, ..Row::default() };
             for segment in &variant.segments {
                 let copying_ns =
                     if spec.copy_gbps > 0.0 { segment.input_bytes as f64 / spec.copy_gbps } else { 0.0 };
@@ -368,10 +370,10 @@ impl VariantTable {
         (&self.rows[self.at(on, first as usize)], &self.rows[self.at(on, last as usize + 1)])
     }
 
-    /// Mean nanoseconds of segments `first..=last` on `on` alone; all must be supported there.
+    /// Mean nanoseconds of a launch of segments `first..=last` on `on` alone, its own cost included; all must be supported there.
     pub fn latency_ns(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
         let (before, after) = self.around(on, first, last);
-        after.latency_ns - before.latency_ns
+        before.launch_ns + (after.latency_ns - before.latency_ns)
     }
 
     /// Millijoules of segments `first..=last` on `on`.

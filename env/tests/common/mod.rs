@@ -46,6 +46,7 @@ pub fn processor(name: &str) -> ProcessorSpec {
         idle_watts: 0.5,
         copy_us: 0.0,
         copy_gbps: 0.0,
+        launch_us: 0.0,
     }
 }
 

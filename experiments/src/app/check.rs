@@ -174,6 +174,7 @@ fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
             idle_watts: 0.0,
             copy_us: 0.0,
             copy_gbps: 0.0,
+            launch_us: 0.0,
         }],
         contention: vec![vec![1.0]],
         variants: variants

@@ -38,6 +38,7 @@ fn processor(name: &str, slots: u32, active_watts: f64, copy_us: f64) -> Process
         idle_watts: 0.5,
         copy_us,
         copy_gbps: 4.0,
+        launch_us: 0.0,
     }
 }
 
