@@ -58,11 +58,10 @@ pub fn run(args: &Args) -> Outcome {
     let mut app = App::read(&args.app)?;
     app.seconds = args.seconds.unwrap_or(app.seconds);
     app.seed = args.seed.unwrap_or(app.seed);
-    app.plan = args.plan.clone().map_or(app.plan, |p| std::path::absolute(&p).unwrap_or(p));
     let given = args.plan.as_ref().map(|path| read_plan(path)).transpose()?;
     let session = open(&app)?;
-    if let Some(plan) = &given {
-        let file = app.plan_path().display().to_string();
+    if let (Some(plan), Some(path)) = (&given, &args.plan) {
+        let file = path.display().to_string();
         session.fits(plan).map_err(|problem| SessionError::StalePlan { file, problem })?;
     }
     let stop = stop_on_ctrl_c()?;

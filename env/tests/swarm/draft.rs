@@ -192,6 +192,7 @@ impl Draft {
             idle_watts: 0.5,
             copy_us: 10.0 * f64::from(draft.copy.0),
             copy_gbps: draft.copy.1.into(),
+            launch_us: 0.0,
         });
         let factor = |i: usize| 1.0 + f64::from(self.contention[i % self.contention.len()]) / 10.0;
         let contention = (0..n).map(|i| (0..n).map(|j| factor(i * n + j)).collect()).collect();
