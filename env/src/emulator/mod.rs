@@ -15,6 +15,7 @@ pub use config::{Config, Fault, FaultKind};
 pub use power::Meter;
 
 use crate::case::{Case, ProcessorId};
+use crate::device::{Link, LinkPhase};
 use crate::event::{Ended, Event, Launch};
 use crate::scenario::ArrivalKind;
 use crate::scheduler::Scheduler;
@@ -185,7 +186,7 @@ impl Emulator {
         limit.is_none_or(|limit| due.0 <= limit).then_some(due)
     }
 
-    /// The next of what happens by itself and may be told.
+    /// The next of what happens by itself; the governor's looks do not count.
     fn next_event(&self) -> Option<(Time, Due)> {
         let completion = self.first.map(|f| (f.0, Due::Completion));
         let fault = self.faults.next().map(|time| (time, Due::Fault));
@@ -211,7 +212,7 @@ impl Emulator {
         Running::new(launch, started, table.demand_gbps(p, first, last), work)
     }
 
-    fn link_of(&self, processor: ProcessorId) -> Option<&crate::device::Link> {
+    fn link_of(&self, processor: ProcessorId) -> Option<&Link> {
         self.case.processors[processor.0 as usize].model.link.as_ref()
     }
 
@@ -343,13 +344,12 @@ impl Emulator {
         let Some(link) = &case.processors[launch.processor.0 as usize].model.link else { return };
         let table = case.variant(launch.variant);
         let bytes = table.input_bytes[launch.first as usize] + table.output_bytes[launch.last as usize];
-        let crossing = if self.as_expected {
-            let phase = crate::device::LinkPhase { loss: 0.0, ..link.phases[0] };
-            link::cross(link, &phase, bytes, self.config.spread, &mut self.link_rng)
+        let phase = if self.as_expected {
+            LinkPhase { loss: 0.0, ..link.phases[0] }
         } else {
-            let phase = link::phase_at(link, running.started);
-            link::cross(link, phase, bytes, self.config.spread, &mut self.link_rng)
+            *link::phase_at(link, running.started)
         };
+        let crossing = link::cross(link, &phase, bytes, self.config.spread, &mut self.link_rng);
         running.cross(crossing);
     }
 }

@@ -1,64 +1,24 @@
-//! The emulated device against a slow, obvious twin that integrates everything in small fixed steps, on random devices with
-//! contention, bandwidth, heat, links, loading, hangs and deaths. A twin with one thing wrong must be rejected.
-//! It refuses to be exact: what hangs on less than its step or on a hair's breadth of temperature is not compared.
+//! The slow, obvious twin of the emulated device: everything moves in small fixed steps. It refuses to share code with the fast one.
 
-mod common;
-
-use common::exact;
-use common::rig::{case_on, completions, die, drain, flat_plan, hang, launch, named};
-use cosched_env::case::Case;
-use cosched_env::device::{Bandwidth, Device, Frequency, Link, LinkPhase, ProcessorModel, Thermal};
-use cosched_env::emulator::{Config, Emulator, Fault, FaultKind};
-use cosched_env::event::{Event, Launch};
-use cosched_env::plan::Plan;
-use cosched_env::streams::rng;
-use cosched_env::time::Time;
-use cosched_env::world::{Decision, World};
-use rand::RngExt;
-use rand_pcg::Pcg64Mcg;
-use std::sync::Arc;
-
-/// The twin's step; everything that is known beforehand happens at a multiple of it.
-const STEP_NS: u64 = 100;
-const STEP_MS: f64 = STEP_NS as f64 / 1e6;
-const DECISION_STEPS: u64 = 100;
-const JOBS: usize = 8;
-const PROCESSORS: usize = 4;
-/// The twin may be late by this many steps.
-const LATE: u64 = 40;
-
-/// A launch: when it is handed over and when the decider is done with it, in steps.
-struct Job {
-    handed: u64,
-    begins: u64,
-    launch: Launch,
-}
-
-struct Trial {
-    case: Arc<Case>,
-    /// By processor.
-    models: Vec<ProcessorModel>,
-    thermal: Thermal,
-    /// With the index of the processor.
-    faults: Vec<(usize, Fault)>,
-    jobs: Vec<Job>,
-}
+use super::trial::{Job, PROCESSORS, STEP_MS, STEP_NS, Trial};
+use cosched_env::device::LinkPhase;
+use cosched_env::emulator::FaultKind;
 
 /// What is compared.
 #[derive(Debug, Default)]
-struct Results {
+pub struct Results {
     /// Per job: end in steps, millijoules, whether it failed.
-    jobs: Vec<(u64, f64, bool)>,
+    pub jobs: Vec<(u64, f64, bool)>,
     /// Per processor: busy steps, busy and idle millijoules.
-    meters: Vec<(u64, f64, f64)>,
-    celsius: f64,
+    pub meters: Vec<(u64, f64, f64)>,
+    pub celsius: f64,
     /// Something hangs on a hair's breadth.
-    close: bool,
+    pub close: bool,
 }
 
 /// One thing that a twin does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Wrong {
+pub enum Wrong {
     Nothing,
     NeverRetimed,
     NoBandwidth,
@@ -72,131 +32,6 @@ enum Wrong {
     NothingIsLoaded,
     HangsGoOn,
     HangsAreNotNoticed,
-}
-
-fn random_model(rng: &mut Pcg64Mcg, remote: bool) -> ProcessorModel {
-    let mut speed = 1.0;
-    let steps = rng.random_range(1..=4usize);
-    let frequencies = (0..steps).map(|s| {
-        if s > 0 {
-            speed *= rng.random_range(0.6..0.9);
-        }
-        Frequency { mhz: 1000.0 * speed, speed, power: f64::powi(speed, 2) }
-    });
-    let frequencies = frequencies.collect();
-    let phase = |rng: &mut Pcg64Mcg, from_ms| LinkPhase {
-        from_ms,
-        round_trip_ms: rng.random_range(0.02..0.3),
-        mbps: rng.random_range(50.0..500.0),
-        loss: if rng.random_bool(0.2) { 1.0 } else { 0.0 },
-    };
-    let link = remote.then(|| Link {
-        phases: vec![phase(rng, 0.0), phase(rng, 0.4), phase(rng, 1.0)],
-        sigma: 0.7,
-        resend_ms: 0.15,
-        tries: 2,
-    });
-    ProcessorModel {
-        frequencies,
-        peak_gbps: [0.0, 10.0, 30.0][rng.random_range(0..3usize)],
-        memory_mb: 0.0,
-        load_gbps: 5.0,
-        load_us: 10.0,
-        link,
-    }
-}
-
-fn random_trial(seed: u64) -> Trial {
-    let rng = &mut rng(seed, "twin", 0);
-    let works: Vec<f64> = (0..JOBS).map(|_| rng.random_range(50.0..400.0)).collect();
-    let mut plan: Plan = flat_plan(named(PROCESSORS), 1.0, &works);
-    plan.contention.iter_mut().for_each(|row| row.fill_with(|| rng.random_range(1.0..1.8)));
-    for p in &mut plan.processors {
-        p.slots = 2;
-        p.active_watts = rng.random_range(1.0..8.0);
-        p.idle_watts = rng.random_range(0.1..3.0);
-        p.copy_us = rng.random_range(0.0..20.0);
-    }
-    for variant in &mut plan.variants {
-        let segment = &mut variant.segments[0];
-        segment.traffic_bytes = rng.random_range(0..4_000_000);
-        for cost in segment.costs.iter_mut().flatten() {
-            cost.energy_mj = cost.mean_us * rng.random_range(1e-3..8e-3);
-        }
-    }
-    let remote = rng.random_range(0..PROCESSORS);
-    let models: Vec<_> = (0..PROCESSORS).map(|p| random_model(rng, p == remote)).collect();
-    let processors = models.iter().enumerate().map(|(p, model)| (format!("p{p}"), model.clone())).collect();
-    let bandwidth =
-        rng.random_bool(0.7).then(|| Bandwidth { curve: vec![[8.0, 8.0], [16.0, 11.0], [40.0, 14.0]] });
-    let thermal = Thermal {
-        ambient_c: 25.0,
-        kelvin_per_watt: 5.0,
-        time_constant_s: rng.random_range(2e-4..1e-3),
-        start_c: None,
-        trip_c: rng.random_range(35.0..70.0),
-        hysteresis_c: rng.random_range(1.0..10.0),
-        poll_ms: 0.05,
-        base_watts: rng.random_range(0.0..2.0),
-    };
-    let case = case_on(plan, Device { bandwidth, thermal: Some(thermal), processors });
-    let faults = (0..rng.random_range(0..=3usize)).map(|_| {
-        let p = rng.random_range(0..PROCESSORS);
-        let name = format!("p{p}");
-        let from_ms = f64::from(rng.random_range(0..10u32)) * 0.1;
-        let to_ms = from_ms + f64::from(rng.random_range(1..5u32)) * 0.1;
-        let noticed_ms = [0.0, 0.05, 0.15][rng.random_range(0..3usize)];
-        let dies = rng.random_bool(0.3);
-        let hangs = hang(&name, from_ms, to_ms, noticed_ms);
-        (p, if dies { die(&name, from_ms, to_ms) } else { hangs })
-    });
-    let faults = faults.collect();
-    let mut handed: Vec<u64> = (0..JOBS).map(|_| rng.random_range(0..8_000)).collect();
-    handed.sort_unstable();
-    let mut free = 0;
-    let jobs = handed.into_iter().enumerate().map(|(v, handed)| {
-        free = free.max(handed) + DECISION_STEPS;
-        let mut launch = launch(v as u64, v as u16, rng.random_range(0..PROCESSORS as u16));
-        launch.load_bytes = if rng.random_bool(0.3) { rng.random_range(1..500_000) } else { 0 };
-        launch.inputs_on = rng.random_bool(0.5).then_some(launch.processor);
-        Job { handed, begins: free, launch }
-    });
-    Trial { case, models, thermal, faults, jobs: jobs.collect() }
-}
-
-/// What the emulator says, up to so many steps after the last end.
-fn emulate(trial: &Trial) -> (Results, u64) {
-    let config = Config {
-        decision_us: DECISION_STEPS as f64 * STEP_MS * 1e3,
-        faults: trial.faults.iter().map(|f| f.1.clone()).collect(),
-        ..exact()
-    };
-    let mut d = Emulator::new(trial.case.clone(), config, 1, Time::ZERO);
-    let mut results = Results { jobs: vec![(0, 0.0, false); trial.jobs.len()], ..Results::default() };
-    let mut hear = |d: &mut Emulator, until: Time| {
-        while let Some((_, event)) = d.wait(Some(until)) {
-            match event {
-                Event::Completed(c) => {
-                    let end = c.finished.0.div_ceil(STEP_NS);
-                    results.jobs[c.launch.0 as usize] = (end, c.energy_mj, c.failure.is_some());
-                }
-                Event::Alarm => return,
-                _ => {}
-            }
-        }
-    };
-    for job in &trial.jobs {
-        hear(&mut d, Time(job.handed * STEP_NS));
-        d.decided(Decision(0), 1);
-        d.launch(&job.launch);
-    }
-    let ends = completions(&drain(&mut d.clone())).into_iter().map(|c| c.finished.0 / STEP_NS);
-    let until = ends.max().unwrap_or(0).max(20_000) + 1000;
-    hear(&mut d, Time(until * STEP_NS));
-    let meters = d.meters();
-    results.meters = meters.iter().map(|m| (m.busy.0 / STEP_NS, m.busy_mj, m.idle_mj)).collect();
-    results.celsius = d.celsius().expect("modelled");
-    (results, until)
 }
 
 /// A launch of the twin that has been handed over and has not ended.
@@ -409,7 +244,7 @@ impl<'a> Twin<'a> {
 }
 
 /// What the twin says of the first so many steps; what has not ended then never ends.
-fn twin(trial: &Trial, until: u64, wrong: Wrong) -> Results {
+pub fn twin(trial: &Trial, until: u64, wrong: Wrong) -> Results {
     let jobs = vec![(u64::MAX / 2, 0.0, false); trial.jobs.len()];
     let results = Results { jobs, meters: vec![(0, 0.0, 0.0); PROCESSORS], ..Results::default() };
     let celsius = trial.thermal.ambient_c;
@@ -419,72 +254,4 @@ fn twin(trial: &Trial, until: u64, wrong: Wrong) -> Results {
         twin.pass(step);
     }
     Results { celsius: twin.celsius, ..twin.results }
-}
-
-/// Where emulator and twin differ; `Ok(false)`: they cannot be compared.
-fn compare(seed: u64, wrong: Wrong) -> Result<bool, String> {
-    let trial = random_trial(seed);
-    let (fast, until) = emulate(&trial);
-    let slow = twin(&trial, until, wrong);
-    if slow.close {
-        return Ok(false);
-    }
-    for (index, (a, b)) in fast.jobs.iter().zip(&slow.jobs).enumerate() {
-        if a.0.abs_diff(b.0) > LATE || (a.1 - b.1).abs() > 0.05 || a.2 != b.2 {
-            return Err(format!("seed {seed}, job {index}: (end, mJ, failed) is {a:?}, of the twin {b:?}"));
-        }
-    }
-    for (p, (a, b)) in fast.meters.iter().zip(&slow.meters).enumerate() {
-        if a.0.abs_diff(b.0) > 2 * LATE || (a.1 - b.1).abs() > 0.1 || (a.2 - b.2).abs() > 0.05 {
-            return Err(format!("seed {seed}, p{p}: (busy, mJ, idle mJ) is {a:?}, of the twin {b:?}"));
-        }
-    }
-    if (fast.celsius - slow.celsius).abs() > 0.2 {
-        return Err(format!("seed {seed}: {} degrees, twin {}", fast.celsius, slow.celsius));
-    }
-    Ok(true)
-}
-
-#[test]
-fn the_emulator_agrees_with_its_slow_twin() {
-    let compared =
-        (0..60).filter(|&seed| compare(seed, Wrong::Nothing).unwrap_or_else(|why| panic!("{why}")));
-    let compared = compared.count();
-    assert!(compared >= 40, "only {compared} of 60 could be compared");
-}
-
-#[test]
-fn a_twin_with_one_thing_wrong_is_found_out() {
-    // How many of 20 trials have what is wrong at all differs.
-    let wrongs = [
-        (Wrong::NeverRetimed, 15),
-        (Wrong::NoBandwidth, 8),
-        (Wrong::BandwidthAdds, 8),
-        (Wrong::NoSteps, 8),
-        (Wrong::FullPower, 8),
-        (Wrong::IdleIsCold, 8),
-        (Wrong::LinkIsSlowed, 8),
-        (Wrong::LinkIsFree, 8),
-        (Wrong::FirstPhaseOnly, 5),
-        (Wrong::NothingIsLoaded, 8),
-        (Wrong::HangsGoOn, 4),
-        (Wrong::HangsAreNotNoticed, 2),
-    ];
-    for (wrong, least) in wrongs {
-        let found = (0..20).filter(|&seed| compare(seed, wrong).is_err()).count();
-        assert!(found >= least, "{wrong:?}: found out in only {found} of 20");
-    }
-}
-
-#[test]
-fn the_trials_reach_everything() {
-    let results: Vec<_> = (0..60).map(|seed| (random_trial(seed), emulate(&random_trial(seed)).0)).collect();
-    let failed = results.iter().flat_map(|(_, r)| &r.jobs).filter(|j| j.2).count();
-    let jobs = 60 * JOBS;
-    assert!(failed > jobs / 20 && failed < jobs / 2, "{failed} of {jobs} failed");
-    let hangs = results.iter().flat_map(|(t, _)| &t.faults).filter(|f| f.1.kind == FaultKind::Hang).count();
-    assert!(hangs > 20, "{hangs} hangs");
-    let on_link = |t: &Trial, j: &Job| t.case.processors[j.launch.processor.0 as usize].model.link.is_some();
-    let crossings = results.iter().flat_map(|(t, _)| t.jobs.iter().filter(|j| on_link(t, j))).count();
-    assert!(crossings > 60, "{crossings} crossings");
 }
