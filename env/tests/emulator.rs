@@ -7,7 +7,7 @@ use common::rig::{alarm, completions, device, die, drain, finished, flat_plan, h
 use common::{case, cost, exact, ms, plan, processor, stream, variant};
 use cosched_env::case::ProcessorId;
 use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::{Event, LaunchId};
+use cosched_env::event::{Event, Launch, LaunchId};
 use cosched_env::plan::ProcessorSpec;
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, World};
