@@ -1,6 +1,7 @@
 //! Policies side by side in the emulator: the same arrivals for each seed, means with 95 % intervals over seeds, paired differences.
 //! It refuses to let the number of threads change a result; only the measured decision time depends on the machine.
 
+use crate::bound::BoundRow;
 use crate::stats::{Estimate, holm, mean, paired_p};
 use crate::summary::{Summary, Tally};
 use crate::{parallel, table};
@@ -167,6 +168,9 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// All runs: policies in order, and for each the seeds in order.
     pub runs: Vec<Run>,
+    /// What could be reached by somebody who knows the future, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<BoundRow>,
 }
 
 /// Counts what deciding takes.
@@ -287,6 +291,7 @@ fn assess(setup: &Setup, plan: &Plan<'_>, runs: Vec<Run>) -> Comparison {
         reference: plan.policies[reference].clone(),
         rows,
         runs,
+        bound: None,
     }
 }
 
@@ -337,12 +342,15 @@ impl Comparison {
         self
     }
 
-    /// One line a policy; see [`CSV_HEADER`].
+    /// One line a policy, and one for the bound if there is one; see [`CSV_HEADER`].
     pub fn csv(&self) -> String {
         let mut text = format!("{CSV_HEADER}\n");
         for row in &self.rows {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}", row.csv());
+        }
+        if let Some(bound) = &self.bound {
+            let _ = writeln!(text, "{}", bound.csv());
         }
         text
     }
@@ -400,6 +408,9 @@ impl fmt::Display for Comparison {
             self.scenario, self.seconds, self.reference
         )?;
         writeln!(f, "{}", table::comparison(self))?;
+        if let Some(bound) = &self.bound {
+            bound.write(f, self)?;
+        }
         write!(
             f,
             "± half of the 95 % interval over seeds; * ** ***: paired difference significant at 0.05, 0.01, 0.001 (Holm)"

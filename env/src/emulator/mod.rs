@@ -3,7 +3,6 @@
 
 use crate::case::{Case, ProcessorId};
 use crate::event::{Completion, Ended, Event, Launch};
-use crate::scenario::ArrivalKind;
 use crate::scheduler::Scheduler;
 use crate::streams::{Arrivals, rng};
 use crate::time::{Span, Time};
@@ -146,14 +145,8 @@ impl Emulator {
         // Numbers that no request of the true world is near.
         let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
         let mut emulator = Emulator::new(case.clone(), calm, seed, horizon);
-        // Where gaps have no memory the next arrival is as far from now as from the last one; all others keep their rhythm.
-        let last = |stream| match case.stream(stream).kind {
-            ArrivalKind::Poisson | ArrivalKind::Bursty => {
-                Some(core.now().max(Time::ZERO + case.stream(stream).offset))
-            }
-            _ => core.last_arrival(stream),
-        };
-        emulator.arrivals = Arrivals::resume(case.clone(), seed, horizon, 1 << 62, &last);
+        let last = |stream| core.last_arrival(stream);
+        emulator.arrivals = Arrivals::resume(case.clone(), seed, core.now(), horizon, 1 << 62, &last);
         emulator.now = core.now();
         emulator.decider_free = core.now();
         for (p, outages) in emulator.outages.iter_mut().enumerate() {
@@ -170,6 +163,11 @@ impl Emulator {
             r.work_ns /= rate;
         }
         emulator
+    }
+
+    /// No more requests at `horizon` or later; see [`Arrivals::stop_at`].
+    pub fn stop_arrivals(&mut self, horizon: Time) {
+        self.arrivals.stop_at(horizon);
     }
 
     /// What the next wait would see first.
