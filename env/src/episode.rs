@@ -132,6 +132,11 @@ impl Episode {
         self.scheduler.decide(decision)
     }
 
+    /// No more requests at `horizon` or later, but for those that depend on earlier ones: a search looks at a part of the run.
+    pub fn stop_arrivals(&mut self, horizon: Time) {
+        self.emulator.stop_arrivals(horizon);
+    }
+
     /// The requests that ended so far and were not taken yet.
     pub fn take_ended(&mut self) -> impl Iterator<Item = Ended> {
         self.ended.drain(..)

@@ -59,25 +59,49 @@ struct Source {
 impl Arrivals {
     /// Arrivals before `horizon`; requests that depend on those come after it as well.
     pub fn new(case: Arc<Case>, seed: u64, horizon: Time) -> Arrivals {
-        Arrivals::resume(case, seed, horizon, 0, &|_| None)
+        let source = |i: usize| Source::new(&case.streams[i], rng(seed, "arrivals", i as u64), None);
+        let sources = (0..case.streams.len()).map(source).collect();
+        Arrivals::of(case, seed, horizon, 0, sources)
     }
 
-    /// Arrivals as they may go on after the last one of each stream, for those who know no more than that: periodic streams keep
-    /// their period, the others are drawn anew from `seed`. Requests are numbered from `next_id`.
+    /// Arrivals as they may go on from `now`, for those who know no more than the last one of each stream: periodic streams keep
+    /// their period, the others are drawn anew from `seed`; a bursty one is in a burst as likely as its last arrival makes it.
+    /// Requests are numbered from `next_id`.
     pub fn resume(
         case: Arc<Case>,
         seed: u64,
+        now: Time,
         horizon: Time,
         next_id: u64,
         last: &dyn Fn(StreamId) -> Option<Time>,
     ) -> Arrivals {
         let source = |i: usize| {
-            Source::new(&case.streams[i], rng(seed, "arrivals", i as u64), last(StreamId(i as u16)))
+            let mut rng = rng(seed, "arrivals", i as u64);
+            let (stream, last) = (&case.streams[i], last(StreamId(i as u16)));
+            match stream.kind {
+                // Their gaps have no memory: the next arrival is as far from now as from the last one.
+                ArrivalKind::Poisson | ArrivalKind::Bursty => {
+                    let burst = stream.kind == ArrivalKind::Bursty
+                        && rng.random_bool(burst_probability(stream, last, now));
+                    Source::from(stream, rng, Some(now.max(Time::ZERO + stream.offset)), burst)
+                }
+                _ => Source::new(stream, rng, last),
+            }
         };
         let sources = (0..case.streams.len()).map(source).collect();
+        Arrivals::of(case, seed, horizon, next_id, sources)
+    }
+
+    fn of(case: Arc<Case>, seed: u64, horizon: Time, next_id: u64, sources: Vec<Source>) -> Arrivals {
         let mut arrivals = Arrivals { case, seed, sources, head: None, horizon, next_id };
         arrivals.head = arrivals.soonest();
         arrivals
+    }
+
+    /// No more requests at `horizon` or later, but for those that depend on earlier ones.
+    pub fn stop_at(&mut self, horizon: Time) {
+        self.horizon = self.horizon.min(horizon);
+        self.head = self.soonest();
     }
 
     /// Time of the next arrival without taking it.
@@ -131,15 +155,32 @@ impl Iterator for Arrivals {
     }
 }
 
+/// How likely a bursty stream is in a burst when its last request arrived at `last` and none has since: both states are as likely
+/// beforehand, and each is weighed by how likely it makes that gap (as if it had not changed meanwhile).
+fn burst_probability(stream: &StreamTable, last: Option<Time>, now: Time) -> f64 {
+    let gap = now.since(last.unwrap_or(Time::ZERO + stream.offset)).0 as f64;
+    let weight = |rate: f64| {
+        let per_ns = rate / stream.period.0.max(1) as f64;
+        let arrived = if last.is_some() { per_ns } else { 1.0 };
+        arrived * (-per_ns * gap).exp()
+    };
+    let (burst, calm) = (weight(stream.burst), weight(2.0 - stream.burst));
+    if burst + calm > 0.0 { burst / (burst + calm) } else { 0.0 }
+}
+
 impl Source {
     fn new(stream: &StreamTable, rng: Pcg64Mcg, last: Option<Time>) -> Source {
+        Source::from(stream, rng, last, false)
+    }
+
+    fn from(stream: &StreamTable, rng: Pcg64Mcg, last: Option<Time>, burst: bool) -> Source {
         let mut source = Source {
             rng,
             next: Time::ZERO,
             grid: last.map_or(Time::ZERO + stream.offset, |last| last + stream.period),
             index: last.map_or(0, |last| stream.times.partition_point(|&t| t <= last)),
             pending: VecDeque::new(),
-            burst: false,
+            burst,
             dwell_until: 0.0,
         };
         let start = last.unwrap_or(Time::ZERO + stream.offset);

@@ -3,6 +3,7 @@
 
 pub mod about;
 pub mod app;
+pub mod bound;
 pub mod compare;
 pub mod config;
 pub mod html;

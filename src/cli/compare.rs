@@ -5,6 +5,7 @@ use cosched::env::case::Case;
 use cosched::env::world::Policy;
 use cosched::experiments::about::About;
 use cosched::experiments::app::App;
+use cosched::experiments::bound;
 use cosched::experiments::compare::{Comparison, Plan, Setup, compare};
 use cosched::experiments::html::comparison_page;
 use serde::Serialize;
@@ -29,6 +30,9 @@ pub struct Args {
     /// Emulated seconds of each run; those of the file when absent.
     #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
+    /// Also search each seed, with all known in advance, for the best there is to reach; by trying so many changes.
+    #[arg(long, value_name = "EVALUATIONS", num_args = 0..=1, default_missing_value = "20000")]
+    bound: Option<u64>,
     /// Threads; 0: as many as the machine runs at once. The result does not depend on it.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -86,7 +90,11 @@ pub fn run(args: &Args) -> Outcome {
         progress.set_length(of as u64);
         progress.set_position(done as u64);
     };
-    let comparison = compare(&setup, &plan, &maker, &shown)?;
+    let mut comparison = compare(&setup, &plan, &maker, &shown)?;
+    if let Some(evaluations) = args.bound {
+        progress.set_message("searching");
+        bound::add(&mut comparison, &setup, evaluations, &maker, args.threads, &shown)?;
+    }
     progress.finish_and_clear();
     if let Some(path) = &args.csv {
         std::fs::write(path, comparison.csv())?;

@@ -17,7 +17,6 @@ pub use power::Meter;
 use crate::case::{Case, ProcessorId};
 use crate::device::{Link, LinkPhase};
 use crate::event::{Ended, Event, Launch};
-use crate::scenario::ArrivalKind;
 use crate::scheduler::Scheduler;
 use crate::streams::{Arrivals, rng};
 use crate::time::{Span, Time};
@@ -106,15 +105,9 @@ impl Emulator {
         let case = core.case().clone();
         let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
         let mut emulator = Emulator::new(case.clone(), calm, seed, horizon);
-        // Where gaps have no memory the next arrival is as far from now as from the last one; all others keep their rhythm.
-        let last = |stream| match case.stream(stream).kind {
-            ArrivalKind::Poisson | ArrivalKind::Bursty => {
-                Some(core.now().max(Time::ZERO + case.stream(stream).offset))
-            }
-            _ => core.last_arrival(stream),
-        };
+        let last = |stream| core.last_arrival(stream);
         // Numbers that no request of the true world is near.
-        emulator.arrivals = Arrivals::resume(case.clone(), seed, horizon, 1 << 62, &last);
+        emulator.arrivals = Arrivals::resume(case.clone(), seed, core.now(), horizon, 1 << 62, &last);
         emulator.as_expected = true;
         emulator.heat = None;
         emulator.now = core.now();
@@ -135,6 +128,11 @@ impl Emulator {
         }
         emulator.retime();
         emulator
+    }
+
+    /// No more requests at `horizon` or later; see [`Arrivals::stop_at`].
+    pub fn stop_arrivals(&mut self, horizon: Time) {
+        self.arrivals.stop_at(horizon);
     }
 
     /// What each processor did and drew until the last event, in plan order.

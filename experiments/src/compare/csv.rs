@@ -10,12 +10,15 @@ drop_share,drop_share_half95,fail_share,fail_share_half95,p50_ms,p50_ms_half95,p
 accuracy,accuracy_half95,energy_mj,energy_mj_half95,fairness,fairness_half95,decision_us";
 
 impl Comparison {
-    /// One line a policy; see [`CSV_HEADER`].
+    /// One line a policy, and one for the bound if there is one; see [`CSV_HEADER`].
     pub fn csv(&self) -> String {
         let mut text = format!("{CSV_HEADER}\n");
         for row in &self.rows {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}", row.csv());
+        }
+        if let Some(bound) = &self.bound {
+            let _ = writeln!(text, "{}", bound.csv());
         }
         text
     }

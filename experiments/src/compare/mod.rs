@@ -7,6 +7,7 @@ pub use csv::CSV_HEADER;
 pub(crate) use csv::csv_word;
 
 use crate::app::App;
+use crate::bound::BoundRow;
 use crate::config::ConfigError;
 use crate::stats::{Estimate, holm, mean, paired_p};
 use crate::summary::{Summary, Tally};
@@ -188,6 +189,9 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// All runs: policies in order, and for each the seeds in order.
     pub runs: Vec<Run>,
+    /// What could be reached by somebody who knows the future, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<BoundRow>,
 }
 
 /// Counts what deciding takes.
@@ -308,6 +312,7 @@ fn assess(setup: &Setup, plan: &Plan<'_>, runs: Vec<Run>) -> Comparison {
         reference: plan.policies[reference].clone(),
         rows,
         runs,
+        bound: None,
     }
 }
 
@@ -369,6 +374,9 @@ impl fmt::Display for Comparison {
             self.scenario, self.seconds, self.reference
         )?;
         writeln!(f, "{}", table::comparison(self))?;
+        if let Some(bound) = &self.bound {
+            bound.write(f, self)?;
+        }
         write!(
             f,
             "± half of the 95 % interval over seeds; * ** ***: paired difference significant at 0.05, 0.01, 0.001 (Holm)"

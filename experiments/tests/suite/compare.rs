@@ -79,6 +79,7 @@ fn the_table_as_printed() {
             row("heft", 1.19, Some((-0.01, 0.4))),
         ],
         runs: Vec::new(),
+        bound: None,
     };
     insta::assert_snapshot!("comparison", comparison);
 }

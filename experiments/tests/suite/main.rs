@@ -1,6 +1,7 @@
 //! The suite of the experiments crate: files and their errors, comparisons, sweeps, reports.
 
 mod app;
+mod bound;
 mod compare;
 mod config;
 mod devices;

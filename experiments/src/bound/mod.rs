@@ -1,0 +1,289 @@
+//! What the best schedule that could be found for a seed is worth, by a search that knows everything of that seed: arrivals, what each
+//! launch takes, faults. It is head-room: a policy that knows only the past cannot be asked to reach it. It refuses to be an upper
+//! bound: it is "best found", a lower bound of the optimum, and never below the best run of the comparison on that seed.
+//!
+//! The search goes through the run in windows of the longest deadline. In each it starts from the best policy of the portfolio, or from
+//! what it found before, and changes decisions one at a time: another candidate at a random moment, then the old deeds in their old
+//! order, or a policy. A change is kept unless the requests up to the end of the next window are worth less together. Since it knows which
+//! launch of a processor will be lucky, part of what it finds is luck that it could foresee.
+
+mod player;
+
+use crate::compare::{CSV_HEADER, CompareError, Comparison, Maker, Setup};
+use crate::parallel;
+use crate::stats::{Estimate, mean};
+use cosched_env::case::Case;
+use cosched_env::episode::Episode;
+use cosched_env::scheduler::ProtocolError;
+use cosched_env::streams::rng;
+use cosched_env::time::{Span, Time};
+use player::{Deed, Guide, Moment, Player};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The best found, over all seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoundRow {
+    /// Changes that each seed's search was allowed to try.
+    pub evaluations: u64,
+    /// Mean utility of a request.
+    pub utility: Estimate,
+    /// The same for each seed, in the order of the seeds.
+    pub seeds: Vec<f64>,
+    /// For each row of the comparison: which share of the way from the reference to the bound it goes, over the means of all seeds. `None`
+    /// where the reference is at the bound already.
+    pub closed: Vec<Option<f64>>,
+}
+
+impl BoundRow {
+    /// A line of [`crate::compare::Comparison::csv`]: the policy `bound` with its utility; all else is empty.
+    pub fn csv(&self) -> String {
+        let half = self.utility.half95.map_or(String::new(), |h| h.to_string());
+        let empty = CSV_HEADER.split(',').count() - 3;
+        format!("bound,{},{half}{}", self.utility.mean, ",".repeat(empty))
+    }
+
+    /// Lines under the table of `comparison`.
+    pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>, comparison: &Comparison) -> fmt::Result {
+        let half = self.utility.half95.map_or(String::new(), |h| format!(" ±{h:.4}"));
+        let runs = self.evaluations;
+        writeln!(
+            f,
+            "bound {:.4}{half}: best found with all known, {runs} evaluations a seed",
+            self.utility.mean
+        )?;
+        let mut rows: Vec<_> = comparison.rows.iter().zip(&self.closed).collect();
+        rows.sort_by(|a, b| b.0.utility.mean.total_cmp(&a.0.utility.mean));
+        let closed = rows.iter().filter(|(row, _)| row.policy != comparison.reference);
+        let closed: Vec<String> = closed
+            .filter_map(|(row, closed)| Some(format!("{} {:.0} %", row.policy, 100.0 * (**closed)?)))
+            .collect();
+        if closed.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "of the way from {} to the bound: {}", comparison.reference, closed.join(", "))
+    }
+}
+
+/// Searches on every seed of a comparison, with its policies (searches left out) as a portfolio, and puts the result into it.
+/// `progress(done, of)` is called after each seed, from any thread.
+///
+/// # Errors
+/// [`CompareError::Policy`] or [`CompareError::Protocol`], of the first seed in order.
+pub fn add(
+    comparison: &mut Comparison,
+    setup: &Setup,
+    evaluations: u64,
+    make: Maker<'_>,
+    threads: usize,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<(), CompareError> {
+    let searches = |spec: &str| {
+        let name = spec.split(':').next().unwrap_or(spec);
+        cosched_policies::TABLE.iter().any(|row| row.name == name && row.searches)
+    };
+    let specs: Vec<&str> =
+        comparison.rows.iter().map(|r| r.policy.as_str()).filter(|spec| !searches(spec)).collect();
+    let job = |i: usize| best_found(setup, &specs, comparison.seeds[i], evaluations, make);
+    let found = parallel::run(comparison.seeds.len(), threads, job, progress);
+    let mut seeds = found.into_iter().collect::<Result<Vec<f64>, _>>()?;
+    for (best, &seed) in seeds.iter_mut().zip(&comparison.seeds) {
+        let runs = comparison.runs.iter().filter(|r| r.seed == seed);
+        *best = runs.map(|r| r.summary.total.utility).fold(*best, f64::max);
+    }
+    let Some(utility) = Estimate::of(&seeds) else { return Ok(()) };
+    let means = || comparison.rows.iter().map(|r| r.utility.mean);
+    let reference = comparison.rows.iter().find(|r| r.policy == comparison.reference);
+    let base = reference.map_or(utility.mean, |r| r.utility.mean);
+    let room = mean(&seeds) - base;
+    let closed = means().map(|m| (room > 1e-9).then(|| (m - base) / room)).collect();
+    comparison.bound = Some(BoundRow { evaluations, utility, seeds, closed });
+    Ok(())
+}
+
+/// The mean utility of a request in the best run of a seed that the search finds by trying so many changes; deterministic.
+///
+/// # Errors
+/// [`CompareError::Policy`] or [`CompareError::Protocol`].
+pub fn best_found(
+    setup: &Setup,
+    specs: &[&str],
+    seed: u64,
+    evaluations: u64,
+    make: Maker<'_>,
+) -> Result<f64, CompareError> {
+    // Somebody has to decide where nothing was found.
+    let specs = if specs.is_empty() { &["least-slack"][..] } else { specs };
+    let made = |spec: &&str| {
+        make(spec, &setup.case).map_err(|problem| CompareError::Policy { spec: (*spec).into(), problem })
+    };
+    let policies = specs.iter().map(made).collect::<Result<_, _>>()?;
+    let horizon = Time::ZERO + Span::from_ms(setup.seconds * 1e3);
+    let (case, config) = (setup.case.clone(), setup.emulator.clone());
+    let start = Episode::new(case, setup.options, config, seed, horizon, Time::NEVER);
+    let mut search = Search { player: Player::new(policies), seed, window: window(&setup.case) };
+    search.best(start, evaluations).map_err(|error| CompareError::Protocol {
+        spec: "bound".into(),
+        seed,
+        error: error.to_string(),
+    })
+}
+
+/// Windows that are looked ahead beyond the one whose decisions are kept.
+const TAIL: u64 = 3;
+/// Loss that is accepted with a probability of 1/e at the beginning of the search in a window, in utility; it falls to nothing.
+const HEAT: f64 = 0.1;
+/// Expected requests of a window at most and at least, however long the deadlines are.
+const REQUESTS: (f64, f64) = (8.0, 24.0);
+
+fn window(case: &Case) -> Span {
+    let longest_ms = case.streams.iter().map(|s| s.deadline.ms()).fold(0.0, f64::max);
+    let per_ms: f64 = case.streams.iter().filter(|s| s.period.0 > 0).map(|s| 1.0 / s.period.ms()).sum();
+    let ms = if per_ms > 0.0 {
+        longest_ms.clamp(REQUESTS.0 / per_ms, REQUESTS.1 / per_ms)
+    } else {
+        longest_ms.max(1.0)
+    };
+    Span::from_ms(ms)
+}
+
+struct Search {
+    player: Player,
+    seed: u64,
+    window: Span,
+}
+
+impl Search {
+    /// Mean utility of a request in the best run.
+    fn best(&mut self, mut start: Episode, evaluations: u64) -> Result<f64, ProtocolError> {
+        start.advance()?;
+        // What every policy of the portfolio reaches, and where the best one loses requests: there is something to gain.
+        let (mut best, mut losses) = (f64::NEG_INFINITY, Vec::new());
+        for index in 0..self.player.policies.len() {
+            let mut sums = (0.0, 0);
+            self.player.lost.clear();
+            let mut episode = start.clone();
+            while let Some(observation) = episode.observation() {
+                let choice = self.player.policies[index].decide(&observation).0;
+                let candidates = observation.candidates.len();
+                let (score, count) = self.player.step(&mut episode, choice, candidates)?;
+                sums = (sums.0 + score, sums.1 + count);
+            }
+            let reached = sums.0 / sums.1.max(1) as f64;
+            if reached > best {
+                best = reached;
+                losses = self.player.lost.iter().map(|who| who.1).collect();
+            }
+        }
+        self.player.par = best;
+        let found = self.through(start, &losses, evaluations)?;
+        self.player.par = 0.0;
+        Ok(best.max(found))
+    }
+
+    /// Goes through the run, window by window; `losses` are the times of requests that the best policy lost.
+    fn through(
+        &mut self,
+        mut truth: Episode,
+        losses: &[Time],
+        evaluations: u64,
+    ) -> Result<f64, ProtocolError> {
+        let (mut score, mut count) = (0.0, 0);
+        let mut deeds: Vec<Deed> = Vec::new();
+        while let Some(now) = truth.observation().map(|o| o.now) {
+            let commit = now + self.window;
+            let sure = commit + Span(self.window.0 * (TAIL - 1));
+            let mut part = truth.clone();
+            part.stop_arrivals(sure + self.window);
+            let here = losses.iter().filter(|&&at| now <= at + self.window && at < commit).count() as u64;
+            let share = evaluations * here / (2 * losses.len() as u64).max(1);
+            let moments = self.improve(part, &deeds, commit, share)?;
+            let kept = moments.iter().take_while(|m| m.at < commit);
+            // At least one decision, or nothing would ever happen.
+            let kept = kept.count().max(1).min(moments.len());
+            for moment in &moments[..kept] {
+                let (more, ended) = self.player.step(&mut truth, moment.choice, moment.candidates)?;
+                (score, count) = (score + more, count + ended);
+            }
+            // Near the end of the part it is served as if nobody came after.
+            deeds = moments[kept..].iter().filter(|m| m.at < sure).map(|m| m.deed).collect();
+        }
+        Ok(score / count.max(1) as f64 + self.player.par)
+    }
+
+    /// The best run of a part of the true one that is found: `deeds` are what was found for its first half.
+    fn improve(
+        &mut self,
+        part: Episode,
+        deeds: &[Deed],
+        commit: Time,
+        evaluations: u64,
+    ) -> Result<Vec<Moment>, ProtocolError> {
+        let mut moments = Vec::new();
+        let mut base = 0;
+        let mut score = f64::NEG_INFINITY;
+        for index in 0..self.player.policies.len() {
+            let new = self.player.play(part.clone(), 0.0, None, &Guide::Policy(index), None)?;
+            if new > score {
+                (score, base) = (new, index);
+            }
+        }
+        let old = Guide::Deeds(deeds, base);
+        let of_old = self.player.play(part.clone(), 0.0, None, &old, None)?;
+        let guide = if of_old >= score { old } else { Guide::Policy(base) };
+        score = self.player.play(part, 0.0, None, &guide, Some(&mut moments))?;
+        let at = moments.first().map_or(0, |m| m.at.0);
+        let mut rng = rng(self.seed, "bound", at);
+        let mut rest: Vec<Deed> = Vec::new();
+        let mut best = (score, moments.clone());
+        for done in 0..evaluations {
+            let early = moments.iter().take_while(|m| m.at < commit).count();
+            let among = if early > 0 && rng.random_bool(0.8) { early } else { moments.len() };
+            if among == 0 {
+                break;
+            }
+            let index = rng.random_range(0..among);
+            let moment = &moments[index];
+            let (mut episode, before) = (moment.episode.clone(), moment.score);
+            let first = self.propose(&mut episode, &mut rng);
+            if first == moment.choice {
+                continue;
+            }
+            rest.clear();
+            rest.extend(moments[index..].iter().map(|m| m.deed));
+            let guide = if rng.random_bool(0.25) {
+                Guide::Policy(rng.random_range(0..self.player.policies.len()))
+            } else {
+                Guide::Deeds(&rest, base)
+            };
+            let new = self.player.play(episode.clone(), before, Some(first), &guide, None)?;
+            let heat = HEAT * (1.0 - done as f64 / evaluations as f64);
+            if new >= score || rng.random::<f64>() < ((new - score) / heat).exp() {
+                score = new;
+                moments.truncate(index);
+                self.player.play(episode, before, Some(first), &guide, Some(&mut moments))?;
+                if score > best.0 {
+                    best = (score, moments.clone());
+                }
+            }
+        }
+        Ok(best.1)
+    }
+
+    /// A candidate at random; half the time one for a request that was lost in the best run so far, if there is one.
+    fn propose(&self, episode: &mut Episode, rng: &mut impl RngExt) -> usize {
+        let Some(observation) = episode.observation() else { return 0 };
+        let n = observation.candidates.len();
+        let lost = |c: &usize| {
+            let of = observation.request_of(&observation.candidates[*c]);
+            of.is_some_and(|r| self.player.lost.contains(&(r.stream, r.origin)))
+        };
+        let count = (0..n).filter(lost).count();
+        if count > 0 && rng.random_bool(0.5) {
+            let place = rng.random_range(0..count);
+            return (0..n).filter(lost).nth(place).unwrap_or(0);
+        }
+        rng.random_range(0..n)
+    }
+}
