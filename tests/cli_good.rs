@@ -67,7 +67,9 @@ fn zoo_inspect_compare_and_sweep_do_what_they_say() {
     let table = |ran: Ran| untimed(serde_json::from_str(&ran.out).unwrap());
     let one = table(compare(1));
     let names: Vec<_> = one["rows"].as_array().unwrap().iter().map(|r| r["policy"].clone()).collect();
-    let known: Vec<_> = cosched::policies::TABLE.iter().map(|r| r.name).collect();
+    // Searches run when they are asked for.
+    let quick = cosched::policies::TABLE.iter().filter(|row| !row.searches);
+    let known: Vec<_> = quick.map(|row| row.name).collect();
     assert_eq!(names, known);
     assert!(table(compare(2)) == one, "the result depends on the threads");
     let page =

@@ -132,6 +132,11 @@ impl Episode {
         self.scheduler.decide(decision)
     }
 
+    /// The time of the last event.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     /// No more requests at `horizon` or later, but for those that depend on earlier ones: a search looks at a part of the run.
     pub fn stop_arrivals(&mut self, horizon: Time) {
         self.emulator.stop_arrivals(horizon);

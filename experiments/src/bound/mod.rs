@@ -2,25 +2,27 @@
 //! launch takes, faults. It is head-room: a policy that knows only the past cannot be asked to reach it. It refuses to be an upper
 //! bound: it is "best found", a lower bound of the optimum, and never below the best run of the comparison on that seed.
 //!
-//! The search goes through the run in windows of the longest deadline. In each it starts from the best policy of the portfolio, or from
-//! what it found before, and changes decisions one at a time: another candidate at a random moment, then the old deeds in their old
-//! order, or a policy. A change is kept unless the requests up to the end of the next window are worth less together. Since it knows which
-//! launch of a processor will be lucky, part of what it finds is luck that it could foresee.
+//! The search goes through the run in windows of the longest deadline and looks three further ahead. In each window it first looks for
+//! the best policy of the portfolio and for bans that make it better (a stream stays off a processor, or does without a variant), then
+//! changes single decisions by simulated annealing: another candidate at some moment, then the old deeds in their old order, or the
+//! policy. Most of the gain is from the bans, which are strategies; single decisions alone end in poor local optima. It knows which
+//! launch will be lucky, so part of what it finds is luck that it could foresee.
 
 mod player;
 
 use crate::compare::{CSV_HEADER, CompareError, Comparison, Maker, Setup};
 use crate::parallel;
 use crate::stats::{Estimate, mean};
-use cosched_env::case::Case;
+use cosched_env::case::{Case, ProcessorId, StreamId};
 use cosched_env::episode::Episode;
 use cosched_env::scheduler::ProtocolError;
 use cosched_env::streams::rng;
 use cosched_env::time::{Span, Time};
-use player::{Deed, Guide, Moment, Player};
+use player::{Bans, Deed, Guide, Moment, Player};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// The best found, over all seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,7 +124,13 @@ pub fn best_found(
     let horizon = Time::ZERO + Span::from_ms(setup.seconds * 1e3);
     let (case, config) = (setup.case.clone(), setup.emulator.clone());
     let start = Episode::new(case, setup.options, config, seed, horizon, Time::NEVER);
-    let mut search = Search { player: Player::new(policies), seed, window: window(&setup.case) };
+    let mut search = Search {
+        player: Player::new(policies),
+        case: setup.case.clone(),
+        seed,
+        window: window(&setup.case),
+        bans: Bans::new(&setup.case),
+    };
     search.best(start, evaluations).map_err(|error| CompareError::Protocol {
         spec: "bound".into(),
         seed,
@@ -150,8 +158,11 @@ fn window(case: &Case) -> Span {
 
 struct Search {
     player: Player,
+    case: Arc<Case>,
     seed: u64,
     window: Span,
+    /// Those of the last window.
+    bans: Bans,
 }
 
 impl Search {
@@ -220,19 +231,76 @@ impl Search {
         commit: Time,
         evaluations: u64,
     ) -> Result<Vec<Moment>, ProtocolError> {
+        let (bans, base, reached) = self.restrict(&part, evaluations / 2)?;
+        let old = Guide::Deeds(deeds, base, &bans);
+        let of_old = self.player.play(part.clone(), 0.0, None, old, None)?;
+        let guide = if of_old >= reached { old } else { Guide::Policy(base, &bans) };
         let mut moments = Vec::new();
-        let mut base = 0;
-        let mut score = f64::NEG_INFINITY;
-        for index in 0..self.player.policies.len() {
-            let new = self.player.play(part.clone(), 0.0, None, &Guide::Policy(index), None)?;
-            if new > score {
-                (score, base) = (new, index);
+        let score = self.player.play(part, 0.0, None, guide, Some(&mut moments))?;
+        self.anneal(moments, score, (base, &bans), commit, evaluations / 2)
+    }
+
+    /// The policy of the portfolio, and what it had better not do, that serve a part of the run best: bans are set and lifted at random,
+    /// and those that do no harm are kept. They are kept for the next window too. Returns them with the policy and its score.
+    fn restrict(&mut self, part: &Episode, evaluations: u64) -> Result<(Bans, usize, f64), ProtocolError> {
+        let none = Bans::new(&self.case);
+        let mut best = (none.clone(), 0, f64::NEG_INFINITY);
+        for bans in [none, self.bans.clone()] {
+            for index in 0..self.player.policies.len() {
+                let guide = Guide::Policy(index, &bans);
+                let score = self.player.play(part.clone(), 0.0, None, guide, None)?;
+                if score > best.2 {
+                    best = (bans.clone(), index, score);
+                }
             }
         }
-        let old = Guide::Deeds(deeds, base);
-        let of_old = self.player.play(part.clone(), 0.0, None, &old, None)?;
-        let guide = if of_old >= score { old } else { Guide::Policy(base) };
-        score = self.player.play(part, 0.0, None, &guide, Some(&mut moments))?;
+        let mut rng = rng(self.seed, "bans", part.now().0);
+        for _ in 0..evaluations {
+            let mut bans = best.0.clone();
+            self.change(&mut bans, &mut rng);
+            let index =
+                if rng.random_bool(0.3) { rng.random_range(0..self.player.policies.len()) } else { best.1 };
+            let guide = Guide::Policy(index, &bans);
+            let score = self.player.play(part.clone(), 0.0, None, guide, None)?;
+            if score >= best.2 {
+                best = (bans, index, score);
+            }
+        }
+        self.bans = best.0.clone();
+        Ok(best)
+    }
+
+    /// Sets or lifts the ban of a stream from a processor, or from a variant, or from both together.
+    fn change(&self, bans: &mut Bans, rng: &mut impl RngExt) {
+        let stream = StreamId(rng.random_range(0..self.case.streams.len()) as u16);
+        let variants = &self.case.tasks[self.case.stream(stream).task.0 as usize].variants;
+        let variant = variants[rng.random_range(0..variants.len())];
+        let processor = ProcessorId(rng.random_range(0..self.case.processor_count()) as u16);
+        let what = rng.random_range(0..3);
+        let banned = !bans.is_banned(stream, variant, processor);
+        for &v in variants {
+            for p in (0..self.case.processor_count() as u16).map(ProcessorId) {
+                let meant = match what {
+                    0 => p == processor,
+                    1 => v == variant,
+                    _ => p == processor && v == variant,
+                };
+                if meant {
+                    bans.set(stream, v, p, banned);
+                }
+            }
+        }
+    }
+
+    /// Changes single decisions of a run, by simulated annealing.
+    fn anneal(
+        &mut self,
+        mut moments: Vec<Moment>,
+        mut score: f64,
+        base: (usize, &Bans),
+        commit: Time,
+        evaluations: u64,
+    ) -> Result<Vec<Moment>, ProtocolError> {
         let at = moments.first().map_or(0, |m| m.at.0);
         let mut rng = rng(self.seed, "bound", at);
         let mut rest: Vec<Deed> = Vec::new();
@@ -251,18 +319,23 @@ impl Search {
                 continue;
             }
             rest.clear();
-            rest.extend(moments[index..].iter().map(|m| m.deed));
-            let guide = if rng.random_bool(0.25) {
-                Guide::Policy(rng.random_range(0..self.player.policies.len()))
+            rest.extend(moments[index..].iter().map(|m| m.deed).filter(|d| d.who().is_some()));
+            // Who waits wants something else to come first.
+            if first + 1 == moment.candidates && rest.len() > 1 {
+                let later = rng.random_range(1..rest.len().min(4));
+                rest[..=later].rotate_left(1);
+            }
+            let guide = if rng.random_bool(0.5) {
+                Guide::Policy(base.0, base.1)
             } else {
-                Guide::Deeds(&rest, base)
+                Guide::Deeds(&rest, base.0, base.1)
             };
-            let new = self.player.play(episode.clone(), before, Some(first), &guide, None)?;
+            let new = self.player.play(episode.clone(), before, Some(first), guide, None)?;
             let heat = HEAT * (1.0 - done as f64 / evaluations as f64);
             if new >= score || rng.random::<f64>() < ((new - score) / heat).exp() {
                 score = new;
                 moments.truncate(index);
-                self.player.play(episode, before, Some(first), &guide, Some(&mut moments))?;
+                self.player.play(episode, before, Some(first), guide, Some(&mut moments))?;
                 if score > best.0 {
                     best = (score, moments.clone());
                 }

@@ -1,8 +1,8 @@
 //! Plays a part of a run from a stored state under a guide: a policy, or a list of deeds found before. It refuses to search.
 
-use cosched_env::case::{ProcessorId, StreamId, VariantId};
+use cosched_env::case::{Case, ProcessorId, StreamId, VariantId};
 use cosched_env::episode::Episode;
-use cosched_env::observation::{Action, Observation};
+use cosched_env::observation::{Action, Candidate, Observation};
 use cosched_env::scheduler::ProtocolError;
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, Policy};
@@ -54,12 +54,75 @@ pub(super) struct Moment {
     pub score: f64,
 }
 
+/// Launches that a policy is not shown, by stream, variant and processor: it becomes another policy.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bans {
+    banned: Vec<bool>,
+    variants: usize,
+    processors: usize,
+}
+
+impl Bans {
+    /// None.
+    pub(super) fn new(case: &Case) -> Bans {
+        let (variants, processors) = (case.variants.len(), case.processor_count());
+        Bans { banned: vec![false; case.streams.len() * variants * processors], variants, processors }
+    }
+
+    fn at(&self, stream: StreamId, variant: VariantId, processor: ProcessorId) -> usize {
+        let row = stream.0 as usize * self.variants + variant.0 as usize;
+        row * self.processors + processor.0 as usize
+    }
+
+    pub(super) fn is_banned(&self, stream: StreamId, variant: VariantId, processor: ProcessorId) -> bool {
+        self.banned[self.at(stream, variant, processor)]
+    }
+
+    pub(super) fn set(&mut self, stream: StreamId, variant: VariantId, processor: ProcessorId, banned: bool) {
+        let at = self.at(stream, variant, processor);
+        self.banned[at] = banned;
+    }
+}
+
 /// Who decides in a run.
+#[derive(Clone, Copy)]
 pub(super) enum Guide<'a> {
-    /// This policy of the portfolio.
-    Policy(usize),
+    /// This policy of the portfolio under these bans.
+    Policy(usize, &'a Bans),
     /// These deeds in this order, each as soon as it can be done; what they leave over falls to a policy of the portfolio.
-    Deeds(&'a [Deed], usize),
+    Deeds(&'a [Deed], usize, &'a Bans),
+}
+
+/// A policy that is shown only what is not banned.
+struct Restricted<'a> {
+    policy: &'a mut dyn Policy,
+    bans: &'a Bans,
+    shown: &'a mut Vec<Candidate>,
+    places: &'a mut Vec<usize>,
+}
+
+impl Restricted<'_> {
+    fn decide(&mut self, observation: &Observation<'_>) -> usize {
+        self.shown.clear();
+        self.places.clear();
+        for (place, candidate) in observation.candidates.iter().enumerate() {
+            let banned = match candidate.action {
+                Action::Launch { request, variant, processor, .. } => {
+                    let stream = observation.requests[request as usize].stream;
+                    self.bans.is_banned(stream, variant, processor)
+                }
+                _ => false,
+            };
+            if !banned {
+                self.shown.push(*candidate);
+                self.places.push(place);
+            }
+        }
+        let mut seen = *observation;
+        seen.candidates = self.shown;
+        let choice = self.policy.decide(&seen).0;
+        self.places.get(choice).copied().unwrap_or(observation.candidates.len() - 1)
+    }
 }
 
 /// Share of its priority above which a request's utility is as good as it gets.
@@ -74,11 +137,20 @@ pub(super) struct Player {
     gone: BTreeSet<Who>,
     /// Requests of the last run that was stepped or recorded that ended with less than all that they could be worth.
     pub lost: BTreeSet<Who>,
+    shown: Vec<Candidate>,
+    places: Vec<usize>,
 }
 
 impl Player {
     pub(super) fn new(policies: Vec<Box<dyn Policy>>) -> Player {
-        Player { policies, par: 0.0, gone: BTreeSet::new(), lost: BTreeSet::new() }
+        Player {
+            policies,
+            par: 0.0,
+            gone: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            shown: Vec::new(),
+            places: Vec::new(),
+        }
     }
 
     /// Takes a decision and runs on to the next one. Returns what the requests that ended meanwhile score, and how many they are.
@@ -109,18 +181,21 @@ impl Player {
         mut episode: Episode,
         mut score: f64,
         mut first: Option<usize>,
-        guide: &Guide<'_>,
+        guide: Guide<'_>,
         mut record: Option<&mut Vec<Moment>>,
     ) -> Result<f64, ProtocolError> {
         self.gone.clear();
         let (lost, keep) = (std::mem::take(&mut self.lost), record.is_none());
         let mut cursor = 0;
         while let Some(observation) = episode.observation() {
+            let (Guide::Policy(index, bans) | Guide::Deeds(_, index, bans)) = guide;
+            let (policy, shown, places) = (self.policies[index].as_mut(), &mut self.shown, &mut self.places);
+            let mut base = Restricted { policy, bans, shown, places };
             let choice = match (first.take(), guide) {
                 (Some(choice), _) => choice,
-                (None, Guide::Policy(index)) => self.policies[*index].decide(&observation).0,
-                (None, Guide::Deeds(deeds, index)) => {
-                    follow(&observation, deeds, &mut cursor, &self.gone, self.policies[*index].as_mut())
+                (None, Guide::Policy(..)) => base.decide(&observation),
+                (None, Guide::Deeds(deeds, ..)) => {
+                    follow(&observation, deeds, &mut cursor, &self.gone, &mut base)
                 }
             };
             let (at, candidates) = (observation.now, observation.candidates.len());
@@ -143,7 +218,7 @@ fn follow(
     deeds: &[Deed],
     cursor: &mut usize,
     gone: &BTreeSet<Who>,
-    base: &mut dyn Policy,
+    base: &mut Restricted<'_>,
 ) -> usize {
     while let Some(deed) = deeds.get(*cursor) {
         let Some(who) = deed.who().filter(|who| !gone.contains(who)) else {
@@ -173,6 +248,6 @@ fn follow(
     if observation.requests.iter().all(|r| planned((r.stream, r.origin))) {
         return wait;
     }
-    let choice = base.decide(observation).0;
+    let choice = base.decide(observation);
     if Deed::of(observation, choice).who().is_some_and(planned) { wait } else { choice }
 }

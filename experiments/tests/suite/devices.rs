@@ -116,7 +116,11 @@ fn mistakes_in_a_device_file_are_named_with_file_line_and_key() {
             "mbps = 0.0",
             "board.toml:32:1: processor.gpu.link.phase[0].mbps: expected a number above 0",
         ),
-        ("poll_ms = 100.0", "poll_ms = 0", "board.toml:19:1: thermal.poll_ms: expected a number above 0"),
+        (
+            "poll_ms = 100.0",
+            "poll_ms = 0",
+            "board.toml:19:1: thermal.poll_ms: expected a number of at least 0.001",
+        ),
         (
             "[10.0, 7.0]",
             "[10.0, 17.0]",
