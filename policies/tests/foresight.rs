@@ -20,7 +20,10 @@ fn certain(seed: u64) -> Setup {
     let mut setup = random_setup(seed);
     let (mut plan, mut scenario) = (setup.case.plan.clone(), setup.case.scenario.clone());
     for stream in &mut scenario.streams {
-        (stream.kind, stream.jitter_ms) = (ArrivalKind::Periodic, 0.0);
+        // A trace or a stream that follows another one has no period of its own.
+        let period_ms = if stream.period_ms > 0.0 { stream.period_ms } else { 25.0 };
+        (stream.kind, stream.period_ms, stream.jitter_ms) = (ArrivalKind::Periodic, period_ms, 0.0);
+        (stream.after, stream.times_ms) = (String::new(), Vec::new());
     }
     for cost in plan.variants.iter_mut().flat_map(|v| &mut v.segments).flat_map(|s| &mut s.costs).flatten() {
         (cost.p50_us, cost.p95_us) = (cost.mean_us, cost.mean_us);
