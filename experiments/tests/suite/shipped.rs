@@ -6,7 +6,7 @@ use cosched_agent::network::{Linear, Weights};
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
 use cosched_experiments::app::App;
-use cosched_experiments::compare::{Comparison, Maker, Plan, Setup, compare, from_table};
+use cosched_experiments::compare::{Comparison, Maker, Plan, Row, Setup, compare, from_table};
 use cosched_policies::TABLE;
 use cosched_policies::learned::Learned;
 use std::path::Path;
@@ -25,18 +25,24 @@ fn run(file: &str, make: Maker<'_>) -> Comparison {
     compare(&setup, &plan, make, &|_, _| {}).unwrap()
 }
 
-/// The policies that are at least as good as the learned one.
-fn better(comparison: &Comparison) -> Vec<&str> {
+/// Utilities that differ by less count as level: the network's sums are rounded differently on another kind of processor, and one
+/// decision that turns out otherwise changes those after it.
+const LEVEL: f64 = 0.005;
+
+/// The policies whose utility is above that of the learned one by more than `by`.
+fn better(comparison: &Comparison, by: f64) -> Vec<&str> {
     let of = |name: &str| comparison.rows.iter().find(|r| r.policy == name).unwrap().utility.mean;
-    let rows = comparison.rows.iter().filter(|r| r.policy != "learned" && r.utility.mean >= of("learned"));
-    rows.map(|r| r.policy.as_str()).collect()
+    let above = |r: &&Row| r.policy != "learned" && r.utility.mean > of("learned") + by;
+    comparison.rows.iter().filter(above).map(|r| r.policy.as_str()).collect()
 }
 
 #[test]
 fn the_shipped_policy_beats_all_but_the_known_on_what_it_was_trained_for() {
     for (file, known) in TRAINED_FOR {
         let comparison = run(file, &from_table);
-        assert_eq!(better(&comparison), known, "better on {file}:\n{comparison}");
+        let (clearly, perhaps) = (better(&comparison, LEVEL), better(&comparison, -LEVEL));
+        assert!(clearly.iter().all(|p| known.contains(p)), "{file}: {clearly:?} are better\n{comparison}");
+        assert!(known.iter().all(|p| perhaps.contains(p)), "{file}: strike out of {known:?}\n{comparison}");
     }
 }
 
@@ -52,5 +58,5 @@ fn an_untrained_network_is_found_out() {
         });
         Ok(Box::new(Learned::new(blank?)))
     };
-    assert!(better(&run("demo.toml", &make)).contains(&"least-slack"));
+    assert!(better(&run("demo.toml", &make), LEVEL).contains(&"least-slack"));
 }
