@@ -2,16 +2,18 @@
 //! deadline, to the best processor, to the mean priority), so that one network serves devices and scenarios it never saw.
 //! It refuses to look at anything but the observation.
 
-use cosched_env::case::{Case, ProcessorId, VariantId};
+use cosched_env::case::{Case, ProcessorId, StreamTable, VariantId};
 use cosched_env::objective;
 use cosched_env::observation::{Action, Candidate, Observation, RequestView};
+use cosched_env::scenario::ArrivalKind;
+use cosched_env::time::Time;
 
 /// Version of the encoding: any change of meaning, order or number raises it, and old checkpoints are refused.
-pub const FEATURE_VERSION: u32 = 1;
+pub const FEATURE_VERSION: u32 = 2;
 /// Numbers per candidate.
-pub const CANDIDATE_FEATURES: usize = 36;
+pub const CANDIDATE_FEATURES: usize = 44;
 /// Numbers per observation.
-pub const CONTEXT_FEATURES: usize = 12;
+pub const CONTEXT_FEATURES: usize = 18;
 
 /// Encodes observations into reused buffers.
 #[derive(Default)]
@@ -22,6 +24,25 @@ pub struct Encoder {
     pub context: Vec<f32>,
     needs: Vec<Need>,
     wanted: Vec<u32>,
+    flows: Vec<Flow>,
+    /// Per processor: load of the streams that run fastest there.
+    loads: Vec<f64>,
+}
+
+/// What is to be expected of a stream: its requests to come. Times in nanoseconds.
+#[derive(Clone, Copy)]
+struct Flow {
+    /// Where its requests run fastest, of the processors that are up.
+    home: ProcessorId,
+    /// How long they take there, alone.
+    work: f64,
+    /// Share of one processor that it needs.
+    load: f64,
+    /// From now to its next request, as far as one can tell.
+    next: f64,
+    /// From a request's arrival to its deadline.
+    unit: f64,
+    priority: f64,
 }
 
 /// What a waiting request needs, before looking at any one candidate. Times in nanoseconds.
@@ -54,6 +75,7 @@ impl Encoder {
 
     /// Fills [`Encoder::candidates`] and [`Encoder::context`].
     pub fn encode(&mut self, observation: &Observation<'_>) {
+        self.find_flows(observation);
         self.find_needs(observation);
         let mean_priority = mean(observation.requests.iter().map(|r| r.priority)).max(1e-9);
         let mean_unit = mean(self.needs.iter().map(|n| n.unit)).max(1.0);
@@ -72,6 +94,30 @@ impl Encoder {
         self.fill_context(observation, &scale);
     }
 
+    fn find_flows(&mut self, observation: &Observation<'_>) {
+        self.flows.clear();
+        self.loads.clear();
+        self.loads.resize(observation.processors.len(), 0.0);
+        for (stream, view) in observation.case.streams.iter().zip(observation.streams) {
+            let (work, home) = fastest(observation, stream);
+            let load = work / stream.period.0 as f64;
+            self.loads[home.0 as usize] += load;
+            let next = match (stream.kind, view.last_arrival) {
+                // Its requests follow another stream's answers.
+                (ArrivalKind::Dependent, _) => f64::from(u32::MAX),
+                (ArrivalKind::Periodic, Some(last)) => {
+                    (last + stream.period).ms_after(observation.now).max(0.0) * 1e6
+                }
+                (ArrivalKind::Periodic, None) => {
+                    (Time::ZERO + stream.offset).ms_after(observation.now).max(0.0) * 1e6
+                }
+                _ => stream.period.0 as f64,
+            };
+            let unit = (stream.deadline.0 as f64).max(1e4);
+            self.flows.push(Flow { home, work, load, next, unit, priority: stream.priority });
+        }
+    }
+
     fn find_needs(&mut self, observation: &Observation<'_>) {
         self.needs.clear();
         self.wanted.clear();
@@ -81,7 +127,7 @@ impl Encoder {
             let rank = observation.requests.iter().filter(|o| o.deadline < request.deadline).count();
             self.wanted[wants.0 as usize] += 1;
             self.needs.push(Need {
-                unit: (request.deadline.since(request.arrival).0 as f64).max(1e4),
+                unit: self.flows[request.stream.0 as usize].unit,
                 left: request.deadline.ms_after(observation.now) * 1e6,
                 work: least_work(observation.case, request),
                 earliest,
@@ -135,6 +181,12 @@ impl Encoder {
         row[30] = lost;
         row[32] = f32::from(view.location == Some(processor));
         row[33] = mine as f32;
+        let (future, blocked) = self.future_harm(processor, candidate.expected_ns, scale);
+        row[36] = future;
+        row[37] = blocked;
+        row[38] = squash(self.loads[processor.0 as usize]);
+        row[39] = f32::from(self.flows[view.stream.0 as usize].home == processor);
+        row[40] = accuracy_left(observation.case, view, table.accuracy);
         row[34] = ((candidate.expected_ns / 1e6).max(1e-3).log10() / 4.0) as f32;
     }
 
@@ -162,6 +214,20 @@ impl Encoder {
         (squash(2.0 * least), squash(lost))
     }
 
+    /// What the launch would do to requests that have not come yet and will run fastest on the same processor: the least margin among
+    /// the next ones of each stream, and the (relative) priority of those that would be late because of it.
+    fn future_harm(&self, on: ProcessorId, for_ns: f64, scale: &Scale) -> (f32, f32) {
+        let (mut least, mut lost) = (4.0_f64, 0.0);
+        for flow in self.flows.iter().filter(|f| f.home == on) {
+            let margin = flow.next + flow.unit - flow.work - for_ns;
+            least = least.min(margin / flow.unit);
+            if margin < 0.0 && flow.next < for_ns {
+                lost += flow.priority / scale.mean_priority;
+            }
+        }
+        (squash(2.0 * least), squash(lost))
+    }
+
     fn drop_row(&self, observation: &Observation<'_>, request: usize, scale: &Scale, row: &mut [f32]) {
         let need = &self.needs[request];
         row[1] = 1.0;
@@ -175,7 +241,9 @@ impl Encoder {
         let busy = observation.processors.iter().filter(|p| p.up && p.free == 0);
         let next_free = busy.map(|p| p.expected_free.since(observation.now).0).min();
         let least = self.needs.iter().map(|n| (n.left - n.earliest) / n.unit).fold(4.0, f64::min);
+        let soonest = self.flows.iter().map(|f| f.next).fold(f64::INFINITY, f64::min);
         row[2] = 1.0;
+        row[36] = squash(soonest / scale.mean_unit);
         row[5] = next_free.map_or(1.0, |ns| squash(ns as f64 / scale.mean_unit));
         row[7] = squash(2.0 * least);
         row[8] = f32::from(least >= 0.0);
@@ -199,6 +267,10 @@ impl Encoder {
         row[27] = squash(stream.period.0 as f64 / scale.mean_unit);
         row[31] = idle_share(observation);
         row[35] = (need.rank / observation.requests.len() as f64) as f32;
+        let flow = &self.flows[view.stream.0 as usize];
+        row[41] = squash(flow.load);
+        row[42] = observation.streams[view.stream.0 as usize].on_time_share as f32;
+        row[43] = squash(flow.next / need.unit);
     }
 
     fn fill_context(&mut self, observation: &Observation<'_>, scale: &Scale) {
@@ -222,6 +294,12 @@ impl Encoder {
             objective.accuracy_weight as f32,
             squash(4.0 * objective.energy_weight * joules / scale.mean_priority),
             squash(objective.late_ms * 1e6 / scale.mean_unit),
+            squash(self.flows.iter().map(|f| f.load).sum::<f64>() / up.max(1) as f64),
+            squash(self.loads.iter().copied().fold(0.0, f64::max)),
+            squash(objective.fairness_weight),
+            mean(observation.streams.iter().map(|s| s.on_time_share)) as f32,
+            squash(objective.fail_penalty),
+            squash(mean(self.flows.iter().map(|f| f.next / f.unit))),
         ]);
         debug_assert_eq!(self.context.len(), CONTEXT_FEATURES);
     }
@@ -246,9 +324,40 @@ fn idle_share(observation: &Observation<'_>) -> f32 {
 
 /// The variants in which a request may go on.
 fn variants<'a>(case: &'a Case, request: &RequestView) -> impl Iterator<Item = VariantId> + 'a {
-    let chosen = request.variant;
+    let (chosen, least) = (request.variant, request.min_accuracy);
     let all = &case.tasks[request.task.0 as usize].variants;
-    all.iter().copied().filter(move |&v| chosen.is_none_or(|c| c == v))
+    all.iter().copied().filter(move |&v| match chosen {
+        Some(chosen) => chosen == v,
+        None => case.variant(v).accuracy >= least,
+    })
+}
+
+/// Least nanoseconds of a whole request of a stream on one processor that is up, alone, and that processor.
+fn fastest(observation: &Observation<'_>, stream: &StreamTable) -> (f64, ProcessorId) {
+    let case = observation.case;
+    let mut best = (f64::INFINITY, ProcessorId(0));
+    for &v in &case.tasks[stream.task.0 as usize].variants {
+        let table = case.variant(v);
+        if table.accuracy < stream.min_accuracy {
+            continue;
+        }
+        for (p, view) in observation.processors.iter().enumerate() {
+            let id = ProcessorId(p as u16);
+            let Some(reach) = table.reach(id, 0).filter(|_| view.up) else { continue };
+            let work = table.latency_ns(id, 0, reach) * view.drift + table.best_rest_ns(reach + 1);
+            if work < best.0 {
+                best = (work, id);
+            }
+        }
+    }
+    // No processor that is up can begin; a large finite number keeps the features finite.
+    if best.0.is_finite() { best } else { (1e12, ProcessorId(0)) }
+}
+
+/// Accuracy of the best variant still possible less this one's, relative to the task's best.
+fn accuracy_left(case: &Case, request: &RequestView, accuracy: f64) -> f32 {
+    let best = variants(case, request).map(|v| case.variant(v).accuracy).fold(accuracy, f64::max);
+    ((best - accuracy) / case.tasks[request.task.0 as usize].best_accuracy) as f32
 }
 
 fn least_work(case: &Case, request: &RequestView) -> f64 {

@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod features;
+pub mod matmul;
 pub mod network;
 pub mod randomize;
 #[cfg(feature = "train")]

@@ -11,7 +11,7 @@
 //! Pooling over the set of candidates is that of Deep Sets (Zaheer et al., NeurIPS 2017).
 
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
-use gemm::Parallelism;
+use crate::matmul::Packed;
 
 /// A fully connected layer: `y = W x + b`.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,9 +93,9 @@ impl Weights {
     }
 }
 
-/// The forward pass with its working memory.
-#[derive(Default)]
+/// The forward pass of one network, with its working memory.
 pub struct Forward {
+    layers: Layers,
     /// `[m, H]`: first hidden layer, then the second one.
     h1: Vec<f32>,
     h2: Vec<f32>,
@@ -111,29 +111,66 @@ pub struct Forward {
     pub values: Vec<f32>,
 }
 
+/// The layers as [`Packed::apply`] wants them.
+struct Layers {
+    candidate1: Packed,
+    context1: Packed,
+    candidate2: Packed,
+    mix: Packed,
+    logit: Packed,
+    value1: Packed,
+    value2: Packed,
+}
+
 impl Forward {
+    /// A forward pass through these weights.
+    pub fn new(w: &Weights) -> Forward {
+        let layers = Layers {
+            candidate1: Packed::new(&w.candidate1),
+            context1: Packed::new(&w.context1),
+            candidate2: Packed::new(&w.candidate2),
+            mix: Packed::new(&w.mix),
+            logit: Packed::new(&w.logit),
+            value1: Packed::new(&w.value1),
+            value2: Packed::new(&w.value2),
+        };
+        let empty = Vec::new;
+        Forward {
+            layers,
+            h1: empty(),
+            h2: empty(),
+            pooled: empty(),
+            context: empty(),
+            mixed: empty(),
+            value1: empty(),
+            logits: empty(),
+            values: empty(),
+        }
+    }
+
     /// Scores what `encoder` holds; returns the value of the state. The logits stay in [`Forward::logits`].
-    pub fn run(&mut self, w: &Weights, encoder: &Encoder) -> f32 {
-        self.run_on(w, &encoder.candidates, &encoder.context)
+    pub fn run(&mut self, encoder: &Encoder) -> f32 {
+        self.run_on(&encoder.candidates, &encoder.context)
     }
 
     /// Scores `candidates` (`[n, CANDIDATE_FEATURES]`, n > 0) in `context` (`[CONTEXT_FEATURES]`).
-    pub fn run_on(&mut self, w: &Weights, candidates: &[f32], context: &[f32]) -> f32 {
-        self.run_batch(w, candidates, &[candidates.len() / CANDIDATE_FEATURES], context);
+    pub fn run_on(&mut self, candidates: &[f32], context: &[f32]) -> f32 {
+        self.run_batch(candidates, &[candidates.len() / CANDIDATE_FEATURES], context);
         self.values[0]
     }
 
     /// Scores `b` observations at once: `counts[i]` (> 0) candidates belong to observation `i`, their rows lie one after the other in
     /// `candidates` (`[m, CANDIDATE_FEATURES]`), the contexts in `contexts` (`[b, CONTEXT_FEATURES]`).
-    pub fn run_batch(&mut self, w: &Weights, candidates: &[f32], counts: &[usize], contexts: &[f32]) {
-        let (m, b, h) = (candidates.len() / CANDIDATE_FEATURES, counts.len(), w.hidden());
-        linear(&w.candidate1, candidates, m, &mut self.h1);
+    pub fn run_batch(&mut self, candidates: &[f32], counts: &[usize], contexts: &[f32]) {
+        let h = self.layers.candidate1.outputs();
+        self.layers.candidate1.apply(candidates, &mut self.h1);
         relu(&mut self.h1);
         self.pool(counts, h, contexts);
-        linear(&w.context1, &self.pooled, b, &mut self.context);
+        let layers = &self.layers;
+        layers.context1.apply(&self.pooled, &mut self.context);
         relu(&mut self.context);
-        linear(&w.mix, &self.context, b, &mut self.mixed);
-        linear(&w.candidate2, &self.h1, m, &mut self.h2);
+        layers.mix.apply(&self.context, &mut self.mixed);
+        layers.candidate2.apply(&self.h1, &mut self.h2);
         let mut rows = self.h2.chunks_exact_mut(h);
         for (&n, mixed) in counts.iter().zip(self.mixed.chunks_exact(h)) {
             for row in rows.by_ref().take(n) {
@@ -142,14 +179,10 @@ impl Forward {
                 }
             }
         }
-        linear(&w.logit, &self.h2, m, &mut self.logits);
-        linear(&w.value1, &self.context, b, &mut self.value1);
+        layers.logit.apply(&self.h2, &mut self.logits);
+        layers.value1.apply(&self.context, &mut self.value1);
         relu(&mut self.value1);
-        self.values.clear();
-        self.values.extend(self.value1.chunks_exact(h).map(|row| {
-            let dot: f32 = row.iter().zip(&w.value2.weight).map(|(a, b)| a * b).sum();
-            dot + w.value2.bias[0]
-        }));
+        layers.value2.apply(&self.value1, &mut self.values);
     }
 
     /// Per observation: mean and maximum of the first hidden layer over its candidates, and its context.
@@ -188,43 +221,6 @@ impl Forward {
 fn relu(values: &mut [f32]) {
     for v in values {
         *v = v.max(0.0);
-    }
-}
-
-/// `y = x W^T + b` for `n` rows.
-fn linear(layer: &Linear, x: &[f32], n: usize, y: &mut Vec<f32>) {
-    let (k, m) = (layer.inputs, layer.outputs);
-    assert_eq!(x.len(), n * k, "a layer of {k} inputs got {} numbers for {n} rows", x.len());
-    y.clear();
-    if layer.bias.is_empty() {
-        y.resize(n * m, 0.0);
-    } else {
-        (0..n).for_each(|_| y.extend_from_slice(&layer.bias));
-    }
-    // SAFETY: `y` holds n*m, `x` n*k and the weight m*k elements (checked when the weights were made); the strides below
-    // walk exactly these row-major matrices, and the three do not overlap.
-    unsafe {
-        gemm::gemm(
-            n,
-            m,
-            k,
-            y.as_mut_ptr(),
-            1,
-            m as isize,
-            true,
-            x.as_ptr(),
-            1,
-            k as isize,
-            layer.weight.as_ptr(),
-            k as isize,
-            1,
-            1.0_f32,
-            1.0_f32,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
     }
 }
 
@@ -277,8 +273,8 @@ mod tests {
             .unwrap();
             let n = 1 + seed as usize * 3;
             let (x, g) = (random(n * CANDIDATE_FEATURES), random(CONTEXT_FEATURES));
-            let mut forward = Forward::default();
-            let value = forward.run_on(&w, &x, &g);
+            let mut forward = Forward::new(&w);
+            let value = forward.run_on(&x, &g);
             let (logits, expected) = by_hand(&w, &x, &g);
             assert!(
                 (f64::from(value) - expected).abs() < 1e-5,
@@ -289,7 +285,7 @@ mod tests {
             }
             // Beside another observation it is scored the same.
             let (x2, g2) = (random(2 * CANDIDATE_FEATURES), random(CONTEXT_FEATURES));
-            forward.run_batch(&w, &[x2, x.clone()].concat(), &[2, n], &[g2, g.clone()].concat());
+            forward.run_batch(&[x2, x.clone()].concat(), &[2, n], &[g2, g.clone()].concat());
             assert!((f64::from(forward.values[1]) - expected).abs() < 1e-5, "seed {seed}: in a batch");
             for (a, b) in forward.logits[2..].iter().zip(&logits) {
                 assert!((f64::from(*a) - b).abs() < 1e-5, "seed {seed}: logit {a} in a batch, expected {b}");
@@ -298,7 +294,8 @@ mod tests {
             let mut broken = w.clone();
             broken.mix.weight[0] += 1.0;
             broken.context1.bias[0] += 10.0;
-            forward.run_on(&broken, &x, &g);
+            let mut forward = Forward::new(&broken);
+            forward.run_on(&x, &g);
             let same = forward.logits.iter().zip(&logits).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5);
             assert!(!same, "seed {seed}: a changed weight went unnoticed");
         }

@@ -77,9 +77,9 @@ fn the_plain_forward_pass_equals_tch() {
         .collect();
     let input = Input::new(observations.iter().map(|(r, c)| (r.as_slice(), c.as_slice())));
     let (log_p, value) = tch::no_grad(|| model.forward(&input));
-    let mut forward = Forward::default();
+    let mut forward = Forward::new(&weights);
     for (i, (rows, context)) in observations.iter().enumerate() {
-        let v = forward.run_on(&weights, rows, context);
+        let v = forward.run_on(rows, context);
         assert!((f64::from(v) - value.double_value(&[i as i64])).abs() < 1e-5);
         let log_sum = forward.logits.iter().map(|l| l.exp()).sum::<f32>().ln();
         for (j, l) in forward.logits.iter().enumerate() {

@@ -31,27 +31,26 @@ fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyErro
         problem: e.to_string(),
     };
     let (weights, _) = loaded.map_err(unusable)?;
-    Ok(Box::new(Learned::new(weights)))
+    Ok(Box::new(Learned::new(&weights)))
 }
 
 /// Takes the best-scored candidate.
 pub struct Learned {
-    weights: Weights,
     encoder: Encoder,
     forward: Forward,
 }
 
 impl Learned {
     /// Decides by these weights.
-    pub fn new(weights: Weights) -> Learned {
-        Learned { weights, encoder: Encoder::new(), forward: Forward::default() }
+    pub fn new(weights: &Weights) -> Learned {
+        Learned { encoder: Encoder::new(), forward: Forward::new(weights) }
     }
 }
 
 impl Policy for Learned {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
         self.encoder.encode(observation);
-        self.forward.run(&self.weights, &self.encoder);
+        self.forward.run(&self.encoder);
         Decision(self.forward.best())
     }
 }

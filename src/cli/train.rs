@@ -191,7 +191,7 @@ fn score(
     weights: &Weights,
 ) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
-        if spec == TRAINED { Ok(Box::new(Learned::new(weights.clone()))) } else { maker(spec, case) }
+        if spec == TRAINED { Ok(Box::new(Learned::new(weights))) } else { maker(spec, case) }
     };
     let mut policies = super::compare::all_policies();
     policies.retain(|p| p != "learned");

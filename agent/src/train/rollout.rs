@@ -102,7 +102,6 @@ pub struct Crew {
     seats: Vec<Seat>,
     vector: Vector,
     batch: Batch,
-    forward: Forward,
     decisions: Vec<Decision>,
 }
 
@@ -143,8 +142,8 @@ impl Batch {
     }
 
     /// Values of all of them; the logits stay in `forward`.
-    fn run(&self, forward: &mut Forward, weights: &Weights) {
-        forward.run_batch(weights, &self.rows, &self.counts, &self.contexts);
+    fn run(&self, forward: &mut Forward) {
+        forward.run_batch(&self.rows, &self.counts, &self.contexts);
     }
 }
 
@@ -171,13 +170,7 @@ impl Crew {
                 requests: 0,
             });
         }
-        Ok(Crew {
-            seats,
-            vector: Vector::new(episodes)?,
-            batch: Batch::default(),
-            forward: Forward::default(),
-            decisions: Vec::new(),
-        })
+        Ok(Crew { seats, vector: Vector::new(episodes)?, batch: Batch::default(), decisions: Vec::new() })
     }
 
     /// Collects `recipe.steps` decisions of each episode. With a teacher, its choices are taken (and recorded), otherwise those of the
@@ -192,6 +185,7 @@ impl Crew {
         weights: &Weights,
         teacher: Option<&Teacher>,
     ) -> Result<Vec<Experience>, RolloutError> {
+        let forward = &mut Forward::new(weights);
         let empty = || Experience { starts: vec![0], ..Experience::default() };
         let mut out: Vec<Experience> = self.seats.iter().map(|_| empty()).collect();
         for seat in &mut self.seats {
@@ -199,11 +193,11 @@ impl Crew {
         }
         for _ in 0..recipe.steps {
             self.replace_ended(sources, recipe, teacher)?;
-            self.choose(weights, &mut out);
+            self.choose(forward, &mut out);
             self.vector.step(&self.decisions)?;
-            self.close_steps(weights, &mut out);
+            self.close_steps(forward, &mut out);
         }
-        self.value_last(weights, &mut out);
+        self.value_last(forward, &mut out);
         Ok(out)
     }
 
@@ -230,13 +224,13 @@ impl Crew {
     }
 
     /// Scores all observations and chooses in each.
-    fn choose(&mut self, weights: &Weights, out: &mut [Experience]) {
+    fn choose(&mut self, forward: &mut Forward, out: &mut [Experience]) {
         self.batch.clear();
         for i in 0..self.seats.len() {
             let observation = self.vector.observation(i).expect("episodes that are over were replaced");
             self.batch.push(&observation);
         }
-        self.batch.run(&mut self.forward, weights);
+        self.batch.run(forward);
         self.decisions.clear();
         let mut row = 0;
         for (i, (seat, out)) in self.seats.iter_mut().zip(out).enumerate() {
@@ -246,9 +240,9 @@ impl Crew {
                     let observation = self.vector.observation(i).expect("it was there a moment ago");
                     (policy.decide(&observation).0, 0.0)
                 }
-                None => sample(&self.forward.logits[row..row + n], &mut seat.rng),
+                None => sample(&forward.logits[row..row + n], &mut seat.rng),
             };
-            let value = self.forward.values[i];
+            let value = forward.values[i];
             // What was the next state is this one.
             if let (Some(next), Some(false)) = (out.next_value.last_mut(), out.last.last()) {
                 *next = value;
@@ -269,7 +263,7 @@ impl Crew {
 
     /// Records what each decision led to. The value of a state that was cut off is found at once, other next states are the next
     /// decisions' own.
-    fn close_steps(&mut self, weights: &Weights, out: &mut [Experience]) {
+    fn close_steps(&mut self, forward: &mut Forward, out: &mut [Experience]) {
         self.batch.clear();
         let mut cut = Vec::new();
         for (i, (seat, out)) in self.seats.iter_mut().zip(out.iter_mut()).enumerate() {
@@ -292,11 +286,11 @@ impl Crew {
                 cut.push(i);
             }
         }
-        self.set_next_values(weights, &cut, out);
+        self.set_next_values(forward, &cut, out);
     }
 
     /// The values of the states in which the collection stops.
-    fn value_last(&mut self, weights: &Weights, out: &mut [Experience]) {
+    fn value_last(&mut self, forward: &mut Forward, out: &mut [Experience]) {
         self.batch.clear();
         let mut open = Vec::new();
         for (i, out) in out.iter().enumerate() {
@@ -307,16 +301,16 @@ impl Crew {
                 open.push(i);
             }
         }
-        self.set_next_values(weights, &open, out);
+        self.set_next_values(forward, &open, out);
     }
 
     /// Scores the batch, whose observations are the last states of the episodes `of`.
-    fn set_next_values(&mut self, weights: &Weights, of: &[usize], out: &mut [Experience]) {
+    fn set_next_values(&mut self, forward: &mut Forward, of: &[usize], out: &mut [Experience]) {
         if of.is_empty() {
             return;
         }
-        self.batch.run(&mut self.forward, weights);
-        for (&i, &value) in of.iter().zip(&self.forward.values) {
+        self.batch.run(forward);
+        for (&i, &value) in of.iter().zip(&forward.values) {
             if let Some(next) = out[i].next_value.last_mut() {
                 *next = value;
             }

@@ -56,7 +56,7 @@ fn an_untrained_network_is_found_out() {
             let bias = vec![0.0; if bias { outputs } else { 0 }];
             Ok::<_, String>(Linear { weight: vec![0.0; inputs * outputs], bias, inputs, outputs })
         });
-        Ok(Box::new(Learned::new(blank?)))
+        Ok(Box::new(Learned::new(&blank?)))
     };
     assert!(better(&run("demo.toml", &make), LEVEL).contains(&"least-slack"));
 }
