@@ -2,11 +2,12 @@
 #![cfg(feature = "train")]
 
 use cosched_agent::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES};
+use cosched_agent::guide::alone;
 use cosched_agent::network::Forward;
 use cosched_agent::train::model::{Input, Model};
 use cosched_agent::train::ppo::{advantages, surrogate};
 use cosched_agent::train::recipe::Recipe;
-use cosched_agent::train::rollout::{Experience, Source};
+use cosched_agent::train::rollout::{Experience, Lead, Source};
 use cosched_agent::train::train;
 use cosched_env::objective::Objective;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
@@ -156,7 +157,7 @@ fn quick() -> Recipe {
 fn a_trivial_world_is_learned_and_the_same_seed_gives_the_same_weights() {
     let run = |recipe: &Recipe| {
         let (mut first, mut last) = (f64::NAN, f64::NAN);
-        let weights = train(&[trivial()], recipe, None, None, |p, _| {
+        let weights = train(&[trivial()], recipe, &alone, Lead::Network, None, |p, _| {
             if first.is_nan() {
                 first = p.utility;
             }
@@ -179,9 +180,10 @@ fn a_trivial_world_is_learned_and_the_same_seed_gives_the_same_weights() {
 fn a_training_goes_on_from_given_weights() {
     let start = Model::new(16, 9).weights();
     let still = Recipe { learning_rate: 0.0, decisions: 1000, ..quick() };
-    let same = train(&[trivial()], &still, None, Some(&start), |_, _| true).unwrap();
+    let same = train(&[trivial()], &still, &alone, Lead::Network, Some(&start), |_, _| true).unwrap();
     assert!(same == start, "without learning the weights must stay as they were given");
     let wide = Model::new(32, 9).weights();
-    let error = train(&[trivial()], &still, None, Some(&wide), |_, _| true).unwrap_err().to_string();
+    let error =
+        train(&[trivial()], &still, &alone, Lead::Network, Some(&wide), |_, _| true).unwrap_err().to_string();
     assert!(error.contains("32") && error.contains("16"), "{error}");
 }

@@ -1,9 +1,12 @@
-//! The learned policy: the candidate with the highest score of a trained network. The shipped checkpoint is part of the binary;
+//! The learned policy: the candidate with the highest score of a trained network, which hears what the best two heuristics of the case
+//! would do (`tournament.rs`). The shipped checkpoint is part of the binary;
 //! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
 
+use crate::tournament::{Budget, scout};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::features::Encoder;
+use cosched_agent::guide::Guides;
 use cosched_agent::network::{Forward, Weights};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
@@ -21,7 +24,7 @@ pub const ROW: Row = Row {
 /// The shipped checkpoint; see `policies/trained/README.md`.
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
-fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     let loaded = match parameter {
         None => checkpoint::from_bytes("(shipped)", SHIPPED),
         Some(path) => checkpoint::load(Path::new(path)),
@@ -31,25 +34,26 @@ fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyErro
         problem: e.to_string(),
     };
     let (weights, _) = loaded.map_err(unusable)?;
-    Ok(Box::new(Learned::new(&weights)))
+    Ok(Box::new(Learned::new(&weights, scout(case, &Budget::default())(case))))
 }
 
 /// Takes the best-scored candidate.
 pub struct Learned {
+    guides: Guides,
     encoder: Encoder,
     forward: Forward,
 }
 
 impl Learned {
-    /// Decides by these weights.
-    pub fn new(weights: &Weights) -> Learned {
-        Learned { encoder: Encoder::new(), forward: Forward::new(weights) }
+    /// Decides by these weights, with these guides.
+    pub fn new(weights: &Weights, guides: Guides) -> Learned {
+        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights) }
     }
 }
 
 impl Policy for Learned {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-        self.encoder.encode(observation);
+        self.encoder.encode(observation, self.guides.vote(observation));
         self.forward.run(&self.encoder);
         Decision(self.forward.best())
     }

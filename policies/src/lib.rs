@@ -22,6 +22,7 @@ mod round_robin;
 mod shares;
 mod shortest_latency;
 mod static_placement;
+pub mod tournament;
 
 use cosched_env::case::Case;
 use cosched_env::world::Policy;

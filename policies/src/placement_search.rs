@@ -34,7 +34,7 @@ const FINAL_SEEDS: usize = 8;
 pub(crate) fn search(case: &Case, runs: usize) -> Vec<Route> {
     let case = Arc::new(nominal(case));
     let priority = case.streams.iter().map(|s| s.priority).sum::<f64>() / case.streams.len() as f64;
-    let mut search = Search { horizon: horizon(&case), finalists: Vec::new(), runs: 0, case };
+    let mut search = Search { horizon: horizon(&case, REQUESTS), finalists: Vec::new(), runs: 0, case };
     let rng = &mut rng(1, "placement", 0);
     let final_seeds = (runs / 100).min(FINAL_SEEDS);
     let anneal = runs.saturating_sub(FINALISTS * final_seeds);
@@ -76,10 +76,11 @@ fn nominal(case: &Case) -> Case {
     Case::on(case.plan.clone(), case.device.clone(), scenario).unwrap_or_else(|_| case.clone())
 }
 
-fn horizon(case: &Case) -> Time {
+/// For how long requests arrive in a run that should have so many of them.
+pub(crate) fn horizon(case: &Case, requests: f64) -> Time {
     let rate: f64 = case.streams.iter().map(|s| 1.0 / s.period.0 as f64).sum();
     let slowest = case.streams.iter().map(|s| s.period.0).max().unwrap_or(1) as f64;
-    Time((LEAST_REQUESTS * slowest).max(REQUESTS / rate).min(4.0 * REQUESTS / rate) as u64)
+    Time((LEAST_REQUESTS * slowest).max(requests / rate).min(4.0 * requests / rate) as u64)
 }
 
 /// Adds up utilities.

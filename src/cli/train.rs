@@ -4,9 +4,10 @@ use super::compare::maker;
 use super::{Outcome, bar, check_policies, print_json};
 use cosched::agent::checkpoint::{self, About};
 use cosched::agent::features::FEATURE_VERSION;
+use cosched::agent::guide::{Squad, alone};
 use cosched::agent::network::Weights;
 use cosched::agent::train::recipe::Recipe;
-use cosched::agent::train::rollout::{Source, Teacher};
+use cosched::agent::train::rollout::{Lead, Source};
 use cosched::agent::train::{Progress, train};
 use cosched::env::case::Case;
 use cosched::env::world::Policy;
@@ -15,6 +16,7 @@ use cosched::experiments::compare::{Comparison, Plan, Setup, compare};
 use cosched::experiments::config::read_toml;
 use cosched::experiments::sweep::commit;
 use cosched::policies::learned::Learned;
+use cosched::policies::tournament::{Budget, scout};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::Write as _;
@@ -49,9 +51,12 @@ struct TrainFile {
     out: PathBuf,
     /// App or case files to learn on; their plans must be there.
     cases: Vec<PathBuf>,
-    /// The policy to imitate first.
+    /// The policy to imitate first; by default the best guide of each case.
     #[serde(default)]
     teacher: Option<String>,
+    /// How guides are found in training.
+    #[serde(default)]
+    guides: GuideBudget,
     /// A checkpoint to start from instead of random weights.
     #[serde(default)]
     start: Option<PathBuf>,
@@ -61,6 +66,22 @@ struct TrainFile {
     /// How to score the result.
     #[serde(default)]
     evaluation: Evaluation,
+}
+
+/// How long the heuristics of a training case play against each other for the place of a guide.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GuideBudget {
+    /// Emulated runs of each; 0: no guides.
+    runs: u64,
+    /// Emulated runs of the search behind `static`; 0: it does not play.
+    placement_runs: usize,
+}
+
+impl Default for GuideBudget {
+    fn default() -> Self {
+        Self { runs: 2, placement_runs: 60 }
+    }
 }
 
 /// How a trained policy is scored: on the cases as they are, with seeds that training never uses.
@@ -176,10 +197,17 @@ fn learn(
         progress.set_message(format!("utility {:.4}, entropy {:.3}", p.utility, l.entropy));
         !stop.load(Ordering::Relaxed)
     };
-    let teacher: Option<&Teacher> = if file.teacher.is_some() { Some(&teacher) } else { None };
-    let weights = train(&sources, &file.recipe, teacher, start, watch)?;
+    let lead = if file.teacher.is_some() { Lead::Teacher(&teacher) } else { Lead::Guide };
+    let weights = train(&sources, &file.recipe, &file.guides.scout(), lead, start, watch)?;
     progress.finish_and_clear();
     Ok((weights, decisions))
+}
+
+impl GuideBudget {
+    fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
+        let budget = Budget { runs: self.runs, requests: 300.0, placement_runs: self.placement_runs };
+        move |case: &Case| if budget.runs == 0 { alone(case) } else { scout(case, &budget) }
+    }
 }
 
 /// How the new policy is called in its own comparison.
@@ -191,7 +219,11 @@ fn score(
     weights: &Weights,
 ) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
-        if spec == TRAINED { Ok(Box::new(Learned::new(weights))) } else { maker(spec, case) }
+        if spec != TRAINED {
+            return maker(spec, case);
+        }
+        let squad = if file.guides.runs == 0 { alone(case) } else { scout(case, &Budget::default()) };
+        Ok(Box::new(Learned::new(weights, squad(case))))
     };
     let mut policies = super::compare::all_policies();
     policies.retain(|p| p != "learned");

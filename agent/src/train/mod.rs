@@ -6,11 +6,12 @@ pub mod ppo;
 pub mod recipe;
 pub mod rollout;
 
+use crate::guide::Scout;
 use crate::network::Weights;
 use cosched_env::streams::rng;
 use model::Model;
 use recipe::Recipe;
-use rollout::{Crew, Experience, RolloutError, Source, Teacher};
+use rollout::{Crew, Experience, Lead, RolloutError, Source};
 
 /// Why a training stopped.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +50,15 @@ pub struct Progress {
     pub losses: ppo::Losses,
 }
 
-/// Trains a network from scratch, or from the weights `start`. `watch` sees every line of the curve with the weights at that point and says whether to go on.
+/// Trains a network from scratch, or from the weights `start`. `scout` finds the guides of each case; `lead` is imitated first. `watch` sees every line of the curve with the weights at that point and says whether to go on.
 ///
 /// # Errors
 /// [`TrainError`].
 pub fn train(
     sources: &[Source],
     recipe: &Recipe,
-    teacher: Option<&Teacher>,
+    scout: &Scout,
+    lead: Lead<'_>,
     start: Option<&Weights>,
     mut watch: impl FnMut(&Progress, &Weights) -> bool,
 ) -> Result<Weights, TrainError> {
@@ -76,16 +78,16 @@ pub fn train(
     let mut random = rng(recipe.seed, "shuffle", 0);
     let mut crews = Vec::new();
     for first in (0..recipe.actors).step_by(CREW) {
-        crews.push(Crew::new(sources, recipe, first as u64, CREW.min(recipe.actors - first))?);
+        crews.push(Crew::new(sources, recipe, scout, first as u64, CREW.min(recipe.actors - first))?);
     }
     let mut weights = model.weights();
-    let imitation = if teacher.is_some() { recipe.imitation } else { 0 };
+    let imitation = if matches!(lead, Lead::Network) { 0 } else { recipe.imitation };
     let total = imitation + recipe.decisions;
     let mut done = 0;
     while done < total {
         let imitating = done < imitation;
-        let guide = if imitating { teacher } else { None };
-        let experience = collect(&mut crews, sources, recipe, &weights, guide)?;
+        let lead = if imitating { lead } else { Lead::Network };
+        let experience = collect(&mut crews, sources, recipe, &weights, scout, lead)?;
         done += experience.iter().map(|e| e.len() as u64).sum::<u64>();
         let losses = if imitating {
             let policy = ppo::imitate(&model, &mut optimizer, recipe, &experience, &mut random);
@@ -121,7 +123,8 @@ fn collect(
     sources: &[Source],
     recipe: &Recipe,
     weights: &Weights,
-    teacher: Option<&Teacher>,
+    scout: &Scout,
+    lead: Lead<'_>,
 ) -> Result<Vec<Experience>, RolloutError> {
     let share = crews.len().div_ceil(recipe.threads.max(1));
     std::thread::scope(|scope| {
@@ -130,7 +133,7 @@ fn collect(
             .map(|part| {
                 scope.spawn(move || {
                     part.iter_mut()
-                        .map(|crew| crew.collect(sources, recipe, weights, teacher))
+                        .map(|crew| crew.collect(sources, recipe, weights, scout, lead))
                         .collect::<Result<Vec<_>, _>>()
                 })
             })

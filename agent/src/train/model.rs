@@ -60,6 +60,15 @@ impl Input {
     }
 }
 
+impl Input {
+    /// Mean of a table `[b, widest]` over the candidates of each observation: `[b]`.
+    pub fn mean_over_candidates(&self, table: &Tensor) -> Tensor {
+        let values = table.view([-1]).index_select(0, &self.place);
+        let zeros = Tensor::zeros([self.counts.size()[0]], (Kind::Float, Device::Cpu));
+        zeros.index_add(0, &self.owner, &values) / &self.counts
+    }
+}
+
 impl Model {
     /// A network with uniform weights of variance `gain^2 / inputs` (He et al., 2015; gain sqrt 2, but 0.01 for the logit, so that
     /// learning starts from an even policy, and 1 for the value: Andrychowicz et al., ICLR 2021). The weights come from `seed`

@@ -137,7 +137,8 @@ fn gradient_step(
     }
 }
 
-/// One pass of imitation: cross-entropy to the recorded choices, and the value head to the returns of the teacher.
+/// One pass of imitation: cross-entropy to the recorded choices, smoothed over all candidates so that reinforcement still finds something
+/// to try out (label smoothing: Szegedy et al., CVPR 2016), and the value head to the returns of the teacher.
 pub fn imitate(
     model: &Model,
     optimizer: &mut Optimizer,
@@ -156,8 +157,10 @@ pub fn imitate(
             let actions: Vec<i64> = part.iter().map(|&(a, i)| experience[a].action[i] as i64).collect();
             let target = Tensor::from_slice(&part.iter().map(|&(a, i)| returns[a][i]).collect::<Vec<_>>());
             let (log_p, value) = model.forward(&input);
-            let chosen = log_p.gather(1, &Tensor::from_slice(&actions).unsqueeze(1), false);
-            let cross_entropy = -chosen.mean(Kind::Float);
+            let chosen = log_p.gather(1, &Tensor::from_slice(&actions).unsqueeze(1), false).squeeze_dim(1);
+            let even = input.mean_over_candidates(&log_p);
+            let smooth = &chosen * (1.0 - recipe.smoothing) + even * recipe.smoothing;
+            let cross_entropy = -smooth.mean(Kind::Float);
             let loss = &cross_entropy + (value - target).square().mean(Kind::Float) * recipe.value_weight;
             optimizer.zero_grad();
             loss.backward();

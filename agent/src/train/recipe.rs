@@ -15,6 +15,8 @@ pub struct Recipe {
     pub decisions: u64,
     /// Teacher's decisions to imitate first; 0: none.
     pub imitation: u64,
+    /// Share of the imitated probability that is spread over all candidates.
+    pub smoothing: f64,
     /// Episodes side by side.
     pub actors: usize,
     /// Decisions of each actor between updates.
@@ -39,6 +41,8 @@ pub struct Recipe {
     pub max_gradient: f64,
     /// Length of an episode, in milliseconds.
     pub episode_ms: f64,
+    /// Episodes on a case before another one is drawn: finding its guides takes as long as some episodes.
+    pub repeats: u32,
     /// Threads that collect experience (the result does not depend on it).
     pub threads: usize,
     /// How far training cases depart from their sources.
@@ -52,6 +56,7 @@ impl Default for Recipe {
             hidden: 64,
             decisions: 2_000_000,
             imitation: 100_000,
+            smoothing: 0.1,
             actors: 64,
             steps: 64,
             epochs: 4,
@@ -64,6 +69,7 @@ impl Default for Recipe {
             horizon: 5.0,
             max_gradient: 0.5,
             episode_ms: 3000.0,
+            repeats: 12,
             threads: 2,
             ranges: Ranges::default(),
         }

@@ -3,8 +3,9 @@
 
 use super::recipe::Recipe;
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
+use crate::guide::{Guides, Scout, Squad, Vote};
 use crate::network::{Forward, Weights};
-use crate::randomize::neighbour;
+use crate::randomize::{faults, neighbour};
 use cosched_env::case::{Case, CaseError};
 use cosched_env::device::Device;
 use cosched_env::emulator::Config;
@@ -51,6 +52,17 @@ pub enum RolloutError {
 
 /// Makes the teacher for a case.
 pub type Teacher = dyn Fn(&Case) -> Box<dyn Policy> + Sync;
+
+/// Who chooses while experience is collected.
+#[derive(Clone, Copy)]
+pub enum Lead<'a> {
+    /// The network; choices are drawn from its softmax.
+    Network,
+    /// The first guide of each case (the network where there is none).
+    Guide,
+    /// A policy.
+    Teacher(&'a Teacher),
+}
 
 /// What one actor saw, decision by decision.
 #[derive(Default)]
@@ -112,7 +124,11 @@ struct Seat {
     index: u64,
     played: u64,
     units: Units,
-    case: Arc<Case>,
+    drawn: Drawn,
+    /// Episodes on this case, this one included, before another one is drawn.
+    left: u32,
+    squad: Squad,
+    guides: Guides,
     teacher: Option<Box<dyn Policy>>,
     utility: f64,
     requests: usize,
@@ -134,8 +150,8 @@ impl Batch {
         self.contexts.clear();
     }
 
-    fn push(&mut self, observation: &Observation<'_>) {
-        self.encoder.encode(observation);
+    fn push(&mut self, observation: &Observation<'_>, votes: &[Vote]) {
+        self.encoder.encode(observation, votes);
         self.rows.extend_from_slice(&self.encoder.candidates);
         self.counts.push(observation.candidates.len());
         self.contexts.extend_from_slice(&self.encoder.context);
@@ -152,19 +168,29 @@ impl Crew {
     ///
     /// # Errors
     /// [`RolloutError::Case`] when a source is not well-formed.
-    pub fn new(sources: &[Source], recipe: &Recipe, first: u64, count: usize) -> Result<Crew, RolloutError> {
+    pub fn new(
+        sources: &[Source],
+        recipe: &Recipe,
+        scout: &Scout,
+        first: u64,
+        count: usize,
+    ) -> Result<Crew, RolloutError> {
         let (mut seats, mut episodes) = (Vec::new(), Vec::new());
         for index in first..first + count as u64 {
             let mut random = rng(recipe.seed, "actor", index);
-            let (episode, case) = fresh(sources, recipe, &mut random, index << 32)?;
-            episodes.push(episode);
+            let drawn = Drawn::new(sources, recipe, &mut random)?;
+            episodes.push(drawn.episode(recipe, recipe.seed ^ (index << 32)));
+            let squad = scout(&drawn.case);
             seats.push(Seat {
                 rng: random,
                 seed: recipe.seed,
                 index,
                 played: 0,
-                units: Units::of(&case, recipe),
-                case,
+                units: Units::of(&drawn.case, recipe),
+                left: recipe.repeats,
+                guides: squad(&drawn.case),
+                squad,
+                drawn,
                 teacher: None,
                 utility: 0.0,
                 requests: 0,
@@ -173,8 +199,7 @@ impl Crew {
         Ok(Crew { seats, vector: Vector::new(episodes)?, batch: Batch::default(), decisions: Vec::new() })
     }
 
-    /// Collects `recipe.steps` decisions of each episode. With a teacher, its choices are taken (and recorded), otherwise those of the
-    /// network, sampled.
+    /// Collects `recipe.steps` decisions of each episode, as `lead` takes them.
     ///
     /// # Errors
     /// [`RolloutError`].
@@ -183,17 +208,18 @@ impl Crew {
         sources: &[Source],
         recipe: &Recipe,
         weights: &Weights,
-        teacher: Option<&Teacher>,
+        scout: &Scout,
+        lead: Lead<'_>,
     ) -> Result<Vec<Experience>, RolloutError> {
         let forward = &mut Forward::new(weights);
         let empty = || Experience { starts: vec![0], ..Experience::default() };
         let mut out: Vec<Experience> = self.seats.iter().map(|_| empty()).collect();
         for seat in &mut self.seats {
-            seat.teacher = teacher.map(|make| make(&seat.case));
+            seat.teacher = lead.teacher(&seat.drawn.case);
         }
         for _ in 0..recipe.steps {
-            self.replace_ended(sources, recipe, teacher)?;
-            self.choose(forward, &mut out);
+            self.replace_ended(sources, recipe, scout, lead)?;
+            self.choose(forward, matches!(lead, Lead::Guide), &mut out);
             self.vector.step(&self.decisions)?;
             self.close_steps(forward, &mut out);
         }
@@ -206,17 +232,23 @@ impl Crew {
         &mut self,
         sources: &[Source],
         recipe: &Recipe,
-        teacher: Option<&Teacher>,
+        scout: &Scout,
+        lead: Lead<'_>,
     ) -> Result<(), RolloutError> {
         for (i, seat) in self.seats.iter_mut().enumerate() {
             while self.vector.steps()[i].end.is_some() {
                 seat.played += 1;
+                seat.left = seat.left.saturating_sub(1);
+                if seat.left == 0 {
+                    seat.drawn = Drawn::new(sources, recipe, &mut seat.rng)?;
+                    seat.squad = scout(&seat.drawn.case);
+                    seat.units = Units::of(&seat.drawn.case, recipe);
+                    seat.left = recipe.repeats;
+                }
                 let seed = seat.seed ^ (seat.index << 32) ^ seat.played;
-                let (episode, case) = fresh(sources, recipe, &mut seat.rng, seed)?;
-                self.vector.replace(i, episode)?;
-                seat.units = Units::of(&case, recipe);
-                seat.teacher = teacher.map(|make| make(&case));
-                seat.case = case;
+                self.vector.replace(i, seat.drawn.episode(recipe, seed))?;
+                seat.guides = (seat.squad)(&seat.drawn.case);
+                seat.teacher = lead.teacher(&seat.drawn.case);
                 (seat.utility, seat.requests) = (0.0, 0);
             }
         }
@@ -224,23 +256,25 @@ impl Crew {
     }
 
     /// Scores all observations and chooses in each.
-    fn choose(&mut self, forward: &mut Forward, out: &mut [Experience]) {
+    fn choose(&mut self, forward: &mut Forward, guided: bool, out: &mut [Experience]) {
         self.batch.clear();
-        for i in 0..self.seats.len() {
+        for (i, seat) in self.seats.iter_mut().enumerate() {
             let observation = self.vector.observation(i).expect("episodes that are over were replaced");
-            self.batch.push(&observation);
+            self.batch.push(&observation, seat.guides.vote(&observation));
         }
         self.batch.run(forward);
         self.decisions.clear();
         let mut row = 0;
         for (i, (seat, out)) in self.seats.iter_mut().zip(out).enumerate() {
             let n = self.batch.counts[i];
-            let (action, log_probability) = match &mut seat.teacher {
-                Some(policy) => {
+            let vote = seat.guides.votes().first().filter(|_| guided);
+            let (action, log_probability) = match (&mut seat.teacher, vote) {
+                (Some(policy), _) => {
                     let observation = self.vector.observation(i).expect("it was there a moment ago");
                     (policy.decide(&observation).0, 0.0)
                 }
-                None => sample(&forward.logits[row..row + n], &mut seat.rng),
+                (None, Some(vote)) => (vote.choice, 0.0),
+                (None, None) => sample(&forward.logits[row..row + n], &mut seat.rng),
             };
             let value = forward.values[i];
             // What was the next state is this one.
@@ -282,7 +316,7 @@ impl Crew {
             if step.end == Some(End::Truncated)
                 && let Some(observation) = self.vector.observation(i)
             {
-                self.batch.push(&observation);
+                self.batch.push(&observation, seat.guides.vote(&observation));
                 cut.push(i);
             }
         }
@@ -293,11 +327,11 @@ impl Crew {
     fn value_last(&mut self, forward: &mut Forward, out: &mut [Experience]) {
         self.batch.clear();
         let mut open = Vec::new();
-        for (i, out) in out.iter().enumerate() {
+        for (i, (seat, out)) in self.seats.iter_mut().zip(out.iter()).enumerate() {
             if out.last.last() == Some(&false)
                 && let Some(observation) = self.vector.observation(i)
             {
-                self.batch.push(&observation);
+                self.batch.push(&observation, seat.guides.vote(&observation));
                 open.push(i);
             }
         }
@@ -335,19 +369,37 @@ impl Units {
     }
 }
 
-fn fresh(
-    sources: &[Source],
-    recipe: &Recipe,
-    rng: &mut Pcg64Mcg,
-    seed: u64,
-) -> Result<(Episode, Arc<Case>), RolloutError> {
-    let source = &sources[rng.random_range(0..sources.len())];
-    let case = Arc::new(neighbour(&source.plan, &source.device, &source.scenario, &recipe.ranges, rng)?);
-    let limit = Time::ZERO + Span::from_ms(recipe.episode_ms);
-    // Requests go on arriving past the limit: an episode is cut off, it does not end.
-    let horizon = limit + Span::from_ms(recipe.episode_ms);
-    let episode = Episode::new(case.clone(), source.options, source.emulator.clone(), seed, horizon, limit);
-    Ok((episode, case))
+/// A training case that was drawn, and how its device departs from it.
+struct Drawn {
+    case: Arc<Case>,
+    options: Options,
+    emulator: Config,
+}
+
+impl Drawn {
+    fn new(sources: &[Source], recipe: &Recipe, rng: &mut Pcg64Mcg) -> Result<Drawn, RolloutError> {
+        let source = &sources[rng.random_range(0..sources.len())];
+        let ranges = &recipe.ranges;
+        let case = neighbour(&source.plan, &source.device, &source.scenario, ranges, rng)?;
+        let emulator = faults(&case, &source.emulator, ranges, recipe.episode_ms, rng);
+        Ok(Drawn { case: Arc::new(case), options: source.options, emulator })
+    }
+
+    fn episode(&self, recipe: &Recipe, seed: u64) -> Episode {
+        let limit = Time::ZERO + Span::from_ms(recipe.episode_ms);
+        // Requests go on arriving past the limit: an episode is cut off, it does not end.
+        let horizon = limit + Span::from_ms(recipe.episode_ms);
+        Episode::new(self.case.clone(), self.options, self.emulator.clone(), seed, horizon, limit)
+    }
+}
+
+impl Lead<'_> {
+    fn teacher(&self, case: &Case) -> Option<Box<dyn Policy>> {
+        match self {
+            Lead::Teacher(make) => Some(make(case)),
+            Lead::Network | Lead::Guide => None,
+        }
+    }
 }
 
 /// Samples from the softmax of the logits; gives the index and its log-probability.
