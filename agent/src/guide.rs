@@ -39,6 +39,11 @@ impl Guides {
         &self.votes
     }
 
+    /// The best of them.
+    pub fn into_first(self) -> Option<Box<dyn Policy>> {
+        self.members.into_iter().next().map(|(policy, _)| policy)
+    }
+
     /// The votes of the last decision.
     pub fn votes(&self) -> &[Vote] {
         &self.votes

@@ -4,7 +4,7 @@ use super::compare::maker;
 use super::{Outcome, bar, check_policies, print_json};
 use cosched::agent::checkpoint::{self, About};
 use cosched::agent::features::FEATURE_VERSION;
-use cosched::agent::guide::{Squad, alone};
+use cosched::agent::guide::{Guides, Squad, alone};
 use cosched::agent::network::Weights;
 use cosched::agent::train::recipe::Recipe;
 use cosched::agent::train::rollout::{Lead, Source};
@@ -222,8 +222,10 @@ fn score(
         if spec != TRAINED {
             return maker(spec, case);
         }
-        let squad = if file.guides.runs == 0 { alone(case) } else { scout(case, &Budget::default()) };
-        Ok(Box::new(Learned::new(weights, squad(case))))
+        if file.guides.runs == 0 {
+            return Ok(Box::new(Learned::new(weights, Guides::default(), 0.0)));
+        }
+        Ok(Box::new(Learned::on(weights, case)))
     };
     let mut policies = super::compare::all_policies();
     policies.retain(|p| p != "learned");

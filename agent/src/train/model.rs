@@ -1,7 +1,7 @@
 //! The network in tch, for learning: the same layers and names as `network`, on a ragged batch of candidates.
 //! It refuses padding: the rows of all observations lie one after the other, so no work is spent on candidates that are not there.
 
-use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES};
+use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, FIRST_VOTE};
 use crate::network::{Linear, Weights, layers};
 use cosched_env::streams::rng;
 use rand::RngExt;
@@ -61,6 +61,19 @@ impl Input {
 }
 
 impl Input {
+    /// Log-probabilities `[b, widest]` of a policy that follows the first guide but for a share `smoothing`, spread evenly; an even
+    /// policy where there is no guide.
+    pub fn log_guide(&self, smoothing: f64) -> Tensor {
+        let b = self.counts.size()[0];
+        let votes = self.rows.select(1, FIRST_VOTE as i64);
+        let zeros = Tensor::zeros([b], (Kind::Float, Device::Cpu));
+        let heard = zeros.index_add(0, &self.owner, &votes).index_select(0, &self.owner);
+        let even = self.counts.index_select(0, &self.owner).reciprocal();
+        let p: Tensor = votes * (1.0 - smoothing) + even * (1.0 - heard * (1.0 - smoothing));
+        let blank = Tensor::zeros([b * self.widest], (Kind::Float, Device::Cpu));
+        blank.index_put(&[Some(&self.place)], &p.clamp_min(1e-6).log(), false).view([b, self.widest])
+    }
+
     /// Mean of a table `[b, widest]` over the candidates of each observation: `[b]`.
     pub fn mean_over_candidates(&self, table: &Tensor) -> Tensor {
         let values = table.view([-1]).index_select(0, &self.place);

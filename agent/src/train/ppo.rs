@@ -124,7 +124,10 @@ fn gradient_step(
     let policy = surrogate(&new, &t.old, &t.advantage, recipe.clip);
     let value_loss = (&value - &t.target).square().mean(Kind::Float);
     let entropy = -(log_p.exp() * &log_p).sum_dim_intlist(1, false, Kind::Float).mean(Kind::Float);
-    let loss = &policy + &value_loss * recipe.value_weight - &entropy * entropy_weight;
+    let guided = input.log_guide(recipe.smoothing);
+    let astray = (log_p.exp() * (&log_p - guided)).sum_dim_intlist(1, false, Kind::Float).mean(Kind::Float);
+    let loss =
+        &policy + &value_loss * recipe.value_weight - &entropy * entropy_weight + &astray * recipe.anchor;
     optimizer.zero_grad();
     loss.backward();
     optimizer.clip_grad_norm(recipe.max_gradient);

@@ -33,6 +33,9 @@ pub struct Recipe {
     pub value_weight: f64,
     /// Weight of the entropy bonus at the start; falls linearly to a tenth.
     pub entropy: f64,
+    /// Weight of the divergence from the first guide's (smoothed) choices: a choice of one's own has to be worth it. Such an anchor
+    /// is usual where a policy that works is fine-tuned (Ziegler et al., 2019).
+    pub anchor: f64,
     /// Lambda of generalised advantage estimation.
     pub lambda: f64,
     /// Time constant of the discount, in mean deadlines of the case.
@@ -64,7 +67,8 @@ impl Default for Recipe {
             learning_rate: 5e-4,
             clip: 0.2,
             value_weight: 0.5,
-            entropy: 0.01,
+            entropy: 0.0,
+            anchor: 0.02,
             lambda: 0.95,
             horizon: 5.0,
             max_gradient: 0.5,
