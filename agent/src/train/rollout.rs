@@ -1,7 +1,10 @@
 //! Collects experience: many emulated episodes side by side, each with its own random streams, so that the result is the same
 //! whatever the number of threads. It refuses to touch tch: acting is the plain forward pass.
 
+pub use super::experience::{EndState, Experience};
+use super::explore::Exploration;
 use super::recipe::Recipe;
+use super::state::SeatState;
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
 use crate::network::{Forward, Weights};
 use crate::randomize::neighbour;
@@ -52,62 +55,21 @@ pub enum RolloutError {
 /// Makes the teacher for a case.
 pub type Teacher = dyn Fn(&Case) -> Box<dyn Policy> + Sync;
 
-/// What one actor saw, decision by decision.
-#[derive(Default)]
-pub struct Experience {
-    /// Candidate rows of all decisions, one after the other.
-    pub rows: Vec<f32>,
-    /// Where the rows of each decision begin; one more entry than decisions, in floats.
-    pub starts: Vec<usize>,
-    /// `[decisions, CONTEXT_FEATURES]`.
-    pub context: Vec<f32>,
-    /// Candidate chosen.
-    pub action: Vec<usize>,
-    /// Log-probability of the choice at the time.
-    pub log_probability: Vec<f32>,
-    /// Value of the state at the time.
-    pub value: Vec<f32>,
-    /// Reward until the next decision.
-    pub reward: Vec<f32>,
-    /// Discount over the time until the next decision.
-    pub discount: Vec<f32>,
-    /// Value of the next state; 0 when the episode finished, the cut-off future's value when it was truncated.
-    pub next_value: Vec<f32>,
-    /// Whether the next decision belongs to another episode.
-    pub last: Vec<bool>,
-    /// Utility per request of the episodes that ended, with their number of requests.
-    pub episodes: Vec<(f64, usize)>,
-}
-
-impl Experience {
-    /// Number of decisions.
-    pub fn len(&self) -> usize {
-        self.action.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.action.is_empty()
-    }
-
-    /// Rows and context of decision `i`.
-    pub fn observation(&self, i: usize) -> (&[f32], &[f32]) {
-        let context = &self.context[i * CONTEXT_FEATURES..(i + 1) * CONTEXT_FEATURES];
-        (&self.rows[self.starts[i]..self.starts[i + 1]], context)
-    }
-}
-
 /// Episodes that are stepped together, so that the network scores all their observations at once. Each has random numbers of its own.
 pub struct Crew {
     seats: Vec<Seat>,
     vector: Vector,
     batch: Batch,
     decisions: Vec<Decision>,
+    exploration: Exploration,
 }
 
 /// What belongs to one episode of a crew, and to those that follow it in its place.
 struct Seat {
     rng: Pcg64Mcg,
+    /// The generator as it was before the episode was drawn, and the choices since: the episode can be played again from them.
+    born: Pcg64Mcg,
+    history: Vec<u32>,
     seed: u64,
     index: u64,
     played: u64,
@@ -153,24 +115,67 @@ impl Crew {
     /// # Errors
     /// [`RolloutError::Case`] when a source is not well-formed.
     pub fn new(sources: &[Source], recipe: &Recipe, first: u64, count: usize) -> Result<Crew, RolloutError> {
-        let (mut seats, mut episodes) = (Vec::new(), Vec::new());
+        let mut states = Vec::new();
         for index in first..first + count as u64 {
-            let mut random = rng(recipe.seed, "actor", index);
-            let (episode, case) = fresh(sources, recipe, &mut random, index << 32)?;
-            episodes.push(episode);
-            seats.push(Seat {
-                rng: random,
-                seed: recipe.seed,
+            let born = rng(recipe.seed, "actor", index);
+            let mut rng = born.clone();
+            // The generator moves on by what the case takes.
+            fresh(sources, recipe, &mut rng, 0)?;
+            states.push(SeatState { rng, born, played: 0, history: Vec::new() });
+        }
+        Crew::restore(sources, recipe, first, &states)
+    }
+
+    /// The crew of the actors from `first` on, as it was when [`Crew::states`] was asked: their episodes are played again.
+    ///
+    /// # Errors
+    /// [`RolloutError`], also when the states belong to other sources or another recipe.
+    pub fn restore(
+        sources: &[Source],
+        recipe: &Recipe,
+        first: u64,
+        states: &[SeatState],
+    ) -> Result<Crew, RolloutError> {
+        let (mut seats, mut episodes) = (Vec::new(), Vec::new());
+        for (index, state) in (first..).zip(states) {
+            let seed = recipe.seed;
+            let (mut episode, case) =
+                fresh(sources, recipe, &mut state.born.clone(), episode_seed(seed, index, state.played))?;
+            let mut seat = Seat {
+                rng: state.rng.clone(),
+                born: state.born.clone(),
+                history: state.history.clone(),
+                seed,
                 index,
-                played: 0,
+                played: state.played,
                 units: Units::of(&case, recipe),
                 case,
                 teacher: None,
                 utility: 0.0,
                 requests: 0,
-            });
+            };
+            seat.play_again(&mut episode)?;
+            episodes.push(episode);
+            seats.push(seat);
         }
-        Ok(Crew { seats, vector: Vector::new(episodes)?, batch: Batch::default(), decisions: Vec::new() })
+        let vector = Vector::new(episodes)?;
+        let exploration = Exploration::Softmax(1.0);
+        Ok(Crew { seats, vector, batch: Batch::default(), decisions: Vec::new(), exploration })
+    }
+
+    /// What [`Crew::restore`] needs, an actor each.
+    pub fn states(&self) -> impl Iterator<Item = SeatState> {
+        self.seats.iter().map(|seat| SeatState {
+            rng: seat.rng.clone(),
+            born: seat.born.clone(),
+            played: seat.played,
+            history: seat.history.clone(),
+        })
+    }
+
+    /// Sets how choices are drawn where no teacher makes them; a new crew takes the softmax of the logits.
+    pub fn explore(&mut self, exploration: Exploration) {
+        self.exploration = exploration;
     }
 
     /// Collects `recipe.steps` decisions of each episode. With a teacher, its choices are taken (and recorded), otherwise those of the
@@ -211,7 +216,9 @@ impl Crew {
         for (i, seat) in self.seats.iter_mut().enumerate() {
             while self.vector.steps()[i].end.is_some() {
                 seat.played += 1;
-                let seed = seat.seed ^ (seat.index << 32) ^ seat.played;
+                let seed = episode_seed(seat.seed, seat.index, seat.played);
+                seat.born = seat.rng.clone();
+                seat.history.clear();
                 let (episode, case) = fresh(sources, recipe, &mut seat.rng, seed)?;
                 self.vector.replace(i, episode)?;
                 seat.units = Units::of(&case, recipe);
@@ -232,6 +239,7 @@ impl Crew {
         }
         self.batch.run(forward);
         self.decisions.clear();
+        let exploration = self.exploration;
         let mut row = 0;
         for (i, (seat, out)) in self.seats.iter_mut().zip(out).enumerate() {
             let n = self.batch.counts[i];
@@ -240,7 +248,7 @@ impl Crew {
                     let observation = self.vector.observation(i).expect("it was there a moment ago");
                     (policy.decide(&observation).0, 0.0)
                 }
-                None => sample(&forward.logits[row..row + n], &mut seat.rng),
+                None => exploration.choose(&forward.logits[row..row + n], &mut seat.rng),
             };
             let value = forward.values[i];
             // What was the next state is this one.
@@ -257,6 +265,7 @@ impl Crew {
             out.log_probability.push(log_probability);
             out.value.push(value);
             self.decisions.push(Decision(action));
+            seat.history.push(action as u32);
             row += n;
         }
     }
@@ -267,10 +276,7 @@ impl Crew {
         self.batch.clear();
         let mut cut = Vec::new();
         for (i, (seat, out)) in self.seats.iter_mut().zip(out.iter_mut()).enumerate() {
-            for ended in self.vector.episode(i).take_ended() {
-                seat.utility += ended.utility;
-                seat.requests += 1;
-            }
+            seat.hear(self.vector.episode(i));
             let step = self.vector.steps()[i];
             out.reward.push((step.reward * seat.units.reward) as f32);
             out.discount.push((-step.elapsed.ms() / seat.units.horizon_ms).exp() as f32);
@@ -310,12 +316,45 @@ impl Crew {
             return;
         }
         self.batch.run(forward);
-        for (&i, &value) in of.iter().zip(&forward.values) {
+        let mut rows = self.batch.rows.as_slice();
+        for (place, (&i, &value)) in of.iter().zip(&forward.values).enumerate() {
             if let Some(next) = out[i].next_value.last_mut() {
                 *next = value;
             }
+            let (own, rest) = rows.split_at(self.batch.counts[place] * CANDIDATE_FEATURES);
+            let context = &self.batch.contexts[place * CONTEXT_FEATURES..(place + 1) * CONTEXT_FEATURES];
+            let after = out[i].len() - 1;
+            out[i].ends.push(EndState { after, rows: own.to_vec(), context: context.to_vec() });
+            rows = rest;
         }
     }
+}
+
+impl Seat {
+    /// Adds up the requests that ended.
+    fn hear(&mut self, episode: &mut Episode) {
+        for ended in episode.take_ended() {
+            self.utility += ended.utility;
+            self.requests += 1;
+        }
+    }
+
+    /// Brings a new episode to where the history ends.
+    fn play_again(&mut self, episode: &mut Episode) -> Result<(), ProtocolError> {
+        episode.advance()?;
+        for i in 0..self.history.len() {
+            let candidates = episode.observation().map_or(0, |o| o.candidates.len());
+            episode.decide(Decision(self.history[i] as usize), candidates)?;
+            episode.advance()?;
+            self.hear(episode);
+        }
+        Ok(())
+    }
+}
+
+/// The seed of the episode that an actor plays after `played` others.
+fn episode_seed(seed: u64, index: u64, played: u64) -> u64 {
+    seed ^ (index << 32) ^ played
 }
 
 /// What makes returns of unlike cases alike, so that one value head serves them all.
@@ -348,20 +387,4 @@ fn fresh(
     let horizon = limit + Span::from_ms(recipe.episode_ms);
     let episode = Episode::new(case.clone(), source.options, source.emulator.clone(), seed, horizon, limit);
     Ok((episode, case))
-}
-
-/// Samples from the softmax of the logits; gives the index and its log-probability.
-fn sample(logits: &[f32], rng: &mut Pcg64Mcg) -> (usize, f32) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|l| (l - max).exp()).sum();
-    let mut left = rng.random::<f32>() * total;
-    let mut chosen = logits.len() - 1;
-    for (i, l) in logits.iter().enumerate() {
-        left -= (l - max).exp();
-        if left <= 0.0 {
-            chosen = i;
-            break;
-        }
-    }
-    (chosen, logits[chosen] - max - total.ln())
 }
