@@ -3,6 +3,8 @@
 mod bench;
 mod compare;
 mod completions;
+#[cfg(feature = "train")]
+mod curve;
 mod demo;
 mod fidelity;
 mod inspect;
