@@ -95,6 +95,7 @@ fn dqn_is_a_word_in_the_train_file() {
     folder.write("zero.toml", text.replace("actors = 8", "actors = 0"));
     folder.refuses(&[
         ("train wrong.toml", 1, &["wrong.toml", "warmup"]),
+        ("train train.toml --save-minutes=-1", 2, &["--save-minutes"]),
         ("train zero.toml", 1, &["recipe.actors: expected a number above 0"]),
     ]);
 }

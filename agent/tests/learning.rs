@@ -12,6 +12,7 @@ mod worlds;
 
 use cosched_agent::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES};
 use cosched_agent::network::Forward;
+use cosched_agent::randomize::Ranges;
 use cosched_agent::train::adam::Adam;
 use cosched_agent::train::model::{Input, Model};
 use cosched_agent::train::ppo::{advantages, divergence, fall, surrogate, value_loss};
@@ -88,6 +89,30 @@ fn nothing_leaks_over_the_end_of_an_episode() {
     // Saboteur: without the boundary the second step does leak into the first.
     e.last[0] = false;
     assert!((advantages(&e, 0.5).0[0] - 0.5).abs() > 0.1);
+}
+
+#[test]
+fn the_discount_is_that_of_the_time_that_passed() {
+    // Five deadlines of 15 ms are the time constant; episodes are 300 ms long, however many decisions that takes.
+    let ranges = Ranges { deadline: 1.0, ..Ranges::default() };
+    let recipe = Recipe { episode_ms: 300.0, steps: 400, actors: 4, ranges, ..quick() };
+    let sources = [trivial()];
+    let mut crew = Crew::new(&sources, &recipe, 0, 4).unwrap();
+    let experience = crew.collect(&sources, &recipe, &constant(0.0), None).unwrap();
+    let (mut times, mut decisions) = (Vec::new(), Vec::new());
+    for e in &experience {
+        let ends: Vec<usize> = (0..e.len()).filter(|&t| e.last[t]).collect();
+        for pair in ends.windows(2) {
+            let discounts = &e.discount[pair[0] + 1..=pair[1]];
+            times.push(-75.0 * discounts.iter().map(|d| f64::from(d.ln())).sum::<f64>());
+            decisions.push(discounts.len() as f64);
+        }
+    }
+    // From the first decision, which comes with the first request, to the first one due after the end.
+    assert!(times.len() > 8 && times.iter().all(|t| (250.0..340.0).contains(t)), "{times:?}");
+    // Saboteur: a discount for each decision would not be as even.
+    let ratio = |x: &[f64]| x.iter().copied().fold(0.0, f64::max) / x.iter().copied().fold(1e9, f64::min);
+    assert!(ratio(&decisions) > 1.5 && ratio(&times) < 1.3, "{decisions:?}");
 }
 
 #[test]

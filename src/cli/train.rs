@@ -109,9 +109,11 @@ pub fn run(args: &Args) -> Outcome {
     if setups.is_empty() {
         return Err(format!("{}: cases: expected at least one", args.file.display()).into());
     }
+    file.recipe.check()?;
+    let every = Duration::try_from_secs_f64(args.save_minutes * 60.0)
+        .map_err(|e| usage(format!("--save-minutes {}: {e}", args.save_minutes)))?;
     let files = Files::open(&file, args, &out, &sources(&setups))?;
-    let Trained { weights, decisions, state } =
-        learn(&file, &setups, start.as_ref(), files, args.save_minutes)?;
+    let Trained { weights, decisions, state } = learn(&file, &setups, start.as_ref(), files, every)?;
     let comparisons = score(&file, &setups, &weights)?;
     let own =
         |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
@@ -247,7 +249,7 @@ fn learn(
     setups: &[(String, Setup)],
     start: Option<&Weights>,
     mut files: Files,
-    save_minutes: f64,
+    every: Duration,
 ) -> Result<Trained, Box<dyn Error>> {
     for (_, setup) in setups {
         if let Some(spec) = &file.teacher {
@@ -271,8 +273,6 @@ fn learn(
     };
     let mut training = Training::new(&sources, &file.recipe, teacher, start)?;
     let now = Instant::now();
-    let every = Duration::try_from_secs_f64(save_minutes * 60.0)
-        .map_err(|e| usage(format!("--save-minutes {save_minutes}: {e}")))?;
     let spec = file.teacher.as_deref();
     let done = files.state.as_ref().map(|s| &s.account);
     let (mut decisions, before) = done.map_or((0, 0.0), |a| (a.decisions, a.seconds));

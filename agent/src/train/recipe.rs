@@ -183,8 +183,8 @@ pub struct DqnRecipe {
 impl Default for DqnRecipe {
     fn default() -> Self {
         Self {
-            replay: 200_000,
-            replay_mb: 1000.0,
+            replay: 100_000,
+            replay_mb: 500.0,
             warm_up: 5_000,
             reuse: 4.0,
             steps: 3,
