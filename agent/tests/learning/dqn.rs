@@ -130,8 +130,9 @@ fn dqn_learns_the_trivial_world_and_the_same_seed_gives_the_same_weights() {
     });
     assert!(boltzmann > 0.9, "with Boltzmann exploration the utility is {boltzmann}");
     // Saboteur: a learner that does not learn must fail the bound above.
-    let (_, _, lazy) = run(&Recipe { learning_rate: 0.0, ..dqn() });
+    let (other, _, lazy) = run(&Recipe { learning_rate: 0.0, ..dqn() });
     assert!(lazy < 0.8, "without learning the utility is {lazy}: the bound shows nothing");
+    assert!(other != weights, "weights that were never moved pass for those that were");
 }
 
 /// Takes the fast processor where it can, else waits.
