@@ -3,9 +3,12 @@
 mod bench;
 mod compare;
 mod completions;
+#[cfg(feature = "train")]
+mod curve;
 mod demo;
 mod fidelity;
 mod inspect;
+mod policy;
 mod profile;
 mod replay;
 mod run;
@@ -53,6 +56,8 @@ enum Command {
     /// Train a policy in the emulated device.
     #[cfg(feature = "train")]
     Train(train::Args),
+    /// Show a trained policy's checkpoint, or export it as an ONNX file.
+    Policy(policy::Args),
     /// Run an app's streams live under a policy.
     Run(run::Args),
     /// Compare policies side by side in the emulated device.
@@ -93,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
