@@ -6,7 +6,7 @@
 
 use crate::TABLE;
 use crate::placement_search::{horizon, search};
-use crate::static_placement::{Follower, Route};
+use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
 use cosched_env::case::Case;
 use cosched_env::emulator::{Config, Emulator};
@@ -46,10 +46,22 @@ pub struct Budget {
     pub placement_runs: usize,
 }
 
+impl Budget {
+    /// In proportion to the search behind `static`: as many emulated runs of that as said.
+    pub fn of(placement_runs: usize) -> Budget {
+        let share = placement_runs as f64 / RUNS as f64;
+        Budget {
+            runs: if placement_runs < 100 { 2 } else { 6 },
+            requests: (1000.0 * share).clamp(50.0, 2000.0),
+            placement_runs,
+        }
+    }
+}
+
 impl Default for Budget {
-    /// As long as the search behind `static` takes by itself, about half a second.
+    /// About twice as long as the search behind `static` takes by itself, around a second.
     fn default() -> Budget {
-        Budget { runs: 6, requests: 1000.0, placement_runs: crate::static_placement::RUNS }
+        Budget::of(RUNS)
     }
 }
 
