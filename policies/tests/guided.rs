@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Setup, ends, random_setup, run};
-use cosched_agent::features::{CANDIDATE_FEATURES, FIRST_VOTE};
+use cosched_agent::features::FIRST_VOTE;
 use cosched_agent::network::{Linear, Weights};
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
@@ -46,7 +46,6 @@ fn setups() -> impl Iterator<Item = (u64, Setup)> {
 
 #[test]
 fn the_columns_of_votes_are_where_the_network_looks() {
-    assert!(FIRST_VOTE + cosched_agent::guide::GUIDES <= CANDIDATE_FEATURES);
     for (seed, setup) in setups() {
         let squad = scout(&setup.case, &budget());
         let mut follower = Learned::new(&votes(1.0), squad(&setup.case), 0.0);
@@ -71,8 +70,11 @@ fn a_tournament_is_sorted_and_always_the_same() {
     }
 }
 
+/// Makes a policy for a case.
+type Maker<'a> = &'a dyn Fn(&Case) -> Box<dyn Policy>;
+
 /// Sums over all cases what the winner, the last of the finalists and the policies named earn.
-fn earned(policies: &[&dyn Fn(&Case) -> Box<dyn Policy>]) -> Vec<f64> {
+fn earned(policies: &[Maker<'_>]) -> Vec<f64> {
     let mut sums = vec![0.0; policies.len()];
     for (_, setup) in setups() {
         for (sum, make) in sums.iter_mut().zip(policies) {
@@ -88,8 +90,8 @@ fn the_winner_is_better_than_any_one_heuristic() {
     let fixed: Vec<_> = ["edf-skip", "least-slack", "heft", "eft", "dream", "greedy"]
         .map(|name| move |case: &Case| make(name, case).expect("a row of the table"))
         .into();
-    let mut all: Vec<&dyn Fn(&Case) -> Box<dyn Policy>> = vec![&winner];
-    all.extend(fixed.iter().map(|f| f as &dyn Fn(&Case) -> Box<dyn Policy>));
+    let mut all: Vec<Maker<'_>> = vec![&winner];
+    all.extend(fixed.iter().map(|f| f as Maker<'_>));
     let sums = earned(&all);
     assert!(sums[1..].iter().all(|&s| s < sums[0]), "the winners' sum comes first: {sums:?}");
 }
