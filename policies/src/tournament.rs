@@ -1,5 +1,5 @@
 //! Which policies are best on a case: the cheap ones of the table play a few short emulated runs of it against each other. What comes out
-//! guides the learned policy, and is what its guard compares it with. Choosing an algorithm by the instance is an old idea (Rice,
+//! guides the learned policy. Choosing an algorithm by the instance is an old idea (Rice,
 //! "The algorithm selection problem", 1976); here the emulator of the very case is the predictor.
 //! It refuses to know what happens later: what follows a timetable (traces, apps that open and close, phases of a link) begins somewhere
 //! in the middle of it, elsewhere in each run.
