@@ -4,7 +4,7 @@
 //! its budget is a number of emulated requests, about a millisecond, so that the same seed gives the same run.
 
 use crate::learned::{Learned, prepare};
-use crate::rollout::{Futures, Judge, is_random};
+use crate::rollout::{Futures, Judge};
 use crate::tournament::scout;
 use crate::{PolicyError, Row};
 use cosched_env::case::Case;
@@ -29,8 +29,7 @@ fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyE
     let (weights, budget) = prepare(ROW.name, parameter)?;
     let squad = scout(case, &budget);
     let base = squad(case).into_first().expect("a tournament has a winner");
-    let count = if is_random(case) { FUTURES } else { 1 };
-    let futures = Futures::new(case, count, REQUESTS / (TRIED * count) as f64);
+    let futures = Futures::new(case, FUTURES, |count| REQUESTS / (TRIED * count) as f64);
     Ok(Box::new(Lookahead {
         learned: Learned::with(&weights, case, &squad, &budget),
         judge: Judge::new(futures),

@@ -5,17 +5,15 @@
 //! in the middle of it, elsewhere in each run.
 
 use crate::TABLE;
-use crate::placement_search::{horizon, search};
+use crate::placement_search::search;
+use crate::short_run::{horizon, short_run};
 use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
 use cosched_env::case::Case;
-use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
 use cosched_env::scenario::{ArrivalKind, Scenario};
-use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::streams::rng;
 use cosched_env::time::Time;
-use cosched_env::world::{Observer, Policy, drive};
+use cosched_env::world::Policy;
 use rand::RngExt;
 use std::sync::Arc;
 
@@ -150,26 +148,9 @@ pub(crate) fn trial(
     (1..ways).fold(0, |best, way| if scores[way] > scores[best] { way } else { best })
 }
 
-/// Adds up utility and priority.
-#[derive(Default)]
-struct Tally {
-    utility: f64,
-    priority: f64,
-}
-
-impl Observer for Tally {
-    fn ended(&mut self, ended: &Ended) {
-        self.utility += ended.utility;
-        self.priority += ended.request.priority;
-    }
-}
-
 fn play(case: &Arc<Case>, mut policy: Box<dyn Policy>, seed: u64, horizon: Time) -> f64 {
-    let mut emulator = Emulator::new(case.clone(), Config::default(), seed, horizon);
-    let mut scheduler = Scheduler::new(case.clone(), Options::default());
-    let mut tally = Tally::default();
-    match drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut tally) {
-        Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
+    match short_run(case, policy.as_mut(), seed, horizon) {
+        Some(sums) if sums.priority > 0.0 => sums.utility / sums.priority,
         _ => f64::NEG_INFINITY,
     }
 }
