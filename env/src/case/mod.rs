@@ -183,6 +183,26 @@ impl Case {
         Ok(Case { plan, device, processors, scenario, tasks, variants, streams, disturbing })
     }
 
+    /// The case as somebody sees it who may not use some variants on some processors. Identifiers stay as they are; a task loses the
+    /// variants of which no allowed processor can run some segment, which may leave it without any.
+    #[must_use]
+    pub fn restricted(&self, allowed: impl Fn(VariantId, ProcessorId) -> bool) -> Case {
+        let mut case = self.clone();
+        for (v, variant) in case.plan.variants.iter_mut().enumerate() {
+            for (p, cost) in variant.segments.iter_mut().flat_map(|s| s.costs.iter_mut().enumerate()) {
+                if !allowed(VariantId(v as u16), ProcessorId(p as u16)) {
+                    *cost = None;
+                }
+            }
+        }
+        let table = |v: usize| VariantTable::new(&case.plan, &case.processors, v, &case.tasks);
+        case.variants = (0..case.variants.len()).map(table).collect();
+        for task in &mut case.tasks {
+            task.variants.retain(|v| case.variants[v.0 as usize].best_rest_ns(0).is_finite());
+        }
+        case
+    }
+
     /// The objective.
     pub fn objective(&self) -> &Objective {
         &self.scenario.objective
