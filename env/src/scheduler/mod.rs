@@ -425,9 +425,9 @@ impl Scheduler {
             _ => objective::Result::Dropped,
         };
         let stream = active.request.stream.0 as usize;
-        let gap = self.shares.gap(stream);
+        let service = self.shares.service(stream);
         self.shares.note(stream, result.on_time());
-        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj, gap);
+        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj, service);
         self.pending_ended.push_back(Ended {
             request: active.request,
             outcome,
