@@ -1,0 +1,529 @@
+//! The learner: takes what the actor left, keeps the profile and the arrivals up to date, looks for the best baselines as the device is
+//! now, learns, asks the guard, and publishes. It reads no clock: time is that of the events. It refuses to be waited for; where it
+//! runs (a thread beside a live run, or between the events of an emulated one) is its caller's business.
+
+use super::guard::{Acting, Counts, Guard, Order, Rules, Shadow};
+use super::lesson::{Lesson, Units};
+use super::link::{Actor, Bounds, Brain, Ear, Exploration, Links, News, Transition, connect};
+use super::profile::Profile;
+use super::state::{State, StateError, save};
+use super::traffic::Traffic;
+use super::{Arena, Rival, Trainer};
+use crate::guide::{GUIDES, Guides};
+use crate::network::{Forward, Weights};
+use cosched_env::case::Case;
+use cosched_env::emulator::{Config, Emulator};
+use cosched_env::event::Ended;
+use cosched_env::scenario::ArrivalKind;
+use cosched_env::scheduler::{Options, Scheduler};
+use cosched_env::time::{Span, Time};
+use cosched_env::world::{Observer, Policy, drive};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How online learning goes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Limits of the guard.
+    pub rules: Rules,
+    /// How the actor explores.
+    pub exploration: Exploration,
+    /// Bounds of the channels.
+    pub bounds: Bounds,
+    /// Decisions of a lesson.
+    pub batch: usize,
+    /// Seconds between checks of the guard.
+    pub check_s: f64,
+    /// Seconds between tournaments of the baselines.
+    pub scout_s: f64,
+    /// Another tournament is held earlier when a processor's speed has moved by this factor since the last one, but not before
+    /// `check_s` has passed.
+    pub moved: f64,
+    /// Emulated runs, on seeds of their own, that a shadow score is the mean of, and requests in each.
+    pub shadow_runs: u64,
+    /// See `shadow_runs`.
+    pub shadow_requests: f64,
+    /// Horizon of the discount, in mean deadlines: that of the training.
+    pub horizon: f64,
+    /// Whether new weights must do well in the emulator before they go on trial. Only tests of the guard turn it off.
+    pub admission: bool,
+    /// Where the state is kept, and after how many minutes again.
+    pub keep: Option<(PathBuf, f64)>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            rules: Rules::default(),
+            exploration: Exploration { share: 0.02, seed: 1 },
+            bounds: Bounds::default(),
+            batch: 1024,
+            check_s: 1.0,
+            scout_s: 20.0,
+            moved: 1.25,
+            shadow_runs: 3,
+            shadow_requests: 250.0,
+            horizon: 5.0,
+            admission: true,
+            keep: None,
+        }
+    }
+}
+
+/// What is to be learned about.
+pub struct Subject {
+    /// The case that the decision core knows.
+    pub case: Arc<Case>,
+    /// Limits of the decision core.
+    pub options: Options,
+    /// How emulated devices depart from their plan; faults are left out.
+    pub emulator: Config,
+}
+
+/// What came of online learning, for the summary of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Decisions learned from.
+    pub decisions: u64,
+    /// Transitions and news that were dropped because a channel was full.
+    pub dropped: u64,
+    /// What the guard did.
+    pub counts: Counts,
+    /// Who decided at the end.
+    pub acting: Acting,
+    /// Live score of that, utility by priority; `None`: too few requests since it began.
+    pub live: Option<f64>,
+    /// Shadow scores of the last check.
+    pub shadow: Shadow,
+    /// The best baseline of the last tournament.
+    pub baseline: String,
+    /// Latency by the plan's, per processor, as estimated last.
+    pub slowness: Vec<(String, f64)>,
+    /// What happened when, a line each.
+    pub story: Vec<String>,
+}
+
+/// See the module's text.
+pub struct Learner {
+    subject: Subject,
+    settings: Settings,
+    links: Links,
+    trainer: Box<dyn Trainer>,
+    arena: Arena,
+    units: Units,
+    guard: Guard,
+    profile: Profile,
+    traffic: Traffic,
+    /// The last good weights, and those on trial.
+    good: Weights,
+    latest: Weights,
+    rivals: Vec<Rival>,
+    /// Slowness of the processors at the last tournament.
+    scouted: Vec<f64>,
+    lesson: Lesson,
+    pending: Option<Transition>,
+    shadow: Shadow,
+    now: Time,
+    next_check: Time,
+    next_scout: Time,
+    next_save: Time,
+    next_seed: u64,
+    decisions: u64,
+    story: Vec<String>,
+}
+
+/// Weight of the newest decision in the agreement.
+const AGREEMENT_WEIGHT: f64 = 0.005;
+/// Seeds of shadow runs: far from those of anything else.
+const FIRST_SEED: u64 = 1 << 52;
+/// Lines of a story that are kept.
+const STORY: usize = 200;
+
+/// An actor and its ear for a run of the subject, and their learner, which begins from `weights` or goes on from `state`.
+pub fn start(
+    subject: Subject,
+    weights: &Weights,
+    state: Option<State>,
+    settings: Settings,
+    mut trainer: Box<dyn Trainer>,
+    arena: Arena,
+) -> (Actor, Ear, Learner) {
+    let case = subject.case.clone();
+    let (mut profile, mut traffic) = (Profile::new(&case.plan), Traffic::new(&case));
+    let mut guard = Guard::new(settings.rules);
+    let mut good = weights.clone();
+    if let Some(state) = state {
+        (good, profile, traffic) = (state.good, state.profile, state.traffic);
+        guard = Guard::resume(settings.rules, &state.guard);
+        profile.rewind();
+        traffic.rewind();
+    }
+    trainer.set(&good);
+    let rivals = arena(&case, &seeded(&subject, &profile, &traffic, Time::ZERO));
+    let follows_guide = guard.acting() == Acting::Baseline && !rivals.is_empty();
+    let brain = Brain { forward: Forward::new(&good), guides: guides(&rivals, &case), follows_guide };
+    let (actor, ear, links) = connect(case.clone(), brain, settings.exploration, settings.bounds);
+    let after = |seconds: f64| Time::ZERO + Span::from_ms(1e3 * seconds);
+    let learner = Learner {
+        units: Units::of(&case, settings.horizon),
+        scouted: slowness(&profile, Time::ZERO),
+        next_check: after(settings.check_s),
+        next_scout: after(settings.scout_s),
+        next_save: settings.keep.as_ref().map_or(Time::NEVER, |(_, minutes)| after(60.0 * minutes)),
+        latest: good.clone(),
+        shadow: Shadow::default(),
+        lesson: Lesson::default(),
+        pending: None,
+        now: Time::ZERO,
+        next_seed: FIRST_SEED,
+        decisions: 0,
+        story: Vec::new(),
+        subject,
+        settings,
+        links,
+        trainer,
+        arena,
+        guard,
+        profile,
+        traffic,
+        good,
+        rivals,
+    };
+    (actor, ear, learner)
+}
+
+/// The case as it is observed to be; as it is known where that cannot be made into one.
+fn seeded(subject: &Subject, profile: &Profile, traffic: &Traffic, now: Time) -> Case {
+    let scenario = traffic.scenario(&subject.case.scenario);
+    profile.case(&subject.case, scenario, now).unwrap_or_else(|_| (*subject.case).clone())
+}
+
+fn slowness(profile: &Profile, now: Time) -> Vec<f64> {
+    profile.processors.iter().map(|p| p.now(now)).collect()
+}
+
+fn guides(rivals: &[Rival], case: &Case) -> Guides {
+    Guides::new(rivals.iter().take(GUIDES).map(|r| ((r.make)(case), r.score as f32)).collect())
+}
+
+impl Learner {
+    /// Takes in everything that was left since the last call, and does what is due.
+    pub fn step(&mut self) {
+        while let Ok(old) = self.links.retired.try_recv() {
+            drop(old);
+        }
+        self.read_news();
+        self.read_transitions();
+        if self.now >= self.next_check {
+            self.next_check = self.now + Span::from_ms(1e3 * self.settings.check_s);
+            if self.now >= self.next_scout || self.has_moved() {
+                self.scout();
+            }
+            self.check();
+        }
+        if self.lesson.len() >= self.settings.batch {
+            self.learn();
+        }
+        if self.now >= self.next_save {
+            let minutes = self.settings.keep.as_ref().map_or(f64::INFINITY, |k| k.1);
+            self.next_save = self.now + Span::from_ms(6e4 * minutes);
+            if let Err(error) = self.save() {
+                self.tell(&error.to_string());
+            }
+        }
+    }
+
+    /// Steps until `over`, beside a live run.
+    pub fn spawn(mut self, over: Arc<AtomicBool>) -> JoinHandle<Learner> {
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                self.step();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            self.step();
+            self
+        })
+    }
+
+    /// Writes the state, when it is to be kept.
+    ///
+    /// # Errors
+    /// [`StateError`] names the file.
+    pub fn save(&self) -> Result<(), StateError> {
+        let Some((path, _)) = &self.settings.keep else { return Ok(()) };
+        save(path, &self.state(), &self.subject.case)
+    }
+
+    /// Everything that goes on in the next run.
+    pub fn state(&self) -> State {
+        State {
+            good: self.good.clone(),
+            latest: self.latest.clone(),
+            guard: self.guard.memory(),
+            profile: self.profile.clone(),
+            traffic: self.traffic.clone(),
+        }
+    }
+
+    /// What came of it.
+    pub fn report(&self) -> Report {
+        let names = self.subject.case.plan.processors.iter().map(|p| p.name.clone());
+        Report {
+            decisions: self.decisions,
+            dropped: self.links.dropped.load(Ordering::Relaxed),
+            counts: self.guard.counts(),
+            acting: self.guard.acting(),
+            live: self.guard.live(),
+            shadow: self.shadow,
+            baseline: self.baseline().to_owned(),
+            slowness: names.zip(slowness(&self.profile, self.now)).collect(),
+            story: self.story.clone(),
+        }
+    }
+
+    fn baseline(&self) -> &str {
+        self.rivals.first().map_or("none", |r| r.name.as_str())
+    }
+
+    fn tell(&mut self, what: &str) {
+        let line = format!("{:.1} s: {what}", self.now.ms_after(Time::ZERO) / 1e3);
+        tracing::info!("online: {line}");
+        if self.story.len() < STORY {
+            self.story.push(line);
+        }
+    }
+
+    fn read_news(&mut self) {
+        while let Ok(news) = self.links.news.try_recv() {
+            match news {
+                News::Arrived(stream, at) => self.traffic.note(stream, at),
+                News::Ran(sample) => self.profile.note(&sample),
+                News::Ended { utility, priority, at } => {
+                    self.now = self.now.max(at);
+                    let order = self.guard.ended(utility, priority, at);
+                    self.obey(order);
+                }
+            }
+        }
+    }
+
+    fn read_transitions(&mut self) {
+        while let Ok(transition) = self.links.transitions.try_recv() {
+            self.decisions += 1;
+            let agrees = f64::from(u8::from(transition.agrees));
+            self.shadow.agreement += AGREEMENT_WEIGHT * (agrees - self.shadow.agreement);
+            if !transition.follows {
+                // What the last one led to is not known.
+                if let Some(lost) = self.pending.take() {
+                    drop(self.links.pool.try_send(lost));
+                }
+                self.lesson.cut();
+            }
+            if let Some(before) = self.pending.replace(transition) {
+                let next_value = self.pending.as_ref().map_or(0.0, |next| next.value);
+                if self.lesson.len() < 2 * self.settings.batch {
+                    self.lesson.add(&before, next_value, &self.units);
+                }
+                drop(self.links.pool.try_send(before));
+            }
+        }
+    }
+
+    /// Whether some processor is no longer as fast as at the last tournament.
+    fn has_moved(&self) -> bool {
+        let moved = |(now, then): (f64, &f64)| (now / then).ln().abs() > self.settings.moved.ln();
+        slowness(&self.profile, self.now).into_iter().zip(&self.scouted).any(moved)
+    }
+
+    /// Lets the baselines play on the device as it is now; the best guide the network from now on.
+    fn scout(&mut self) {
+        self.next_scout = self.now + Span::from_ms(1e3 * self.settings.scout_s);
+        self.scouted = slowness(&self.profile, self.now);
+        let before = self.baseline().to_owned();
+        let real = seeded(&self.subject, &self.profile, &self.traffic, self.now);
+        self.rivals = (self.arena)(&self.subject.case, &real);
+        let speeds: Vec<_> = self.scouted.iter().map(|s| format!("{s:.2}")).collect();
+        let (after, speeds) = (self.baseline().to_owned(), speeds.join(", "));
+        self.tell(&format!("tournament: {after} is the best baseline, before it was {before}; latencies by the plan's: {speeds}"));
+        self.send();
+    }
+
+    /// Publishes what acts, with the guides of the last tournament.
+    fn send(&self) {
+        let acting = self.guard.acting();
+        let weights = if acting == Acting::Trial { &self.latest } else { &self.good };
+        let brain = self.brain(weights, acting == Acting::Baseline);
+        drop(self.links.mailbox.swap(Some(Box::new(brain))));
+    }
+
+    fn brain(&self, weights: &Weights, follows_guide: bool) -> Brain {
+        let mut forward = Forward::new(weights);
+        if let Some(seen) = &self.pending {
+            // Its buffers grow here and not at the first decision.
+            forward.run_on(&seen.rows, &seen.context);
+        }
+        let guides = guides(&self.rivals, &self.subject.case);
+        Brain { forward, guides, follows_guide: follows_guide && !self.rivals.is_empty() }
+    }
+
+    /// Scores of each of these on the same new seeds of the device as it is now; `None` is the best baseline.
+    fn play(&mut self, all: &[Option<&Weights>]) -> Vec<Vec<f64>> {
+        let real = Arc::new(seeded(&self.subject, &self.profile, &self.traffic, self.now));
+        let rate: f64 = real
+            .streams
+            .iter()
+            .filter(|s| s.kind != ArrivalKind::Dependent)
+            .map(|s| 1.0 / s.period.ms())
+            .sum();
+        let horizon = Time::ZERO + Span::from_ms(self.settings.shadow_requests / rate.max(1e-9));
+        let seeds = self.next_seed..self.next_seed + self.settings.shadow_runs;
+        self.next_seed = seeds.end;
+        let score = |weights: &Option<&Weights>| {
+            let brain = |_| match weights {
+                Some(weights) => self.brain(weights, false),
+                None => self.brain(&self.good, true),
+            };
+            seeds.clone().map(|seed| self.run(&real, brain(seed), seed, horizon)).collect()
+        };
+        all.iter().map(score).collect()
+    }
+
+    fn run(&self, real: &Arc<Case>, brain: Brain, seed: u64, horizon: Time) -> f64 {
+        let config = Config { faults: Vec::new(), ..self.subject.emulator.clone() };
+        let mut emulator = Emulator::new(real.clone(), config, seed, horizon);
+        // It knows no more than the live one does: the plan, and what it sees of the processors.
+        let mut scheduler = Scheduler::new(self.subject.case.clone(), self.subject.options);
+        let mut tally = Tally::default();
+        let mut policy: Box<dyn Policy> = Box::new(Actor::still(brain));
+        match drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut tally) {
+            Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
+            _ => f64::NEG_INFINITY,
+        }
+    }
+
+    fn check(&mut self) {
+        let (good, latest) = (self.good.clone(), self.latest.clone());
+        let on_trial = self.guard.acting() == Acting::Trial;
+        let mut all = vec![Some(&good), None];
+        if on_trial {
+            all.push(Some(&latest));
+        }
+        let scores: Vec<f64> = self.play(&all).iter().map(|s| mean(s)).collect();
+        let trial = scores.get(2).copied().unwrap_or(scores[0]);
+        self.shadow = Shadow { good: scores[0], baseline: scores[1], trial, ..self.shadow };
+        let order = self.guard.check(self.now, &self.shadow);
+        self.obey(order);
+    }
+
+    fn learn(&mut self) {
+        self.lesson.cut();
+        let lesson = std::mem::take(&mut self.lesson);
+        // One trial at a time: what it will show is not known yet.
+        if self.guard.acting() == Acting::Trial {
+            return;
+        }
+        self.trainer.set(&self.good);
+        let new = self.trainer.learn(&lesson);
+        let good = self.good.clone();
+        let scores = self.play(&[Some(&new), Some(&good), None]);
+        let admitted = self.guard.admit(&scores[0], &scores[1], &scores[2]);
+        match admitted {
+            Err(why) if self.settings.admission => {
+                tracing::debug!("online: new weights are not published: {why}");
+            }
+            // While the baseline acts they wait for the learned policy's next chance.
+            _ if self.guard.acting() == Acting::Baseline => self.good = new,
+            _ => {
+                self.latest = new;
+                self.guard.publish(self.now);
+                self.send();
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        let told = match order {
+            Order::Stay => return,
+            Order::Proven => {
+                self.good = self.latest.clone();
+                tracing::debug!("online: the weights on trial are the last good ones from now on");
+                return;
+            }
+            Order::RollBack(why) => {
+                self.latest = self.good.clone();
+                format!("rolled back to the last good weights: {why}")
+            }
+            Order::HandOver(why) => format!("{} decides: {why}", self.baseline()),
+            Order::TryAgain(why) => format!("the learned policy gets another chance: {why}"),
+        };
+        // What was seen under other weights is not learned from.
+        self.lesson.clear();
+        self.send();
+        self.tell(&told);
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// Adds up utility and priority.
+#[derive(Default)]
+struct Tally {
+    utility: f64,
+    priority: f64,
+}
+
+impl Observer for Tally {
+    fn ended(&mut self, ended: &Ended) {
+        self.utility += ended.utility;
+        self.priority += ended.request.priority;
+    }
+}
+
+/// An emulated run's ear and learner: it learns between events, every so often, on the emulated clock.
+pub struct Classroom<'a> {
+    /// Hears for the learner.
+    pub ear: Ear,
+    /// Learns.
+    pub learner: Learner,
+    /// Time between two lessons.
+    pub every: Span,
+    /// When the next one is.
+    pub next: Time,
+    /// Hears everything, too.
+    pub log: &'a mut dyn Observer,
+}
+
+impl Observer for Classroom<'_> {
+    fn decided(
+        &mut self,
+        observation: &cosched_env::observation::Observation<'_>,
+        decision: cosched_env::world::Decision,
+    ) {
+        self.log.decided(observation, decision);
+    }
+
+    fn launched(&mut self, now: Time, launch: &cosched_env::event::Launch) {
+        self.ear.launched(now, launch);
+        self.log.launched(now, launch);
+    }
+
+    fn event(&mut self, now: Time, event: &cosched_env::event::Event) {
+        self.ear.event(now, event);
+        self.log.event(now, event);
+        if now >= self.next {
+            self.next = now + self.every;
+            self.learner.step();
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.ear.ended(ended);
+        self.log.ended(ended);
+    }
+}
