@@ -20,6 +20,7 @@
 //! ```
 
 pub mod fidelity;
+pub mod online;
 pub mod session;
 
 pub use cosched_agent as agent;

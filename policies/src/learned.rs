@@ -25,6 +25,15 @@ pub const ROW: Row = Row {
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    let weights = weights(parameter)?;
+    Ok(Box::new(Learned::new(&weights, scout(case, &Budget::default())(case))))
+}
+
+/// The weights of a checkpoint file, or the shipped ones.
+///
+/// # Errors
+/// [`PolicyError::Unusable`]: the checkpoint cannot be read or is of another network.
+pub fn weights(parameter: Option<&str>) -> Result<Weights, PolicyError> {
     let loaded = match parameter {
         None => checkpoint::from_bytes("(shipped)", SHIPPED),
         Some(path) => checkpoint::load(Path::new(path)),
@@ -33,8 +42,7 @@ fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyE
         policy: ROW.name.to_owned(),
         problem: e.to_string(),
     };
-    let (weights, _) = loaded.map_err(unusable)?;
-    Ok(Box::new(Learned::new(&weights, scout(case, &Budget::default())(case))))
+    loaded.map(|(weights, _)| weights).map_err(unusable)
 }
 
 /// Takes the best-scored candidate.

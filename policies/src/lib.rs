@@ -16,6 +16,7 @@ mod least_slack;
 mod mdinference;
 mod min_max_cost;
 mod min_total_cost;
+pub mod online;
 mod placement_search;
 pub mod rollout;
 mod round_robin;

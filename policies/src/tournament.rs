@@ -84,6 +84,12 @@ impl Standing {
 
 /// All contestants, best first; of equals the first of the table.
 pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
+    tournament_on(case, case, budget)
+}
+
+/// As [`tournament`] where the device and the arrivals are not as they are known: policies and decision core go by `known`, the
+/// emulator by `real`. Both have the same processors, variants, segments and streams.
+pub fn tournament_on(known: &Case, real: &Case, budget: &Budget) -> Vec<Standing> {
     let random = &mut rng(1, "tournament", 0);
     let mut standings: Vec<Standing> = TABLE
         .iter()
@@ -91,15 +97,16 @@ pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
         .map(|row| Standing { name: row.name, score: 0.0, routes: None })
         .collect();
     if budget.placement_runs > 0 {
-        let routes = Some(search(case, budget.placement_runs));
+        let routes = Some(search(real, budget.placement_runs));
         standings.push(Standing { name: crate::static_placement::ROW.name, score: 0.0, routes });
     }
     let mut playing = standings.len();
     for run in 0..budget.runs {
-        let shifted = Arc::new(shifted(case, random.random()));
-        let horizon = horizon(&shifted, budget.requests);
+        let share = random.random();
+        let (known, real) = (Arc::new(shifted(known, share)), Arc::new(shifted(real, share)));
+        let horizon = horizon(&real, budget.requests);
         for standing in &mut standings[..playing] {
-            standing.score += play(&shifted, standing, FIRST_SEED + run, horizon);
+            standing.score += play(&known, &real, standing, FIRST_SEED + run, horizon);
         }
         standings[..playing].sort_by(|a, b| b.score.total_cmp(&a.score));
         if run == 0 {
@@ -133,11 +140,11 @@ impl Observer for Tally {
     }
 }
 
-fn play(case: &Arc<Case>, standing: &Standing, seed: u64, horizon: Time) -> f64 {
-    let mut emulator = Emulator::new(case.clone(), Config::default(), seed, horizon);
-    let mut scheduler = Scheduler::new(case.clone(), Options::default());
+fn play(known: &Arc<Case>, real: &Arc<Case>, standing: &Standing, seed: u64, horizon: Time) -> f64 {
+    let mut emulator = Emulator::new(real.clone(), Config::default(), seed, horizon);
+    let mut scheduler = Scheduler::new(known.clone(), Options::default());
     let mut tally = Tally::default();
-    match drive(&mut scheduler, &mut emulator, standing.policy(case).as_mut(), &mut tally) {
+    match drive(&mut scheduler, &mut emulator, standing.policy(known).as_mut(), &mut tally) {
         Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
         _ => f64::NEG_INFINITY,
     }

@@ -1,5 +1,7 @@
 //! The commands, one file each, and what they share: progress bars, logging, exit codes (2 for usage, 1 for failures).
 
+#[cfg(feature = "train")]
+mod adapt;
 mod bench;
 mod compare;
 mod completions;
@@ -53,6 +55,9 @@ enum Command {
     /// Train a policy in the emulated device.
     #[cfg(feature = "train")]
     Train(train::Args),
+    /// Show how fast online learning is back after a processor of the emulated device slows down.
+    #[cfg(feature = "train")]
+    Adapt(adapt::Args),
     /// Run an app's streams live under a policy.
     Run(run::Args),
     /// Compare policies side by side in the emulated device.
@@ -93,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
+        #[cfg(feature = "train")]
+        Command::Adapt(args) => adapt::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
