@@ -325,8 +325,15 @@ impl fmt::Display for Adaptation {
             let c = report.counts;
             writeln!(
                 f,
-                "seed {seed}: {} decisions learned from, {} published, {} refused, {} rolled back, {} handed over",
-                report.decisions, c.published, c.refused, c.rolled_back, c.handed_over
+                "seed {seed}: {} decisions learned from, {} published, {} refused, {} rolled back, {} handed over; shadow {:.3}, {} {:.3}",
+                report.decisions,
+                c.published,
+                c.refused,
+                c.rolled_back,
+                c.handed_over,
+                report.shadow.good,
+                report.baseline,
+                report.shadow.baseline
             )?;
         }
         Ok(())

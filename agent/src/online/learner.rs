@@ -3,6 +3,7 @@
 //! runs (a thread beside a live run, or between the events of an emulated one) is its caller's business.
 
 use super::guard::{Acting, Counts, Guard, Order, Rules, Shadow};
+use super::lens::Lens;
 use super::lesson::{Lesson, Units};
 use super::link::{Actor, Bounds, Brain, Ear, Exploration, Links, News, Transition, connect};
 use super::profile::Profile;
@@ -124,6 +125,8 @@ pub struct Learner {
     rivals: Vec<Rival>,
     /// Slowness of the processors at the last tournament.
     scouted: Vec<f64>,
+    /// The case as decisions see it; `None`: as the core knows it, for it is much as its plan says.
+    seen: Option<Arc<Case>>,
     lesson: Lesson,
     pending: Option<Transition>,
     shadow: Shadow,
@@ -163,14 +166,20 @@ pub fn start(
         traffic.rewind();
     }
     trainer.set(&good);
-    let rivals = arena(&case, &seeded(&subject, &profile, &traffic, Time::ZERO));
+    let scouted = slowness(&profile, Time::ZERO);
+    let real = Arc::new(seeded(&subject, &profile, &traffic, Time::ZERO));
+    let seen = has_moved(&scouted, None, settings.moved).then(|| real.clone());
+    let known = seen.clone().unwrap_or_else(|| case.clone());
+    let rivals = arena(&known, &real);
     let follows_guide = guard.acting() == Acting::Baseline && !rivals.is_empty();
-    let brain = Brain { forward: Forward::new(&good), guides: guides(&rivals, &case), follows_guide };
+    let (forward, guides) = (Forward::new(&good), guides(&rivals, &known));
+    let brain = Brain { forward, guides, follows_guide, lens: seen.clone().map(Lens::new) };
     let (actor, ear, links) = connect(case.clone(), brain, settings.exploration, settings.bounds);
     let after = |seconds: f64| Time::ZERO + Span::from_ms(1e3 * seconds);
     let learner = Learner {
         units: Units::of(&case, settings.horizon),
-        scouted: slowness(&profile, Time::ZERO),
+        scouted,
+        seen,
         next_check: after(settings.check_s),
         next_scout: after(settings.scout_s),
         next_save: settings.keep.as_ref().map_or(Time::NEVER, |(_, minutes)| after(60.0 * minutes)),
@@ -206,6 +215,12 @@ fn slowness(profile: &Profile, now: Time) -> Vec<f64> {
     profile.processors.iter().map(|p| p.now(now)).collect()
 }
 
+/// Whether some processor is slower or faster by so much than it was then (`None`: than its plan says).
+fn has_moved(now: &[f64], then: Option<&[f64]>, by: f64) -> bool {
+    let before = |p: usize| then.map_or(1.0, |t| t[p]);
+    now.iter().enumerate().any(|(p, now)| (now / before(p)).ln().abs() > by.ln())
+}
+
 fn guides(rivals: &[Rival], case: &Case) -> Guides {
     Guides::new(rivals.iter().take(GUIDES).map(|r| ((r.make)(case), r.score as f32)).collect())
 }
@@ -220,7 +235,9 @@ impl Learner {
         self.read_transitions();
         if self.now >= self.next_check {
             self.next_check = self.now + Span::from_ms(1e3 * self.settings.check_s);
-            if self.now >= self.next_scout || self.has_moved() {
+            let speeds = slowness(&self.profile, self.now);
+            let moved = has_moved(&speeds, Some(&self.scouted), self.settings.moved);
+            if self.now >= self.next_scout || moved {
                 self.scout();
             }
             self.check();
@@ -333,23 +350,23 @@ impl Learner {
         }
     }
 
-    /// Whether some processor is no longer as fast as at the last tournament.
-    fn has_moved(&self) -> bool {
-        let moved = |(now, then): (f64, &f64)| (now / then).ln().abs() > self.settings.moved.ln();
-        slowness(&self.profile, self.now).into_iter().zip(&self.scouted).any(moved)
-    }
-
     /// Lets the baselines play on the device as it is now; the best guide the network from now on.
     fn scout(&mut self) {
         self.next_scout = self.now + Span::from_ms(1e3 * self.settings.scout_s);
         self.scouted = slowness(&self.profile, self.now);
         let before = self.baseline().to_owned();
-        let real = seeded(&self.subject, &self.profile, &self.traffic, self.now);
-        self.rivals = (self.arena)(&self.subject.case, &real);
+        let real = Arc::new(seeded(&self.subject, &self.profile, &self.traffic, self.now));
+        self.seen = has_moved(&self.scouted, None, self.settings.moved).then(|| real.clone());
+        self.rivals = (self.arena)(&self.known(), &real);
         let speeds: Vec<_> = self.scouted.iter().map(|s| format!("{s:.2}")).collect();
         let (after, speeds) = (self.baseline().to_owned(), speeds.join(", "));
         self.tell(&format!("tournament: {after} is the best baseline, before it was {before}; latencies by the plan's: {speeds}"));
         self.send();
+    }
+
+    /// The case as decisions see it.
+    fn known(&self) -> Arc<Case> {
+        self.seen.clone().unwrap_or_else(|| self.subject.case.clone())
     }
 
     /// Publishes what acts, with the guides of the last tournament.
@@ -366,8 +383,9 @@ impl Learner {
             // Its buffers grow here and not at the first decision.
             forward.run_on(&seen.rows, &seen.context);
         }
-        let guides = guides(&self.rivals, &self.subject.case);
-        Brain { forward, guides, follows_guide: follows_guide && !self.rivals.is_empty() }
+        let guides = guides(&self.rivals, &self.known());
+        let lens = self.seen.clone().map(Lens::new);
+        Brain { forward, guides, follows_guide: follows_guide && !self.rivals.is_empty(), lens }
     }
 
     /// Scores of each of these on the same new seeds of the device as it is now; `None` is the best baseline.

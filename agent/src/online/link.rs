@@ -1,6 +1,7 @@
 //! Between deciding and learning: the actor decides and leaves what it saw on bounded channels, the learner takes it from there and
 //! leaves new brains in a mailbox, an atomic pointer. It refuses to wait: what does not fit into a channel is dropped and counted.
 
+use super::lens::Lens;
 use super::profile::{Sample, Tracker};
 use crate::features::{CONTEXT_FEATURES, Encoder};
 use crate::guide::Guides;
@@ -26,6 +27,8 @@ pub struct Brain {
     pub guides: Guides,
     /// Whether the first guide's choice is taken, whatever the network says.
     pub follows_guide: bool,
+    /// Through what it sees the device; `None`: as its plan says.
+    pub lens: Option<Lens>,
 }
 
 /// One decision and what it led to. Its buffers go back and forth between actor and learner.
@@ -200,7 +203,15 @@ impl Policy for Actor {
         if let Some(line) = &mut self.line {
             line.renew(&mut self.brain);
         }
-        let Brain { forward, guides, follows_guide } = &mut *self.brain;
+        let Brain { forward, guides, follows_guide, lens } = &mut *self.brain;
+        let seen;
+        let observation = match lens {
+            Some(lens) => {
+                seen = lens.look(observation);
+                &seen
+            }
+            None => observation,
+        };
         self.encoder.encode(observation, guides.vote(observation));
         let value = forward.run(&self.encoder);
         let best = forward.best();

@@ -6,6 +6,7 @@ pub mod guard;
 #[cfg(test)]
 mod hand;
 pub mod learner;
+pub mod lens;
 pub mod lesson;
 pub mod link;
 #[cfg(feature = "train")]
