@@ -10,7 +10,7 @@ use cosched_agent::online::state::load;
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
 use cosched_experiments::app::App;
-use cosched_policies::learned::weights;
+use cosched_policies::learned::weights_of;
 use cosched_policies::online::{LIVE, arena};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub fn begin(
         let problem = format!("only the policy `learned` learns while it runs, got `{policy}`");
         return Err(SessionError::Online(problem));
     }
-    let weights = weights(parameter)?;
+    let weights = weights_of(name, parameter)?;
     let state = match &options.state {
         Some(path) => load(path, case)?,
         None => None,

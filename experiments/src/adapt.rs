@@ -130,15 +130,15 @@ pub fn adapt(
     let mut add = |name: &str, runs: Vec<Vec<Ended>>| rows.push((name.to_owned(), runs));
     add("online", online_runs(&real, seeds, contest, &mut reports)?);
     let squad = scout(&setup.case, &contest.budget);
-    let frozen = || Box::new(Learned::new(contest.weights, squad(&setup.case))) as Box<dyn Policy>;
-    add("frozen", each(seeds, |seed| play(&real, seed, frozen().as_mut(), &mut ()))?);
+    let frozen = || Learned::with(contest.weights, &setup.case, &squad, &contest.budget);
+    add("frozen", each(seeds, |seed| play(&real, seed, &mut frozen(), &mut ()))?);
     for spec in contest.baselines {
         let make = || from_table(spec, &setup.case).map_err(AdaptError::Policy);
         add(spec, each(seeds, |seed| play(&real, seed, make()?.as_mut(), &mut ()))?);
     }
     let knowing = scout(&there.case, &contest.budget);
-    let known = || Box::new(Learned::new(contest.weights, knowing(&there.case))) as Box<dyn Policy>;
-    let learned = each(seeds, |seed| play(&there, seed, known().as_mut(), &mut ()))?;
+    let known = || Learned::with(contest.weights, &there.case, &knowing, &contest.budget);
+    let learned = each(seeds, |seed| play(&there, seed, &mut known(), &mut ()))?;
     let best = tournament(&there.case, &contest.budget);
     let heuristic = each(seeds, |seed| play(&there, seed, best[0].policy(&there.case).as_mut(), &mut ()))?;
     let reference = if total(&heuristic) > total(&learned) { heuristic } else { learned };

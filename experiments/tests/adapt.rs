@@ -1,7 +1,7 @@
 //! Online learning on an emulated device: it is back after a slow-down, what is spoiled is rolled back within a bound, and its state goes
 //! on in the next run. It refuses to need libtorch: trainers are made by hand, the network follows its first guide.
 
-use cosched_agent::features::CANDIDATE_FEATURES;
+use cosched_agent::features::{CANDIDATE_FEATURES, FIRST_VOTE};
 use cosched_agent::network::{Linear, Weights};
 use cosched_agent::online::Trainer;
 use cosched_agent::online::learner::Settings;
@@ -14,8 +14,6 @@ use cosched_policies::online::arena;
 use cosched_policies::tournament::Budget;
 use std::sync::Arc;
 
-/// The column that says whether the first guide would choose the candidate.
-const FIRST_VOTE: usize = 44;
 const SEEDS: [u64; 2] = [7, 8];
 const BUDGET: Budget = Budget { runs: 2, requests: 150.0, placement_runs: 0 };
 

@@ -2,11 +2,11 @@
 //! would do (`tournament.rs`). The shipped checkpoint is part of the binary;
 //! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
 
-use crate::tournament::{Budget, scout};
+use crate::tournament::{Budget, scout, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::features::Encoder;
-use cosched_agent::guide::Guides;
+use cosched_agent::guide::{Guides, MARGINS, Squad};
 use cosched_agent::network::{Forward, Weights};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
@@ -25,21 +25,21 @@ pub const ROW: Row = Row {
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
-    let weights = weights(parameter)?;
-    Ok(Box::new(Learned::new(&weights, scout(case, &Budget::default())(case))))
+    let weights = weights_of(ROW.name, parameter)?;
+    Ok(Box::new(Learned::on(&weights, case)))
 }
 
-/// The weights of a checkpoint file, or the shipped ones.
+/// The weights of a checkpoint file, or the shipped ones; `policy` is for messages.
 ///
 /// # Errors
 /// [`PolicyError::Unusable`]: the checkpoint cannot be read or is of another network.
-pub fn weights(parameter: Option<&str>) -> Result<Weights, PolicyError> {
-    let loaded = match parameter {
+pub fn weights_of(policy: &str, file: Option<&str>) -> Result<Weights, PolicyError> {
+    let loaded = match file {
         None => checkpoint::from_bytes("(shipped)", SHIPPED),
         Some(path) => checkpoint::load(Path::new(path)),
     };
     let unusable = |e: checkpoint::CheckpointError| PolicyError::Unusable {
-        policy: ROW.name.to_owned(),
+        policy: policy.to_owned(),
         problem: e.to_string(),
     };
     loaded.map(|(weights, _)| weights).map_err(unusable)
@@ -50,19 +50,64 @@ pub struct Learned {
     guides: Guides,
     encoder: Encoder,
     forward: Forward,
+    margin: f32,
 }
 
 impl Learned {
-    /// Decides by these weights, with these guides.
-    pub fn new(weights: &Weights, guides: Guides) -> Learned {
-        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights) }
+    /// Decides by these weights, with these guides. A choice other than the first guide's needs a logit that is higher by `margin`.
+    pub fn new(weights: &Weights, guides: Guides, margin: f32) -> Learned {
+        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights), margin }
+    }
+
+    /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in about a second.
+    pub fn on(weights: &Weights, case: &Case) -> Learned {
+        let budget = Budget::default();
+        Learned::with(weights, case, &scout(case, &budget), &budget)
+    }
+
+    /// The same with guides that were found before.
+    pub fn with(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> Learned {
+        let make = |way: usize| Learned::new(weights, squad(case), MARGINS[way]);
+        let best = trial(case, budget, MARGINS.len(), |way| Box::new(make(way)));
+        make(best)
+    }
+}
+
+impl Learned {
+    /// Scores the candidates; gives the choice.
+    fn choose(&mut self) -> usize {
+        self.forward.run(&self.encoder);
+        let best = self.forward.best();
+        let logits = &self.forward.logits;
+        match self.guides.votes().first() {
+            Some(vote) if logits[best] - logits[vote.choice] <= self.margin => vote.choice,
+            _ => best,
+        }
+    }
+
+    /// The choice, and behind it the candidates of the highest scores, `n` in all if there are so many.
+    pub(crate) fn propose(&mut self, observation: &Observation<'_>, n: usize, into: &mut Vec<usize>) {
+        self.guides.vote(observation);
+        self.encoder.encode(observation, self.guides.votes());
+        let choice = self.choose();
+        let logits = &self.forward.logits;
+        into.clear();
+        into.extend(0..logits.len());
+        into.sort_by(|&a, &b| (b == choice).cmp(&(a == choice)).then(logits[b].total_cmp(&logits[a])));
+        into.truncate(n);
     }
 }
 
 impl Policy for Learned {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-        self.encoder.encode(observation, self.guides.vote(observation));
-        self.forward.run(&self.encoder);
-        Decision(self.forward.best())
+        let guide = self.guides.vote(observation).first().map(|vote| vote.choice);
+        // What the network says would not be heard.
+        if let Some(choice) = guide
+            && self.margin == f32::INFINITY
+        {
+            return Decision(choice);
+        }
+        self.encoder.encode(observation, self.guides.votes());
+        Decision(self.choose())
     }
 }

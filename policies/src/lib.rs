@@ -13,6 +13,7 @@ mod heft;
 mod heft_reserve;
 pub mod learned;
 mod least_slack;
+mod lookahead;
 mod mdinference;
 mod min_max_cost;
 mod min_total_cost;
@@ -64,6 +65,7 @@ pub const TABLE: &[Row] = &[
     mdinference::ROW,
     static_placement::ROW,
     learned::ROW,
+    lookahead::ROW,
     rollout::ROW,
 ];
 

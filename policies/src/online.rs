@@ -1,6 +1,6 @@
 //! The baselines of online learning: the tournament on the device as it is observed to be. It refuses to learn; `agent::online` does.
 
-use crate::tournament::{Budget, tournament_on};
+use crate::tournament::{Budget, tournament};
 use cosched_agent::guide::GUIDES;
 use cosched_agent::online::{Arena, Rival};
 
@@ -9,8 +9,8 @@ pub const LIVE: Budget = Budget { runs: 3, requests: 400.0, placement_runs: 200 
 
 /// Where the policies of the table play against each other; the best few are given.
 pub fn arena(budget: Budget) -> Arena {
-    Box::new(move |known, real| {
-        let standings = tournament_on(known, real, &budget).into_iter().take(GUIDES);
+    Box::new(move |real| {
+        let standings = tournament(real, &budget).into_iter().take(GUIDES);
         let rival = |standing: crate::tournament::Standing| Rival {
             name: standing.name.to_owned(),
             score: standing.score,

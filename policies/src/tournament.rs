@@ -84,12 +84,6 @@ impl Standing {
 
 /// All contestants, best first; of equals the first of the table.
 pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
-    tournament_on(case, case, budget)
-}
-
-/// As [`tournament`] where the device and the arrivals are not as they are known: policies and decision core go by `known`, the
-/// emulator by `real`. Both have the same processors, variants, segments and streams.
-pub fn tournament_on(known: &Case, real: &Case, budget: &Budget) -> Vec<Standing> {
     let random = &mut rng(1, "tournament", 0);
     let mut standings: Vec<Standing> = TABLE
         .iter()
@@ -97,16 +91,15 @@ pub fn tournament_on(known: &Case, real: &Case, budget: &Budget) -> Vec<Standing
         .map(|row| Standing { name: row.name, score: 0.0, routes: None })
         .collect();
     if budget.placement_runs > 0 {
-        let routes = Some(search(real, budget.placement_runs));
+        let routes = Some(search(case, budget.placement_runs));
         standings.push(Standing { name: crate::static_placement::ROW.name, score: 0.0, routes });
     }
     let mut playing = standings.len();
     for run in 0..budget.runs {
-        let share = random.random();
-        let (known, real) = (Arc::new(shifted(known, share)), Arc::new(shifted(real, share)));
-        let horizon = horizon(&real, budget.requests);
+        let shifted = Arc::new(shifted(case, random.random()));
+        let horizon = horizon(&shifted, budget.requests);
         for standing in &mut standings[..playing] {
-            standing.score += play(&known, &real, standing, FIRST_SEED + run, horizon);
+            standing.score += play(&shifted, standing.policy(&shifted), FIRST_SEED + run, horizon);
         }
         standings[..playing].sort_by(|a, b| b.score.total_cmp(&a.score));
         if run == 0 {
@@ -126,6 +119,25 @@ pub fn scout(case: &Case, budget: &Budget) -> Squad {
     Box::new(move |case| Guides::new(standings.iter().map(|s| (s.policy(case), s.score as f32)).collect()))
 }
 
+/// Of several ways to make a policy the one that is best on a case, by runs that no tournament has seen; of equals the first.
+pub(crate) fn trial(
+    case: &Case,
+    budget: &Budget,
+    ways: usize,
+    make: impl Fn(usize) -> Box<dyn Policy>,
+) -> usize {
+    let random = &mut rng(1, "trial", 0);
+    let mut scores = vec![0.0; ways];
+    for run in 0..budget.runs {
+        let shifted = Arc::new(shifted(case, random.random()));
+        let horizon = horizon(&shifted, budget.requests);
+        for (way, score) in scores.iter_mut().enumerate() {
+            *score += play(&shifted, make(way), FIRST_SEED + budget.runs + run, horizon);
+        }
+    }
+    (1..ways).fold(0, |best, way| if scores[way] > scores[best] { way } else { best })
+}
+
 /// Adds up utility and priority.
 #[derive(Default)]
 struct Tally {
@@ -140,11 +152,11 @@ impl Observer for Tally {
     }
 }
 
-fn play(known: &Arc<Case>, real: &Arc<Case>, standing: &Standing, seed: u64, horizon: Time) -> f64 {
-    let mut emulator = Emulator::new(real.clone(), Config::default(), seed, horizon);
-    let mut scheduler = Scheduler::new(known.clone(), Options::default());
+fn play(case: &Arc<Case>, mut policy: Box<dyn Policy>, seed: u64, horizon: Time) -> f64 {
+    let mut emulator = Emulator::new(case.clone(), Config::default(), seed, horizon);
+    let mut scheduler = Scheduler::new(case.clone(), Options::default());
     let mut tally = Tally::default();
-    match drive(&mut scheduler, &mut emulator, standing.policy(known).as_mut(), &mut tally) {
+    match drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut tally) {
         Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
         _ => f64::NEG_INFINITY,
     }

@@ -5,9 +5,12 @@ mod adapt;
 mod bench;
 mod compare;
 mod completions;
+#[cfg(feature = "train")]
+mod curve;
 mod demo;
 mod fidelity;
 mod inspect;
+mod policy;
 mod profile;
 mod replay;
 mod run;
@@ -58,6 +61,8 @@ enum Command {
     /// Show how fast online learning is back after a processor of the emulated device slows down.
     #[cfg(feature = "train")]
     Adapt(adapt::Args),
+    /// Show a trained policy's checkpoint, or export it as an ONNX file.
+    Policy(policy::Args),
     /// Run an app's streams live under a policy.
     Run(run::Args),
     /// Compare policies side by side in the emulated device.
@@ -100,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         #[cfg(feature = "train")]
         Command::Adapt(args) => adapt::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),

@@ -20,6 +20,8 @@ pub const FEATURE_VERSION: u32 = 2;
 pub const CANDIDATE_FEATURES: usize = 55;
 /// Numbers per observation.
 pub const CONTEXT_FEATURES: usize = 22;
+/// Column of the first guide's vote; those of the others follow.
+pub const FIRST_VOTE: usize = 44;
 
 /// Encodes observations into reused buffers.
 #[derive(Default)]
@@ -317,7 +319,7 @@ fn idle_share(observation: &Observation<'_>) -> f32 {
 
 /// Marks what the guides would do: their choices, and what belongs to the request or the processor of the first one's.
 fn mark_votes(observation: &Observation<'_>, votes: &[Vote], rows: &mut [f32]) {
-    for (vote, column) in votes.iter().zip(44..) {
+    for (vote, column) in votes.iter().zip(FIRST_VOTE..) {
         rows[vote.choice * CANDIDATE_FEATURES + column] = 1.0;
     }
     let Some(first) = votes.first().map(|v| observation.candidates[v.choice].action) else { return };

@@ -10,7 +10,7 @@ use super::profile::Profile;
 use super::state::{State, StateError, save};
 use super::traffic::Traffic;
 use super::{Arena, Rival, Trainer};
-use crate::guide::{GUIDES, Guides};
+use crate::guide::{GUIDES, Guides, MARGINS};
 use crate::network::{Forward, Weights};
 use cosched_env::case::Case;
 use cosched_env::emulator::{Config, Emulator};
@@ -127,6 +127,8 @@ pub struct Learner {
     scouted: Vec<f64>,
     /// The case as decisions see it; `None`: as the core knows it, for it is much as its plan says.
     seen: Option<Arc<Case>>,
+    /// See [`Brain::margin`], of the learned policy.
+    margin: f32,
     lesson: Lesson,
     pending: Option<Transition>,
     shadow: Shadow,
@@ -170,16 +172,16 @@ pub fn start(
     let real = Arc::new(seeded(&subject, &profile, &traffic, Time::ZERO));
     let seen = has_moved(&scouted, None, settings.moved).then(|| real.clone());
     let known = seen.clone().unwrap_or_else(|| case.clone());
-    let rivals = arena(&known, &real);
-    let follows_guide = guard.acting() == Acting::Baseline && !rivals.is_empty();
+    let rivals = arena(&real);
     let (forward, guides) = (Forward::new(&good), guides(&rivals, &known));
-    let brain = Brain { forward, guides, follows_guide, lens: seen.clone().map(Lens::new) };
+    let brain = Brain { forward, guides, margin: 0.0, lens: seen.clone().map(Lens::new) };
     let (actor, ear, links) = connect(case.clone(), brain, settings.exploration, settings.bounds);
     let after = |seconds: f64| Time::ZERO + Span::from_ms(1e3 * seconds);
-    let learner = Learner {
+    let mut learner = Learner {
         units: Units::of(&case, settings.horizon),
         scouted,
         seen,
+        margin: 0.0,
         next_check: after(settings.check_s),
         next_scout: after(settings.scout_s),
         next_save: settings.keep.as_ref().map_or(Time::NEVER, |(_, minutes)| after(60.0 * minutes)),
@@ -202,6 +204,9 @@ pub fn start(
         good,
         rivals,
     };
+    // It is in the mailbox before the first decision.
+    learner.find_margin();
+    learner.send();
     (actor, ear, learner)
 }
 
@@ -357,11 +362,21 @@ impl Learner {
         let before = self.baseline().to_owned();
         let real = Arc::new(seeded(&self.subject, &self.profile, &self.traffic, self.now));
         self.seen = has_moved(&self.scouted, None, self.settings.moved).then(|| real.clone());
-        self.rivals = (self.arena)(&self.known(), &real);
+        self.rivals = (self.arena)(&real);
+        self.find_margin();
         let speeds: Vec<_> = self.scouted.iter().map(|s| format!("{s:.2}")).collect();
         let (after, speeds) = (self.baseline().to_owned(), speeds.join(", "));
         self.tell(&format!("tournament: {after} is the best baseline, before it was {before}; latencies by the plan's: {speeds}"));
         self.send();
+    }
+
+    /// The margin with which the last good weights are best on the device as it is now; of equals the largest.
+    fn find_margin(&mut self) {
+        let good = self.good.clone();
+        let ways: Vec<_> = MARGINS.iter().map(|&margin| (&good, margin)).collect();
+        let scores: Vec<f64> = self.play(&ways).iter().map(|s| mean(s)).collect();
+        let best = (1..ways.len()).fold(0, |best, way| if scores[way] > scores[best] { way } else { best });
+        self.margin = MARGINS[best];
     }
 
     /// The case as decisions see it.
@@ -373,11 +388,11 @@ impl Learner {
     fn send(&self) {
         let acting = self.guard.acting();
         let weights = if acting == Acting::Trial { &self.latest } else { &self.good };
-        let brain = self.brain(weights, acting == Acting::Baseline);
+        let brain = self.brain(weights, if acting == Acting::Baseline { f32::INFINITY } else { self.margin });
         drop(self.links.mailbox.swap(Some(Box::new(brain))));
     }
 
-    fn brain(&self, weights: &Weights, follows_guide: bool) -> Brain {
+    fn brain(&self, weights: &Weights, margin: f32) -> Brain {
         let mut forward = Forward::new(weights);
         if let Some(seen) = &self.pending {
             // Its buffers grow here and not at the first decision.
@@ -385,11 +400,11 @@ impl Learner {
         }
         let guides = guides(&self.rivals, &self.known());
         let lens = self.seen.clone().map(Lens::new);
-        Brain { forward, guides, follows_guide: follows_guide && !self.rivals.is_empty(), lens }
+        Brain { forward, guides, margin, lens }
     }
 
-    /// Scores of each of these on the same new seeds of the device as it is now; `None` is the best baseline.
-    fn play(&mut self, all: &[Option<&Weights>]) -> Vec<Vec<f64>> {
+    /// Scores of each of these weights and margins on the same new seeds of the device as it is now.
+    fn play(&mut self, all: &[(&Weights, f32)]) -> Vec<Vec<f64>> {
         let real = Arc::new(seeded(&self.subject, &self.profile, &self.traffic, self.now));
         let rate: f64 = real
             .streams
@@ -400,12 +415,8 @@ impl Learner {
         let horizon = Time::ZERO + Span::from_ms(self.settings.shadow_requests / rate.max(1e-9));
         let seeds = self.next_seed..self.next_seed + self.settings.shadow_runs;
         self.next_seed = seeds.end;
-        let score = |weights: &Option<&Weights>| {
-            let brain = |_| match weights {
-                Some(weights) => self.brain(weights, false),
-                None => self.brain(&self.good, true),
-            };
-            seeds.clone().map(|seed| self.run(&real, brain(seed), seed, horizon)).collect()
+        let score = |&(weights, margin): &(&Weights, f32)| {
+            seeds.clone().map(|seed| self.run(&real, self.brain(weights, margin), seed, horizon)).collect()
         };
         all.iter().map(score).collect()
     }
@@ -426,9 +437,9 @@ impl Learner {
     fn check(&mut self) {
         let (good, latest) = (self.good.clone(), self.latest.clone());
         let on_trial = self.guard.acting() == Acting::Trial;
-        let mut all = vec![Some(&good), None];
+        let mut all = vec![(&good, self.margin), (&good, f32::INFINITY)];
         if on_trial {
-            all.push(Some(&latest));
+            all.push((&latest, self.margin));
         }
         let scores: Vec<f64> = self.play(&all).iter().map(|s| mean(s)).collect();
         let trial = scores.get(2).copied().unwrap_or(scores[0]);
@@ -447,7 +458,7 @@ impl Learner {
         self.trainer.set(&self.good);
         let new = self.trainer.learn(&lesson);
         let good = self.good.clone();
-        let scores = self.play(&[Some(&new), Some(&good), None]);
+        let scores = self.play(&[(&new, self.margin), (&good, self.margin), (&good, f32::INFINITY)]);
         let admitted = self.guard.admit(&scores[0], &scores[1], &scores[2]);
         match admitted {
             Err(why) if self.settings.admission => {

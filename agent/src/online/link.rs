@@ -19,14 +19,14 @@ use rand_pcg::Pcg64Mcg;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What decides: a network with guides, or the first guide alone.
+/// What decides: a network with guides.
 pub struct Brain {
     /// The network.
     pub forward: Forward,
     /// Its guides.
     pub guides: Guides,
-    /// Whether the first guide's choice is taken, whatever the network says.
-    pub follows_guide: bool,
+    /// By how much a candidate's logit has to exceed that of the first guide's choice; infinity: the guide decides.
+    pub margin: f32,
     /// Through what it sees the device; `None`: as its plan says.
     pub lens: Option<Lens>,
 }
@@ -203,7 +203,7 @@ impl Policy for Actor {
         if let Some(line) = &mut self.line {
             line.renew(&mut self.brain);
         }
-        let Brain { forward, guides, follows_guide, lens } = &mut *self.brain;
+        let Brain { forward, guides, margin, lens } = &mut *self.brain;
         let seen;
         let observation = match lens {
             Some(lens) => {
@@ -216,11 +216,12 @@ impl Policy for Actor {
         let value = forward.run(&self.encoder);
         let best = forward.best();
         let guided = guides.votes().first().map(|v| v.choice);
+        let explores = self.exploration.share > 0.0
+            && *margin < f32::INFINITY
+            && self.random.random::<f64>() < self.exploration.share;
         let choice = match guided {
-            Some(choice) if *follows_guide => choice,
-            _ if self.exploration.share > 0.0 && self.random.random::<f64>() < self.exploration.share => {
-                draw(&forward.logits, &mut self.random)
-            }
+            _ if explores => draw(&forward.logits, &mut self.random),
+            Some(choice) if forward.logits[best] - forward.logits[choice] <= *margin => choice,
             _ => best,
         };
         if let Some(line) = &mut self.line {

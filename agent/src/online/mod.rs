@@ -39,5 +39,5 @@ pub struct Rival {
     pub make: Box<dyn Fn(&Case) -> Box<dyn Policy> + Send>,
 }
 
-/// Lets baselines play against each other: they know the first case, the device is as the second one says. Best first.
-pub type Arena = Box<dyn Fn(&Case, &Case) -> Vec<Rival> + Send>;
+/// Lets baselines play against each other on a case. Best first.
+pub type Arena = Box<dyn Fn(&Case) -> Vec<Rival> + Send>;
