@@ -48,6 +48,8 @@ pub struct Settings {
     pub shadow_runs: u64,
     /// See `shadow_runs`.
     pub shadow_requests: f64,
+    /// Margins that are tried out after each tournament; see [`Brain::margin`].
+    pub margins: Vec<f32>,
     /// Horizon of the discount, in mean deadlines: that of the training.
     pub horizon: f64,
     /// Whether new weights must do well in the emulator before they go on trial. Only tests of the guard turn it off.
@@ -68,6 +70,7 @@ impl Default for Settings {
             moved: 1.25,
             shadow_runs: 3,
             shadow_requests: 250.0,
+            margins: MARGINS.to_vec(),
             horizon: 5.0,
             admission: true,
             keep: None,
@@ -373,10 +376,11 @@ impl Learner {
     /// The margin with which the last good weights are best on the device as it is now; of equals the largest.
     fn find_margin(&mut self) {
         let good = self.good.clone();
-        let ways: Vec<_> = MARGINS.iter().map(|&margin| (&good, margin)).collect();
+        let margins = self.settings.margins.clone();
+        let ways: Vec<_> = margins.iter().map(|&margin| (&good, margin)).collect();
         let scores: Vec<f64> = self.play(&ways).iter().map(|s| mean(s)).collect();
         let best = (1..ways.len()).fold(0, |best, way| if scores[way] > scores[best] { way } else { best });
-        self.margin = MARGINS[best];
+        self.margin = margins.get(best).copied().unwrap_or(0.0);
     }
 
     /// The case as decisions see it.
