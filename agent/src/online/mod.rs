@@ -36,8 +36,11 @@ pub struct Rival {
     /// Mean utility by priority.
     pub score: f64,
     /// Makes it for a case.
-    pub make: Box<dyn Fn(&Case) -> Box<dyn Policy> + Send>,
+    pub make: Maker,
 }
+
+/// Makes a policy for a case.
+pub type Maker = Box<dyn Fn(&Case) -> Box<dyn Policy> + Send>;
 
 /// Lets baselines play against each other on a case. Best first.
 pub type Arena = Box<dyn Fn(&Case) -> Vec<Rival> + Send>;
