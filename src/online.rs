@@ -10,7 +10,7 @@ use cosched_agent::online::state::load;
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
 use cosched_experiments::app::App;
-use cosched_policies::learned::weights_of;
+use cosched_policies::learned::prepare;
 use cosched_policies::online::{LIVE, arena};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +51,8 @@ pub struct Learning {
     learner: Option<JoinHandle<Learner>>,
 }
 
-/// The policy of a run that learns, and what goes on beside it. `policy` is `learned` or `learned:CHECKPOINT`.
+/// The policy of a run that learns, and what goes on beside it. `policy` is `learned`, `learned:CHECKPOINT` or `learned:@RUNS`, where RUNS is
+/// the length of the tournaments that are held beside the run.
 ///
 /// # Errors
 /// Another policy, a checkpoint or state that cannot be read, or a build without a learner.
@@ -69,7 +70,7 @@ pub fn begin(
         let problem = format!("only the policy `learned` learns while it runs, got `{policy}`");
         return Err(SessionError::Online(problem));
     }
-    let weights = weights_of(name, parameter)?;
+    let (weights, budget) = prepare(name, parameter)?;
     let state = match &options.state {
         Some(path) => load(path, case)?,
         None => None,
@@ -79,7 +80,8 @@ pub fn begin(
     let from = state.as_ref().map_or(&weights, |s| &s.good);
     let trainer = trainer(from)?;
     let subject = Subject { case: case.clone(), options: app.scheduler, emulator: app.emulator_config()? };
-    let (actor, ear, learner) = start(subject, &weights, state, settings, trainer, arena(LIVE));
+    let (actor, ear, learner) =
+        start(subject, &weights, state, settings, trainer, arena(budget.unwrap_or(LIVE)));
     // What cannot be written is found out before the run.
     learner.save()?;
     let over = Arc::new(AtomicBool::new(false));

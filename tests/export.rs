@@ -55,7 +55,7 @@ fn over_episodes(exported: &[u8], weights: &Weights) -> Result<usize, String> {
             let mut episode = Episode::new(setup.case.clone(), setup.options, emulator, seed, limit, limit);
             while episode.advance().unwrap().end.is_none() {
                 let observation = episode.observation().unwrap();
-                encoder.encode(&observation);
+                encoder.encode(&observation, &[]);
                 let candidates = observation.candidates.len();
                 let choice = twin.choose(&encoder.candidates, &encoder.context);
                 let choice = choice.map_err(|e| format!("seed {seed}, decision {decisions}: {e}"))?;

@@ -33,7 +33,7 @@ pub struct Ranges {
     pub missing: f64,
     /// Factor on each weight of the objective.
     pub objective: f64,
-    /// Probability that a processor dies, hangs or slows down once in an episode.
+    /// Probability that a processor dies or hangs once in an episode.
     pub fault: f64,
     /// Probability that the streams are invented ([`crate::invent`]) and only the device is kept.
     pub invented: f64,
@@ -122,19 +122,19 @@ pub fn neighbour(
     Case::on(plan, device.clone(), scenario)
 }
 
-/// What goes wrong in the episodes of a case beside what `config` says: with the probability of the ranges one processor dies, hangs
-/// or slows down for a part of the episode.
+/// What goes wrong in the episodes of a case beside what `config` says: with the probability of the ranges one processor dies or hangs
+/// for a part of the episode.
 pub fn faults(case: &Case, config: &Config, ranges: &Ranges, episode_ms: f64, rng: &mut Pcg64Mcg) -> Config {
     let mut config = config.clone();
     if rng.random::<f64>() < ranges.fault {
         let processor = &case.plan.processors[rng.random_range(0..case.processor_count())];
         let from_ms = episode_ms * rng.random_range(0.1..0.8);
         let lasts_ms = episode_ms * rng.random_range(0.05..0.3);
-        let kind = [FaultKind::Die, FaultKind::Hang, FaultKind::Slow][rng.random_range(0..3)];
+        let kind = if rng.random() { FaultKind::Die } else { FaultKind::Hang };
         let noticed_ms = lasts_ms * rng.random_range(0.05..0.5);
-        let speed = if kind == FaultKind::Slow { rng.random_range(0.2..0.8) } else { 0.0 };
         let processor = processor.name.clone();
-        config.faults.push(Fault { processor, kind, from_ms, to_ms: from_ms + lasts_ms, noticed_ms, speed });
+        let to_ms = from_ms + lasts_ms;
+        config.faults.push(Fault { processor, kind, from_ms, to_ms, noticed_ms, ..Fault::default() });
     }
     config
 }

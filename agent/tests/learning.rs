@@ -110,10 +110,10 @@ fn the_discount_is_that_of_the_time_that_passed() {
         }
     }
     // From the first decision, which comes with the first request, to the first one due after the end.
-    assert!(times.len() > 8 && times.iter().all(|t| (250.0..340.0).contains(t)), "{times:?}");
+    assert!(times.len() > 8 && times.iter().all(|t| (240.0..380.0).contains(t)), "{times:?}");
     // Saboteur: a discount for each decision would not be as even.
     let ratio = |x: &[f64]| x.iter().copied().fold(0.0, f64::max) / x.iter().copied().fold(1e9, f64::min);
-    assert!(ratio(&decisions) > 1.5 && ratio(&times) < 1.3, "{decisions:?}");
+    assert!(ratio(&decisions) > 1.2 * ratio(&times) && ratio(&times) < 1.5, "{decisions:?} {times:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::path::Path;
 /// The row of the table.
 pub const ROW: Row = Row {
     name: "learned",
-    about: "the trained network (the shipped one, or learned:CHECKPOINT)",
+    about: "the trained network (the shipped one, or learned:CHECKPOINT); learned:@RUNS says how long it prepares for a case (default 800)",
     make,
     searches: false,
 };
@@ -25,24 +25,28 @@ pub const ROW: Row = Row {
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
-    let weights = weights_of(ROW.name, parameter)?;
-    Ok(Box::new(Learned::on(&weights, case)))
+    let (weights, budget) = prepare(ROW.name, parameter)?;
+    let budget = budget.unwrap_or_default();
+    Ok(Box::new(Learned::with(&weights, case, &scout(case, &budget), &budget)))
 }
 
-/// The weights of a checkpoint file, or the shipped ones; `policy` is for messages.
+/// The weights and the budget of a parameter `[CHECKPOINT][@RUNS]`: the shipped checkpoint where none is said; `policy` is for messages.
 ///
 /// # Errors
 /// [`PolicyError::Unusable`]: the checkpoint cannot be read or is of another network.
-pub fn weights_of(policy: &str, file: Option<&str>) -> Result<Weights, PolicyError> {
+pub fn prepare(policy: &str, parameter: Option<&str>) -> Result<(Weights, Option<Budget>), PolicyError> {
+    let unusable = |problem: String| PolicyError::Unusable { policy: policy.to_owned(), problem };
+    let (file, runs) = match parameter.map(|p| p.rsplit_once('@').unwrap_or((p, ""))) {
+        None => ("", ""),
+        Some((_, runs)) if runs.parse::<usize>().is_err() => (parameter.unwrap_or_default(), ""),
+        Some(both) => both,
+    };
+    let budget = runs.parse().ok().map(Budget::of);
     let loaded = match file {
-        None => checkpoint::from_bytes("(shipped)", SHIPPED),
-        Some(path) => checkpoint::load(Path::new(path)),
+        "" => checkpoint::from_bytes("(shipped)", SHIPPED),
+        path => checkpoint::load(Path::new(path)),
     };
-    let unusable = |e: checkpoint::CheckpointError| PolicyError::Unusable {
-        policy: policy.to_owned(),
-        problem: e.to_string(),
-    };
-    loaded.map(|(weights, _)| weights).map_err(unusable)
+    loaded.map(|(weights, _)| (weights, budget)).map_err(|e| unusable(e.to_string()))
 }
 
 /// Takes the best-scored candidate.
@@ -65,7 +69,7 @@ impl Learned {
         Learned::with(weights, case, &scout(case, &budget), &budget)
     }
 
-    /// The same with guides that were found before.
+    /// The same with guides that were found before, and runs of another length.
     pub fn with(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> Learned {
         let make = |way: usize| Learned::new(weights, squad(case), MARGINS[way]);
         let best = trial(case, budget, MARGINS.len(), |way| Box::new(make(way)));

@@ -22,6 +22,7 @@ mod placement_search;
 pub mod rollout;
 mod round_robin;
 mod shares;
+mod short_run;
 mod shortest_latency;
 mod static_placement;
 pub mod tournament;

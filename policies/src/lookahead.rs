@@ -3,9 +3,9 @@
 //! prior, as in AlphaZero (Silver et al., Science 2018), of depth one. It refuses to know the future, as `rollout` does, and to take long:
 //! its budget is a number of emulated requests, about a millisecond, so that the same seed gives the same run.
 
-use crate::learned::{Learned, weights_of};
-use crate::rollout::{Futures, Judge, is_random};
-use crate::tournament::{Budget, scout};
+use crate::learned::{Learned, prepare};
+use crate::rollout::{Futures, Judge};
+use crate::tournament::scout;
 use crate::{PolicyError, Row};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
@@ -13,7 +13,7 @@ use cosched_env::world::{Decision, Policy};
 
 pub(crate) const ROW: Row = Row {
     name: "lookahead",
-    about: "the trained network proposes, a short emulation disposes (the shipped network, or lookahead:CHECKPOINT)",
+    about: "the trained network proposes, a short emulation chooses; takes what learned takes",
     make,
     searches: true,
 };
@@ -26,12 +26,11 @@ const FUTURES: usize = 3;
 const REQUESTS: f64 = 240.0;
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
-    let weights = weights_of(ROW.name, parameter)?;
-    let budget = Budget::default();
+    let (weights, budget) = prepare(ROW.name, parameter)?;
+    let budget = budget.unwrap_or_default();
     let squad = scout(case, &budget);
     let base = squad(case).into_first().expect("a tournament has a winner");
-    let count = if is_random(case) { FUTURES } else { 1 };
-    let futures = Futures::new(case, count, REQUESTS / (TRIED * count) as f64);
+    let futures = Futures::new(case, FUTURES, |count| REQUESTS / (TRIED * count) as f64);
     Ok(Box::new(Lookahead {
         learned: Learned::with(&weights, case, &squad, &budget),
         judge: Judge::new(futures),

@@ -68,10 +68,11 @@ pub(crate) struct Futures {
 }
 
 impl Futures {
-    /// Where anything is random so many futures as said, otherwise one. Each has (in expectation) no more than
-    /// `most_arrivals` requests to come.
-    pub(crate) fn new(case: &Case, count: usize, most_arrivals: f64) -> Futures {
+    /// Where anything is random so many futures as said, otherwise one. Each has (in expectation) no more requests to come than
+    /// `most_arrivals` says for that number of futures.
+    pub(crate) fn new(case: &Case, count: usize, most_arrivals: impl Fn(usize) -> f64) -> Futures {
         let count = if is_random(case) { count } else { 1 };
+        let most_arrivals = most_arrivals(count);
         let longest_ms = case.streams.iter().map(|s| s.deadline.ms()).fold(0.0, f64::max);
         let per_ms: f64 = case.streams.iter().filter(|s| s.period.0 > 0).map(|s| 1.0 / s.period.ms()).sum();
         let most_ms = if per_ms > 0.0 { most_arrivals / per_ms } else { f64::INFINITY };
@@ -133,7 +134,7 @@ impl Judge {
 }
 
 /// Whether two futures can differ: in arrivals, in what launches take, or in what links do.
-pub(crate) fn is_random(case: &Case) -> bool {
+fn is_random(case: &Case) -> bool {
     let arrivals = case.streams.iter().any(|s| match s.kind {
         ArrivalKind::Periodic => s.jitter.0 > 0,
         ArrivalKind::Trace => false,
@@ -202,7 +203,7 @@ impl Rollout {
         };
         Ok(Rollout {
             bases,
-            futures: Futures::new(case, FUTURES, MOST_ARRIVALS),
+            futures: Futures::new(case, FUTURES, |_| MOST_ARRIVALS),
             ranked: Vec::new(),
             base_values: Vec::new(),
             values: Vec::new(),

@@ -1,21 +1,19 @@
 //! Which policies are best on a case: the cheap ones of the table play a few short emulated runs of it against each other. What comes out
-//! guides the learned policy, and is what its guard compares it with. Choosing an algorithm by the instance is an old idea (Rice,
+//! guides the learned policy. Choosing an algorithm by the instance is an old idea (Rice,
 //! "The algorithm selection problem", 1976); here the emulator of the very case is the predictor.
 //! It refuses to know what happens later: what follows a timetable (traces, apps that open and close, phases of a link) begins somewhere
 //! in the middle of it, elsewhere in each run.
 
 use crate::TABLE;
-use crate::placement_search::{horizon, search};
-use crate::static_placement::{Follower, Route};
+use crate::placement_search::search;
+use crate::short_run::{horizon, short_run};
+use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
 use cosched_env::case::Case;
-use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
 use cosched_env::scenario::{ArrivalKind, Scenario};
-use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::streams::rng;
 use cosched_env::time::Time;
-use cosched_env::world::{Observer, Policy, drive};
+use cosched_env::world::Policy;
 use rand::RngExt;
 use std::sync::Arc;
 
@@ -46,10 +44,22 @@ pub struct Budget {
     pub placement_runs: usize,
 }
 
+impl Budget {
+    /// In proportion to the search behind `static`: as many emulated runs of that as said.
+    pub fn of(placement_runs: usize) -> Budget {
+        let share = placement_runs as f64 / RUNS as f64;
+        Budget {
+            runs: if placement_runs < 100 { 2 } else { 6 },
+            requests: (1000.0 * share).clamp(50.0, 2000.0),
+            placement_runs,
+        }
+    }
+}
+
 impl Default for Budget {
-    /// As long as the search behind `static` takes by itself, about half a second.
+    /// About twice as long as the search behind `static` takes by itself, around a second.
     fn default() -> Budget {
-        Budget { runs: 6, requests: 1000.0, placement_runs: crate::static_placement::RUNS }
+        Budget::of(RUNS)
     }
 }
 
@@ -138,26 +148,9 @@ pub(crate) fn trial(
     (1..ways).fold(0, |best, way| if scores[way] > scores[best] { way } else { best })
 }
 
-/// Adds up utility and priority.
-#[derive(Default)]
-struct Tally {
-    utility: f64,
-    priority: f64,
-}
-
-impl Observer for Tally {
-    fn ended(&mut self, ended: &Ended) {
-        self.utility += ended.utility;
-        self.priority += ended.request.priority;
-    }
-}
-
 fn play(case: &Arc<Case>, mut policy: Box<dyn Policy>, seed: u64, horizon: Time) -> f64 {
-    let mut emulator = Emulator::new(case.clone(), Config::default(), seed, horizon);
-    let mut scheduler = Scheduler::new(case.clone(), Options::default());
-    let mut tally = Tally::default();
-    match drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut tally) {
-        Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
+    match short_run(case, policy.as_mut(), seed, horizon) {
+        Some(sums) if sums.priority > 0.0 => sums.utility / sums.priority,
         _ => f64::NEG_INFINITY,
     }
 }

@@ -10,7 +10,7 @@ use cosched::agent::online::state::load;
 use cosched::experiments::adapt::{Adaptation, Contest, SlowDown, Spoiled, Still, adapt};
 use cosched::experiments::app::App;
 use cosched::experiments::compare::Setup;
-use cosched::policies::learned::weights_of;
+use cosched::policies::learned::prepare;
 use cosched::policies::online::{LIVE, arena};
 use std::path::PathBuf;
 
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Outcome {
     }
     let app = App::read(&args.app)?;
     let setup = Setup { seconds: args.seconds, ..Setup::of(&app)? };
-    let weights = weights_of("learned", args.checkpoint.as_deref())?;
+    let (weights, _) = prepare("learned", args.checkpoint.as_deref())?;
     let state = match &args.learn_state {
         Some(path) => load(path, &setup.case)?,
         None => None,

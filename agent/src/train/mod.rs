@@ -3,8 +3,10 @@
 
 pub mod adam;
 pub mod dqn;
+mod draw;
 pub mod experience;
 pub mod explore;
+mod guidance;
 pub mod model;
 pub mod ppo;
 pub mod recipe;

@@ -1,46 +1,24 @@
 //! Collects experience: many emulated episodes side by side, each with its own random streams, so that the result is the same
 //! whatever the number of threads. It refuses to touch tch: acting is the plain forward pass.
 
+pub use super::draw::Source;
+use super::draw::{Drawn, Units};
 pub use super::experience::{EndState, Experience};
 use super::explore::Exploration;
+pub use super::guidance::{Guidance, Lead, Teacher};
 use super::recipe::Recipe;
 use super::state::SeatState;
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
-use crate::guide::{Guides, Scout, Squad, Vote, alone};
+use crate::guide::{Guides, Scout, Squad, Vote};
 use crate::network::{Forward, Weights};
-use crate::randomize::{faults, neighbour};
-use cosched_env::case::{Case, CaseError};
-use cosched_env::device::Device;
-use cosched_env::emulator::Config;
+use cosched_env::case::CaseError;
 use cosched_env::episode::{End, Episode};
 use cosched_env::observation::Observation;
-use cosched_env::plan::Plan;
-use cosched_env::scenario::Scenario;
-use cosched_env::scheduler::{Options, ProtocolError};
+use cosched_env::scheduler::ProtocolError;
 use cosched_env::streams::rng;
-use cosched_env::time::{Span, Time};
 use cosched_env::vector::Vector;
 use cosched_env::world::{Decision, Policy};
-use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use std::sync::Arc;
-
-/// Where training cases come from.
-#[derive(Clone)]
-pub struct Source {
-    /// Name for the checkpoint.
-    pub name: String,
-    /// Plan of the device.
-    pub plan: Plan,
-    /// The device beyond the plan.
-    pub device: Device,
-    /// Scenario.
-    pub scenario: Scenario,
-    /// How the emulated device departs from the plan.
-    pub emulator: Config,
-    /// Limits of the scheduler.
-    pub options: Options,
-}
 
 /// Why experience could not be collected.
 #[derive(Debug, thiserror::Error)]
@@ -51,48 +29,6 @@ pub enum RolloutError {
     /// A bug in the emulator or the scheduler.
     #[error("emulator: {0}")]
     Protocol(#[from] ProtocolError),
-}
-
-/// Makes the teacher for a case.
-pub type Teacher = dyn Fn(&Case) -> Box<dyn Policy> + Sync;
-
-/// Who chooses while experience is collected.
-#[derive(Clone, Copy)]
-pub enum Lead<'a> {
-    /// The network.
-    Network,
-    /// The first guide of each case (the network where there is none).
-    Guide,
-    /// A policy.
-    Teacher(&'a Teacher),
-}
-
-/// Whom the network hears and whom it imitates.
-#[derive(Clone, Copy)]
-pub struct Guidance<'a> {
-    /// Finds the guides of each case.
-    pub scout: &'a Scout,
-    /// Imitated first.
-    pub lead: Lead<'a>,
-}
-
-impl Guidance<'static> {
-    /// Neither guides nor imitation.
-    pub const NONE: Guidance<'static> = Guidance { scout: &alone, lead: Lead::Network };
-}
-
-impl<'a> Guidance<'a> {
-    /// No guides; a policy is imitated.
-    pub fn taught(teacher: &'a Teacher) -> Guidance<'a> {
-        Guidance { scout: &alone, lead: Lead::Teacher(teacher) }
-    }
-
-    fn teacher(&self, case: &Case) -> Option<Box<dyn Policy>> {
-        match self.lead {
-            Lead::Teacher(make) => Some(make(case)),
-            Lead::Network | Lead::Guide => None,
-        }
-    }
 }
 
 /// Episodes that are stepped together, so that the network scores all their observations at once. Each has random numbers of its own.
@@ -421,45 +357,4 @@ impl Seat {
 /// The seed of the episode that an actor plays after `played` others.
 fn episode_seed(seed: u64, index: u64, played: u64) -> u64 {
     seed ^ (index << 32) ^ played
-}
-
-/// What makes returns of unlike cases alike, so that one value head serves them all.
-struct Units {
-    /// Time constant of the discount `exp(-elapsed / horizon)`: time counts, not the number of decisions in it.
-    horizon_ms: f64,
-    /// Factor on rewards: one over the priority that arrives within the horizon, so that values stay near 1.
-    reward: f64,
-}
-
-impl Units {
-    fn of(case: &Case, recipe: &Recipe) -> Units {
-        let n = case.streams.len() as f64;
-        let horizon_ms = recipe.horizon * case.streams.iter().map(|s| s.deadline.ms()).sum::<f64>() / n;
-        let arriving: f64 = case.streams.iter().map(|s| s.priority * horizon_ms / s.period.ms()).sum();
-        Units { horizon_ms, reward: 1.0 / arriving.max(1.0) }
-    }
-}
-
-/// A training case that was drawn, and how its device departs from it.
-struct Drawn {
-    case: Arc<Case>,
-    options: Options,
-    emulator: Config,
-}
-
-impl Drawn {
-    fn new(sources: &[Source], recipe: &Recipe, rng: &mut Pcg64Mcg) -> Result<Drawn, RolloutError> {
-        let source = &sources[rng.random_range(0..sources.len())];
-        let ranges = &recipe.ranges;
-        let case = neighbour(&source.plan, &source.device, &source.scenario, ranges, rng)?;
-        let emulator = faults(&case, &source.emulator, ranges, recipe.episode_ms, rng);
-        Ok(Drawn { case: Arc::new(case), options: source.options, emulator })
-    }
-
-    fn episode(&self, recipe: &Recipe, seed: u64) -> Episode {
-        let limit = Time::ZERO + Span::from_ms(recipe.episode_ms);
-        // Requests go on arriving past the limit: an episode is cut off, it does not end.
-        let horizon = limit + Span::from_ms(recipe.episode_ms);
-        Episode::new(self.case.clone(), self.options, self.emulator.clone(), seed, horizon, limit)
-    }
 }

@@ -151,9 +151,9 @@ impl Policy for Fast {
 fn dqn_begins_with_what_a_teacher_does() {
     let teacher = |_: &Case| -> Box<dyn Policy> { Box::new(Fast) };
     // Hardly any exploration of its own and hardly any time: what it can, it has from the teacher.
-    let utility = |margin: f64| {
+    let utility = |margin: f64, seed: u64| {
         let dqn = DqnRecipe { exploration: [0.0, 0.0], margin, steps: 1, warm_up: 0, ..dqn().dqn };
-        let recipe = Recipe { imitation: 8_000, decisions: 3_000, dqn, ..self::dqn() };
+        let recipe = Recipe { imitation: 8_000, decisions: 3_000, dqn, seed, ..self::dqn() };
         let mut last = f64::NAN;
         let watch = |p: &cosched_agent::train::Progress, _: &_| {
             last = if p.imitating || p.utility.is_nan() { last } else { p.utility };
@@ -162,7 +162,9 @@ fn dqn_begins_with_what_a_teacher_does() {
         train(&[trivial()], &recipe, Guidance::taught(&teacher), None, watch).unwrap();
         last
     };
-    assert!(utility(0.05) > 0.9, "{}", utility(0.05));
+    // Some random weights happen to be right already, so that one seed alone shows nothing.
+    let worst = |margin| (1..=5).map(|seed| utility(margin, seed)).fold(f64::INFINITY, f64::min);
+    assert!(worst(0.05) > 0.9, "{}", worst(0.05));
     // Saboteur: without the margin nothing says that what was never tried is worse.
-    assert!(utility(0.0) < 0.8, "{}", utility(0.0));
+    assert!(worst(0.0) < 0.8, "{}", worst(0.0));
 }

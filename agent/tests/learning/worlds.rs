@@ -62,6 +62,7 @@ pub fn quick() -> Recipe {
         steps: 64,
         hidden: 16,
         learning_rate: 3e-3,
+        repeats: 1,
         ..Recipe::default()
     }
 }
