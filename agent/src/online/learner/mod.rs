@@ -2,114 +2,30 @@
 //! now, learns, asks the guard, and publishes. It reads no clock: time is that of the events. It refuses to be waited for; where it
 //! runs (a thread beside a live run, or between the events of an emulated one) is its caller's business.
 
-use super::guard::{Acting, Counts, Guard, Order, Rules, Shadow};
+mod classroom;
+mod settings;
+mod shadow;
+
+pub use classroom::Classroom;
+pub use settings::{Report, Settings, Subject};
+
+use super::guard::{Acting, Guard, Order, Shadow};
 use super::lens::Lens;
 use super::lesson::{Lesson, Units};
-use super::link::{Actor, Bounds, Brain, Ear, Exploration, Links, News, Transition, connect};
+use super::link::{Actor, Brain, Ear, Links, News, Transition, connect};
 use super::profile::Profile;
 use super::state::{State, StateError, save};
 use super::traffic::Traffic;
 use super::{Arena, Rival, Trainer};
-use crate::guide::{GUIDES, Guides, MARGINS};
+use crate::guide::{GUIDES, Guides};
 use crate::network::{Forward, Weights};
 use cosched_env::case::Case;
-use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
-use cosched_env::scenario::ArrivalKind;
-use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::time::{Span, Time};
-use cosched_env::world::{Observer, Policy, drive};
-use serde::Serialize;
-use std::path::PathBuf;
+use shadow::{has_moved, horizon, mean, run, seeded, slowness};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// How online learning goes.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Limits of the guard.
-    pub rules: Rules,
-    /// How the actor explores.
-    pub exploration: Exploration,
-    /// Bounds of the channels.
-    pub bounds: Bounds,
-    /// Decisions of a lesson.
-    pub batch: usize,
-    /// Seconds between checks of the guard.
-    pub check_s: f64,
-    /// Seconds between tournaments of the baselines.
-    pub scout_s: f64,
-    /// Another tournament is held earlier when a processor's speed has moved by this factor since the last one, but not before
-    /// `check_s` has passed.
-    pub moved: f64,
-    /// Emulated runs, on seeds of their own, that a shadow score is the mean of, and requests in each.
-    pub shadow_runs: u64,
-    /// See `shadow_runs`.
-    pub shadow_requests: f64,
-    /// Margins that are tried out after each tournament; see [`Brain::margin`].
-    pub margins: Vec<f32>,
-    /// Horizon of the discount, in mean deadlines: that of the training.
-    pub horizon: f64,
-    /// Whether new weights must do well in the emulator before they go on trial. Only tests of the guard turn it off.
-    pub admission: bool,
-    /// Where the state is kept, and after how many minutes again.
-    pub keep: Option<(PathBuf, f64)>,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            rules: Rules::default(),
-            exploration: Exploration { share: 0.02, seed: 1 },
-            bounds: Bounds::default(),
-            batch: 1024,
-            check_s: 1.0,
-            scout_s: 20.0,
-            moved: 1.25,
-            shadow_runs: 3,
-            shadow_requests: 250.0,
-            margins: MARGINS.to_vec(),
-            horizon: 5.0,
-            admission: true,
-            keep: None,
-        }
-    }
-}
-
-/// What is to be learned about.
-pub struct Subject {
-    /// The case that the decision core knows.
-    pub case: Arc<Case>,
-    /// Limits of the decision core.
-    pub options: Options,
-    /// How emulated devices depart from their plan; faults are left out.
-    pub emulator: Config,
-}
-
-/// What came of online learning, for the summary of a run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// Decisions learned from.
-    pub decisions: u64,
-    /// Transitions and news that were dropped because a channel was full.
-    pub dropped: u64,
-    /// What the guard did.
-    pub counts: Counts,
-    /// Who decided at the end.
-    pub acting: Acting,
-    /// Live score of that, utility by priority; `None`: too few requests since it began.
-    pub live: Option<f64>,
-    /// Shadow scores of the last check.
-    pub shadow: Shadow,
-    /// The best baseline of the last tournament.
-    pub baseline: String,
-    /// Latency by the plan's, per processor, as estimated last.
-    pub slowness: Vec<(String, f64)>,
-    /// What happened when, a line each.
-    pub story: Vec<String>,
-}
 
 /// See the module's text.
 pub struct Learner {
@@ -211,22 +127,6 @@ pub fn start(
     learner.find_margin();
     learner.send();
     (actor, ear, learner)
-}
-
-/// The case as it is observed to be; as it is known where that cannot be made into one.
-fn seeded(subject: &Subject, profile: &Profile, traffic: &Traffic, now: Time) -> Case {
-    let scenario = traffic.scenario(&subject.case.scenario);
-    profile.case(&subject.case, scenario, now).unwrap_or_else(|_| (*subject.case).clone())
-}
-
-fn slowness(profile: &Profile, now: Time) -> Vec<f64> {
-    profile.processors.iter().map(|p| p.now(now)).collect()
-}
-
-/// Whether some processor is slower or faster by so much than it was then (`None`: than its plan says).
-fn has_moved(now: &[f64], then: Option<&[f64]>, by: f64) -> bool {
-    let before = |p: usize| then.map_or(1.0, |t| t[p]);
-    now.iter().enumerate().any(|(p, now)| (now / before(p)).ln().abs() > by.ln())
 }
 
 fn guides(rivals: &[Rival], case: &Case) -> Guides {
@@ -410,32 +310,16 @@ impl Learner {
     /// Scores of each of these weights and margins on the same new seeds of the device as it is now.
     fn play(&mut self, all: &[(&Weights, f32)]) -> Vec<Vec<f64>> {
         let real = Arc::new(seeded(&self.subject, &self.profile, &self.traffic, self.now));
-        let rate: f64 = real
-            .streams
-            .iter()
-            .filter(|s| s.kind != ArrivalKind::Dependent)
-            .map(|s| 1.0 / s.period.ms())
-            .sum();
-        let horizon = Time::ZERO + Span::from_ms(self.settings.shadow_requests / rate.max(1e-9));
+        let horizon = horizon(&real, self.settings.shadow_requests);
         let seeds = self.next_seed..self.next_seed + self.settings.shadow_runs;
         self.next_seed = seeds.end;
         let score = |&(weights, margin): &(&Weights, f32)| {
-            seeds.clone().map(|seed| self.run(&real, self.brain(weights, margin), seed, horizon)).collect()
+            seeds
+                .clone()
+                .map(|seed| run(&self.subject, &real, self.brain(weights, margin), seed, horizon))
+                .collect()
         };
         all.iter().map(score).collect()
-    }
-
-    fn run(&self, real: &Arc<Case>, brain: Brain, seed: u64, horizon: Time) -> f64 {
-        let config = Config { faults: Vec::new(), ..self.subject.emulator.clone() };
-        let mut emulator = Emulator::new(real.clone(), config, seed, horizon);
-        // It knows no more than the live one does: the plan, and what it sees of the processors.
-        let mut scheduler = Scheduler::new(self.subject.case.clone(), self.subject.options);
-        let mut tally = Tally::default();
-        let mut policy: Box<dyn Policy> = Box::new(Actor::still(brain));
-        match drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut tally) {
-            Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
-            _ => f64::NEG_INFINITY,
-        }
     }
 
     fn check(&mut self) {
@@ -497,66 +381,5 @@ impl Learner {
         self.lesson.clear();
         self.send();
         self.tell(&told);
-    }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Adds up utility and priority.
-#[derive(Default)]
-struct Tally {
-    utility: f64,
-    priority: f64,
-}
-
-impl Observer for Tally {
-    fn ended(&mut self, ended: &Ended) {
-        self.utility += ended.utility;
-        self.priority += ended.request.priority;
-    }
-}
-
-/// An emulated run's ear and learner: it learns between events, every so often, on the emulated clock.
-pub struct Classroom<'a> {
-    /// Hears for the learner.
-    pub ear: Ear,
-    /// Learns.
-    pub learner: Learner,
-    /// Time between two lessons.
-    pub every: Span,
-    /// When the next one is.
-    pub next: Time,
-    /// Hears everything, too.
-    pub log: &'a mut dyn Observer,
-}
-
-impl Observer for Classroom<'_> {
-    fn decided(
-        &mut self,
-        observation: &cosched_env::observation::Observation<'_>,
-        decision: cosched_env::world::Decision,
-    ) {
-        self.log.decided(observation, decision);
-    }
-
-    fn launched(&mut self, now: Time, launch: &cosched_env::event::Launch) {
-        self.ear.launched(now, launch);
-        self.log.launched(now, launch);
-    }
-
-    fn event(&mut self, now: Time, event: &cosched_env::event::Event) {
-        self.ear.event(now, event);
-        self.log.event(now, event);
-        if now >= self.next {
-            self.next = now + self.every;
-            self.learner.step();
-        }
-    }
-
-    fn ended(&mut self, ended: &Ended) {
-        self.ear.ended(ended);
-        self.log.ended(ended);
     }
 }
