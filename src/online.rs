@@ -91,11 +91,8 @@ pub fn begin(
 
 #[cfg(feature = "train")]
 fn trainer(weights: &Weights) -> Result<Box<dyn Trainer>, SessionError> {
-    use cosched_agent::online::ppo::{Ppo, Recipe};
-    let trainer = Ppo::new(weights, Recipe::default());
-    trainer
-        .map(|t| Box::new(t) as Box<dyn Trainer>)
-        .map_err(|e| SessionError::Online(format!("libtorch: {e}")))
+    use cosched_agent::online::ppo::{Ppo, live};
+    Ok(Box::new(Ppo::new(weights, live())))
 }
 
 #[cfg(not(feature = "train"))]

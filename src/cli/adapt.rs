@@ -1,13 +1,15 @@
 //! `cosched adapt`: emulated runs in which a processor slows down half way; how far the learned policy falls and how fast it is back when
 //! it learns online, beside itself frozen and the best baselines.
 
+use super::profile::write_plan;
 use super::{Outcome, check_policies, print_json, usage};
 use cosched::agent::network::Weights;
 use cosched::agent::online::Trainer;
+use cosched::agent::online::guard::Rules;
 use cosched::agent::online::learner::Settings;
-use cosched::agent::online::ppo::{Ppo, Recipe};
+use cosched::agent::online::ppo::{Ppo, live};
 use cosched::agent::online::state::load;
-use cosched::experiments::adapt::{Adaptation, Contest, SlowDown, Spoiled, Still, adapt};
+use cosched::experiments::adapt::{Adaptation, Contest, Pupil, SlowDown, Spoiled, Still, adapt, slowed_plan};
 use cosched::experiments::app::App;
 use cosched::experiments::compare::Setup;
 use cosched::policies::learned::prepare;
@@ -43,12 +45,16 @@ pub struct Args {
     /// Baselines, separated by commas.
     #[arg(short, long, value_delimiter = ',', default_value = "edf-skip,eft,dream,static")]
     baselines: Vec<String>,
-    /// Let this lesson come out with its signs turned round, and go on trial unseen, to show that the guard rolls it back.
-    #[arg(long, value_name = "LESSON")]
-    spoil: Option<u32>,
-    /// Leave the weights as they are: only guides adapt.
+    /// A checkpoint that was trained on the slowed device, to compare with.
     #[arg(long)]
-    still: bool,
+    retrained: Option<String>,
+    /// Write the plan of the slowed device to this file, to train on it, and run nothing.
+    #[arg(long, value_name = "FILE")]
+    write_plan: Option<PathBuf>,
+    /// Let this lesson come out with its signs turned round, to show what the guard does: what is seen in the emulator is refused, what
+    /// goes on trial unseen is rolled back.
+    #[arg(long, value_name = "LESSON", value_parser = clap::value_parser!(u32).range(1..))]
+    spoil: Option<u32>,
     /// Go on from this state in every run (it is not changed).
     #[arg(long)]
     learn_state: Option<PathBuf>,
@@ -73,37 +79,62 @@ pub fn run(args: &Args) -> Outcome {
         Some(path) => load(path, &setup.case)?,
         None => None,
     };
+    let slow_down =
+        SlowDown { processor: args.processor.clone(), factor: args.factor, window_s: args.window };
+    if let Some(path) = &args.write_plan {
+        return write_plan(&slowed_plan(&setup, &slow_down)?, path);
+    }
+    let retrained = match &args.retrained {
+        Some(path) => Some(prepare("learned", Some(path))?.0),
+        None => None,
+    };
     let contest = Contest {
         weights: &weights,
+        retrained: retrained.as_ref(),
+        pupils: &pupils(&weights, args.spoil),
         baselines: &args.baselines,
         budget: LIVE,
-        settings: Settings { admission: args.spoil.is_none(), ..Settings::default() },
-        trainer: &|| trainer(args, &weights),
         arena: &|| arena(LIVE),
         state,
     };
-    let slow_down =
-        SlowDown { processor: args.processor.clone(), factor: args.factor, window_s: args.window };
     let seeds: Vec<u64> = (args.first_seed..args.first_seed + args.seeds).collect();
     let shown: Adaptation = adapt(&setup, &slow_down, &seeds, &contest)?;
     if args.json {
         return print_json(&shown);
     }
     print!("{shown}");
-    for (report, seed) in shown.reports.iter().zip(&seeds) {
-        report.story.iter().for_each(|line| println!("seed {seed}, {line}"));
+    for line in &shown.lines {
+        for (report, seed) in line.reports.iter().zip(&seeds) {
+            report.story.iter().for_each(|told| println!("{}, seed {seed}, {told}", line.name));
+        }
     }
     Ok(())
 }
 
-fn trainer(args: &Args, weights: &Weights) -> Result<Box<dyn Trainer>, String> {
-    let trainer: Box<dyn Trainer> = if args.still {
-        Box::new(Still(weights.clone()))
-    } else {
-        Box::new(Ppo::new(weights, Recipe::default()).map_err(|e| format!("libtorch: {e}"))?)
+/// Who learns: with the weights and without them; with a spoiled lesson behind the whole guard, behind half of it, and without one.
+fn pupils(weights: &Weights, spoil: Option<u32>) -> Vec<Pupil<'_>> {
+    let ppo = || -> Result<Box<dyn Trainer>, String> { Ok(Box::new(Ppo::new(weights, live()))) };
+    let online = Pupil { name: "online", settings: Settings::default(), trainer: Box::new(ppo) };
+    let Some(left) = spoil else {
+        let still = || -> Result<Box<dyn Trainer>, String> { Ok(Box::new(Still(weights.clone()))) };
+        let profile =
+            Pupil { name: "online, profile only", settings: Settings::default(), trainer: Box::new(still) };
+        return vec![online, profile];
     };
-    Ok(match args.spoil {
-        Some(left) => Box::new(Spoiled { trainer, left }),
-        None => trainer,
-    })
+    let spoiled = |name, settings| {
+        let trainer =
+            move || -> Result<Box<dyn Trainer>, String> { Ok(Box::new(Spoiled { trainer: ppo()?, left })) };
+        Pupil { name, settings, trainer: Box::new(trainer) }
+    };
+    // The network is heard whatever it is worth: behind a guide that decides alone nothing could be spoiled.
+    let heard = Settings { margins: vec![0.0], ..Settings::default() };
+    let unseen = Settings { admission: false, ..heard.clone() };
+    let never =
+        Rules { crash: f64::INFINITY, tolerance: f64::INFINITY, proof: usize::MAX, ..Rules::default() };
+    vec![
+        Pupil { settings: heard.clone(), ..online },
+        spoiled("spoiled", heard),
+        spoiled("spoiled, unseen", unseen.clone()),
+        spoiled("spoiled, no guard", Settings { rules: never, ..unseen }),
+    ]
 }

@@ -121,8 +121,9 @@ fn online_lines(report: &Report) -> String {
     let c = report.counts;
     let slowness: Vec<_> = report.slowness.iter().map(|(name, s)| format!("{name} {s:.2}")).collect();
     let mut lines = vec![format!(
-        "online: {} decisions learned from, {} dropped; weights published {}, refused {}, rolled back {}; baseline took over {}; latency by the plan's: {}",
+        "online: {} decisions heard of, {} lessons, {} dropped; weights published {}, refused {}, rolled back {}; baseline took over {}; latency by the plan's: {}",
         report.decisions,
+        report.lessons,
         report.dropped,
         c.published,
         c.refused,

@@ -4,6 +4,7 @@
 use super::guard::Memory;
 use super::profile::Profile;
 use super::traffic::Traffic;
+use crate::checkpoint::write_whole;
 use crate::features::FEATURE_VERSION;
 use crate::network::{Linear, Weights, layers};
 use cosched_env::case::Case;
@@ -175,18 +176,9 @@ pub fn load(path: &Path, case: &Case) -> Result<Option<State>, StateError> {
 /// # Errors
 /// [`StateError`] names the file.
 pub fn save(path: &Path, state: &State, case: &Case) -> Result<(), StateError> {
-    use std::io::Write;
     let name = || path.display().to_string();
     let bytes = to_bytes(state, case).map_err(|problem| StateError::Bad { path: name(), problem })?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".part");
-    let write = || {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|source| StateError::Io { path: name(), source })
+    write_whole(path, &bytes).map_err(|source| StateError::Io { path: name(), source })
 }
 
 #[cfg(test)]

@@ -238,9 +238,11 @@ impl Guard {
     }
 
     fn roll_back(&mut self, now: Time, why: String) -> Order {
+        let requests = self.requests as u32;
         self.counts.rolled_back += 1;
+        self.counts.longest_bad_trial = self.counts.longest_bad_trial.max(requests);
         self.turn(Acting::Good, now);
-        Order::RollBack(why)
+        Order::RollBack(format!("after {requests} requests: {why}"))
     }
 
     fn turn(&mut self, acting: Acting, now: Time) {

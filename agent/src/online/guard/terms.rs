@@ -91,6 +91,8 @@ pub struct Counts {
     pub proven: u32,
     /// Trials that ended badly.
     pub rolled_back: u32,
+    /// Requests that ended during the longest of those.
+    pub longest_bad_trial: u32,
     /// Times that the baseline took over.
     pub handed_over: u32,
     /// Times that the learned policy got another chance.

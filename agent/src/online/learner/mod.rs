@@ -57,6 +57,7 @@ pub struct Learner {
     next_save: Time,
     next_seed: u64,
     decisions: u64,
+    lessons: u64,
     story: Vec<String>,
 }
 
@@ -111,6 +112,7 @@ pub fn start(
         now: Time::ZERO,
         next_seed: FIRST_SEED,
         decisions: 0,
+        lessons: 0,
         story: Vec::new(),
         subject,
         settings,
@@ -199,6 +201,7 @@ impl Learner {
         let names = self.subject.case.plan.processors.iter().map(|p| p.name.clone());
         Report {
             decisions: self.decisions,
+            lessons: self.lessons,
             dropped: self.links.dropped.load(Ordering::Relaxed),
             counts: self.guard.counts(),
             acting: self.guard.acting(),
@@ -345,20 +348,26 @@ impl Learner {
         }
         self.trainer.set(&self.good);
         let new = self.trainer.learn(&lesson);
+        self.lessons += 1;
+        // Where the guide alone decides, a comparison at its margin would say nothing of the weights.
+        let heard = self.guard.acting() == Acting::Good && self.margin < f32::INFINITY;
+        let least = self.settings.margins.iter().copied().fold(f32::INFINITY, f32::min);
+        let margin = if heard { self.margin } else { least };
         let good = self.good.clone();
-        let scores = self.play(&[(&new, self.margin), (&good, self.margin), (&good, f32::INFINITY)]);
-        let admitted = self.guard.admit(&scores[0], &scores[1], &scores[2]);
+        let scores = self.play(&[(&new, margin), (&good, margin), (&good, f32::INFINITY)]);
+        let bar = if heard { &scores[2][..] } else { &[f64::NEG_INFINITY] };
+        let admitted = self.guard.admit(&scores[0], &scores[1], bar);
         match admitted {
             Err(why) if self.settings.admission => {
                 tracing::debug!("online: new weights are not published: {why}");
             }
-            // While the baseline acts they wait for the learned policy's next chance.
-            _ if self.guard.acting() == Acting::Baseline => self.good = new,
-            _ => {
+            _ if heard => {
                 self.latest = new;
                 self.guard.publish(self.now);
                 self.send();
             }
+            // They wait for the next margin or the learned policy's next chance.
+            _ => self.good = new,
         }
     }
 

@@ -75,8 +75,10 @@ pub struct Subject {
 /// What came of online learning, for the summary of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Decisions learned from.
+    /// Decisions heard of, and lessons learned from them.
     pub decisions: u64,
+    /// See `decisions`.
+    pub lessons: u64,
     /// Transitions and news that were dropped because a channel was full.
     pub dropped: u64,
     /// What the guard did.
