@@ -50,6 +50,15 @@ pub struct Args {
     /// Keep what online learning learned in this file, and go on from it when it is there.
     #[arg(long, value_name = "FILE", requires = "online")]
     learn_state: Option<PathBuf>,
+    /// Minutes after which that file is written again while the run goes on; it is also written at the end.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 5.0,
+        requires = "learn_state",
+        allow_negative_numbers = true
+    )]
+    learn_minutes: f64,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -60,6 +69,9 @@ pub fn run(args: &Args) -> Outcome {
     check_policies(std::slice::from_ref(&args.policy))?;
     if args.seconds.is_some_and(|s| !(s > 0.0 && s <= 1e6)) {
         return Err(super::usage("--seconds: expected a number above 0 and at most 1000000"));
+    }
+    if !(args.learn_minutes > 0.0 && args.learn_minutes <= 1e6) {
+        return Err(super::usage("--learn-minutes: expected a number above 0 and at most 1000000"));
     }
     if args.online && !cosched::online::can_learn() {
         return Err(super::usage(cosched::online::NO_LEARNER));
@@ -84,7 +96,11 @@ pub fn run(args: &Args) -> Outcome {
         seconds: args.seconds,
         record: record.map(|f| Box::new(BufWriter::new(f)) as Box<dyn std::io::Write>),
         stop,
-        online: args.online.then(|| Online { state: args.learn_state.clone(), ..Online::default() }),
+        online: args.online.then(|| Online {
+            state: args.learn_state.clone(),
+            save_minutes: args.learn_minutes,
+            ..Online::default()
+        }),
     };
     let live = watched(&session, &app, &case, &args.policy, options)?;
     let summary = Summary::of(&live.log, &case);
