@@ -349,6 +349,9 @@ impl Learner {
         self.trainer.set(&self.good);
         let new = self.trainer.learn(&lesson);
         self.lessons += 1;
+        if new == self.good {
+            return;
+        }
         // Where the guide alone decides, a comparison at its margin would say nothing of the weights.
         let heard = self.guard.acting() == Acting::Good && self.margin < f32::INFINITY;
         let least = self.settings.margins.iter().copied().fold(f32::INFINITY, f32::min);
