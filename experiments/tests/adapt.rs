@@ -16,7 +16,7 @@ use cosched_policies::tournament::Budget;
 use std::sync::Arc;
 
 const SEEDS: [u64; 2] = [7, 8];
-const BUDGET: Budget = Budget { runs: 2, requests: 150.0, placement_runs: 0 };
+const BUDGET: Budget = Budget { runs: 2, requests: 150.0, placement_runs: 0, attempts: 0 };
 
 /// A network whose logit is what the first guide says: it goes up a lane of the first hidden unit.
 fn follower() -> Weights {

@@ -5,7 +5,7 @@ use cosched_agent::guide::GUIDES;
 use cosched_agent::online::{Arena, Rival};
 
 /// A tournament short enough to be held again and again beside a live run.
-pub const LIVE: Budget = Budget { runs: 3, requests: 400.0, placement_runs: 200 };
+pub const LIVE: Budget = Budget { runs: 3, requests: 400.0, placement_runs: 200, attempts: 1 };
 
 /// Where the policies of the table play against each other; the best few are given.
 pub fn arena(budget: Budget) -> Arena {

@@ -129,8 +129,7 @@ fn pupils(weights: &Weights, spoil: Option<u32>) -> Vec<Pupil<'_>> {
     // The network is heard whatever it is worth: behind a guide that decides alone nothing could be spoiled.
     let heard = Settings { margins: vec![0.0], ..Settings::default() };
     let unseen = Settings { admission: false, ..heard.clone() };
-    let never =
-        Rules { crash: f64::INFINITY, tolerance: f64::INFINITY, proof: usize::MAX, ..Rules::default() };
+    let never = Rules { crash: f64::INFINITY, tolerance: f64::INFINITY, ..Rules::default() };
     vec![
         Pupil { settings: heard.clone(), ..online },
         spoiled("spoiled", heard),
