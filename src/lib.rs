@@ -21,6 +21,7 @@
 
 pub mod export;
 pub mod fidelity;
+pub mod online;
 pub mod session;
 
 pub use cosched_agent as agent;

@@ -18,6 +18,7 @@ mod lookahead;
 mod mdinference;
 mod min_max_cost;
 mod min_total_cost;
+pub mod online;
 mod placement_search;
 mod restraint;
 pub mod rollout;

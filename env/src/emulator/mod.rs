@@ -270,6 +270,7 @@ impl Emulator {
         let frequencies = &self.case.processors[p.0 as usize].model.frequencies;
         let step = frequencies.get(self.steps[p.0 as usize]);
         let (speed, power) = step.map_or((1.0, 1.0), |f| (f.speed, f.power));
+        let speed = speed * self.faults.speed(p);
         Conditions { slowdown, speed, power, still: self.faults.is_still(p) }
     }
 

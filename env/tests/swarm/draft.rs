@@ -328,6 +328,7 @@ impl Draft {
             from_ms: ms(draft.from),
             to_ms: ms(f64::from(draft.from) + f64::from(draft.length)).max(0.0),
             noticed_ms: ms(draft.noticed),
+            ..Fault::default()
         }
     }
 }
