@@ -9,6 +9,7 @@ pub mod config;
 pub mod html;
 pub mod log;
 pub mod parallel;
+pub mod report;
 pub mod speed;
 pub mod stats;
 #[cfg(test)]

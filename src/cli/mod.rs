@@ -11,6 +11,7 @@ mod inspect;
 mod policy;
 mod profile;
 mod replay;
+mod report;
 mod run;
 mod sweep;
 #[cfg(feature = "train")]
@@ -64,8 +65,10 @@ enum Command {
     Compare(compare::Args),
     /// Run an app's streams live and emulated, and report how far the two are apart.
     Fidelity(fidelity::Args),
-    /// Run a grid of emulated experiments from one file.
+    /// Run many experiments from one file, and go on where a killed run stopped.
     Sweep(sweep::Args),
+    /// Make a page with tables and pictures of a sweep's results.
+    Report(report::Args),
     /// Score a policy on XRBench, beside the published scores.
     Xrbench(xrbench::Args),
     /// Replay a recorded run and check that every decision is the same.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Xrbench(args) => xrbench::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),

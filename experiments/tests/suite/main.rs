@@ -11,5 +11,6 @@ mod scenarios;
 mod shipped;
 mod summary;
 mod sweep;
+mod sweep_run;
 mod trace;
 mod xrbench;
