@@ -7,6 +7,7 @@ pub mod bound;
 pub mod compare;
 pub mod config;
 pub mod html;
+pub mod import;
 pub mod log;
 pub mod parallel;
 pub mod report;

@@ -7,6 +7,7 @@ mod completions;
 mod curve;
 mod demo;
 mod fidelity;
+mod import;
 mod inspect;
 mod policy;
 mod profile;
@@ -54,6 +55,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Measure every segment of an app's models on every processor, and write the plan.
     Profile(profile::Args),
+    /// Make a plan of measurements of others: ncnn, AI Hub, ONNX Runtime.
+    Import(import::Args),
     /// Train a policy in the emulated device.
     #[cfg(feature = "train")]
     Train(train::Args),
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Zoo(args) => zoo::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Import(args) => import::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
         Command::Policy(args) => policy::run(&args),

@@ -21,7 +21,7 @@ use cosched::experiments::sweep::commit;
 use cosched::policies::learned::Learned;
 use cosched::policies::tournament::{Budget, scout};
 use indicatif::ProgressBar;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,13 +54,13 @@ pub struct Args {
 }
 
 /// A train file. Paths are relative to it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct TrainFile {
+pub struct TrainFile {
     /// The checkpoint to write; the curve goes beside it as CSV.
     out: PathBuf,
     /// App or case files to learn on; their plans must be there.
-    cases: Vec<PathBuf>,
+    pub cases: Vec<PathBuf>,
     /// The policy to imitate first; by default the best guide of each case.
     #[serde(default)]
     teacher: Option<String>,
@@ -69,17 +69,17 @@ struct TrainFile {
     guides: GuideBudget,
     /// A checkpoint to start from instead of random weights.
     #[serde(default)]
-    start: Option<PathBuf>,
+    pub start: Option<PathBuf>,
     /// How to learn.
     #[serde(default)]
-    recipe: Recipe,
+    pub recipe: Recipe,
     /// How to score the result.
     #[serde(default)]
     evaluation: Evaluation,
 }
 
 /// How long the heuristics of a training case play against each other for the place of a guide.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct GuideBudget {
     /// Emulated runs of each; 0: no guides.
@@ -108,7 +108,7 @@ impl GuideBudget {
 }
 
 /// How a trained policy is scored: on the cases as they are, with seeds that training never uses.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Evaluation {
     seeds: u64,
@@ -134,21 +134,16 @@ pub fn run(args: &Args) -> Outcome {
     file.recipe.seed = args.seed.unwrap_or(file.recipe.seed);
     file.recipe.decisions = args.decisions.unwrap_or(file.recipe.decisions);
     let out = args.out.clone().unwrap_or_else(|| folder.join(&file.out));
-    let mut setups = Vec::new();
-    for path in &file.cases {
-        let app = App::read(&folder.join(path))?;
-        let setup = Setup { seconds: file.evaluation.seconds, ..Setup::of(&app)? };
-        setups.push((app.name, setup));
-    }
-    if setups.is_empty() {
-        return Err(format!("{}: cases: expected at least one", args.file.display()).into());
-    }
+    let setups = setups(&file, &args.file)?;
     file.recipe.check()?;
     let every = Duration::try_from_secs_f64(args.save_minutes * 60.0)
         .map_err(|e| usage(format!("--save-minutes {}: {e}", args.save_minutes)))?;
     let files = Files::open(&file, args, &out, &sources(&setups))?;
     let Trained { weights, decisions, state } = learn(&file, &setups, start.as_ref(), files, every)?;
-    let comparisons = score(&file, &setups, &weights)?;
+    let mut policies = super::compare::all_policies();
+    policies.retain(|p| p != "learned");
+    policies.push(TRAINED.to_owned());
+    let comparisons = score(&file, &setups, &weights, policies)?;
     let own =
         |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
     let about = About {
@@ -279,6 +274,77 @@ impl Saver<'_> {
     }
 }
 
+/// Makes the teacher that the file names, which was checked.
+fn teacher(file: &TrainFile) -> impl Fn(&Case) -> Box<dyn Policy> + Sync + use<> {
+    let spec = file.teacher.clone();
+    move |case: &Case| {
+        let spec = spec.as_deref().unwrap_or("edf");
+        cosched::policies::make(spec, case)
+            .expect("the teacher's name was checked and takes no parameter that can fail")
+    }
+}
+
+fn guidance<'a>(
+    file: &TrainFile,
+    scout: &'a (dyn Fn(&Case) -> Squad + Sync + 'static),
+    teacher: &'a (dyn Fn(&Case) -> Box<dyn Policy> + Sync + 'static),
+) -> Guidance<'a> {
+    let lead = if file.teacher.is_some() { Lead::Teacher(teacher) } else { Lead::Guide };
+    Guidance { scout, lead }
+}
+
+/// The cases of the train file at `path`, with their names.
+pub fn setups(file: &TrainFile, path: &Path) -> Result<Vec<(String, Setup)>, Box<dyn Error>> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut setups = Vec::new();
+    for case in &file.cases {
+        let app = App::read(&folder.join(case))?;
+        let setup = Setup { seconds: file.evaluation.seconds, ..Setup::of(&app)? };
+        setups.push((app.name, setup));
+    }
+    if setups.is_empty() {
+        return Err(format!("{}: cases: expected at least one", path.display()).into());
+    }
+    Ok(setups)
+}
+
+/// What a training in memory gives.
+pub struct InMemory {
+    /// Decisions learned from, and utility while learning.
+    pub curve: Vec<(f64, f64)>,
+    /// Scores on each case, with seeds that training never uses.
+    pub scores: Vec<Comparison>,
+}
+
+/// A training of the train file at `path` that writes nothing, for sweeps.
+///
+/// # Errors
+/// As the command's; that it was stopped.
+pub fn in_memory(file: &TrainFile, path: &Path, stop: &AtomicBool) -> Result<InMemory, Box<dyn Error>> {
+    file.recipe.check()?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let setups = setups(file, path)?;
+    for (_, setup) in &setups {
+        file.teacher.as_ref().map(|spec| maker(spec, &setup.case)).transpose()?;
+    }
+    let start = file.start.as_ref().map(|path| checkpoint::load(&folder.join(path))).transpose()?;
+    let (teacher, scout) = (teacher(file), file.guides.scout());
+    let start = start.as_ref().map_or(Start::Scratch, |(weights, _)| Start::Weights(weights));
+    let sources = sources(&setups);
+    let mut training = Training::new(&sources, &file.recipe, guidance(file, &scout, &teacher), start)?;
+    let mut curve = Vec::new();
+    while let Some(p) = training.step()? {
+        if !p.utility.is_nan() {
+            curve.push((p.decisions as f64, p.utility));
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err("stopped".into());
+        }
+    }
+    let scores = score(file, &setups, training.weights(), vec![TRAINED.to_owned()])?;
+    Ok(InMemory { curve, scores })
+}
+
 /// Trains; ctrl-c ends the training early and keeps what was learned.
 fn learn(
     file: &TrainFile,
@@ -292,14 +358,9 @@ fn learn(
             maker(spec, &setup.case)?;
         }
     }
-    let spec = file.teacher.clone();
-    let teacher = move |case: &Case| -> Box<dyn Policy> {
-        let spec = spec.as_deref().unwrap_or("edf");
-        cosched::policies::make(spec, case)
-            .expect("the teacher's name was checked and takes no parameter that can fail")
-    };
-    let lead = if file.teacher.is_some() { Lead::Teacher(&teacher) } else { Lead::Guide };
-    let guidance = Guidance { scout: &file.guides.scout(), lead };
+    let teacher = teacher(file);
+    let scout = file.guides.scout();
+    let guidance = guidance(file, &scout, &teacher);
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))?;
@@ -345,6 +406,7 @@ fn score(
     file: &TrainFile,
     setups: &[(String, Setup)],
     weights: &Weights,
+    policies: Vec<String>,
 ) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
         if spec != TRAINED {
@@ -355,9 +417,6 @@ fn score(
         }
         Ok(Box::new(Learned::on(weights, case)))
     };
-    let mut policies = super::compare::all_policies();
-    policies.retain(|p| p != "learned");
-    policies.push(TRAINED.to_owned());
     let e = &file.evaluation;
     let seeds: Vec<u64> = (e.first_seed..e.first_seed + e.seeds).collect();
     let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: 0 };

@@ -74,8 +74,11 @@ struct Drawing<'a> {
 }
 
 fn scale(axis: &Axis, values: impl Iterator<Item = f64>) -> Scale {
-    let values = values.chain(axis.reach.iter().copied());
-    if axis.log { Scale::log(values) } else { Scale::straight(values) }
+    let values: Vec<f64> = values.chain(axis.reach.iter().copied()).collect();
+    let least = values.iter().copied().filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min);
+    // Within less than a factor of four a logarithmic axis would have a tick or none.
+    let wide = values.iter().copied().fold(0.0, f64::max) > 4.0 * least;
+    if axis.log && wide { Scale::log(values.into_iter()) } else { Scale::straight(values.into_iter()) }
 }
 
 impl Chart {

@@ -123,11 +123,14 @@ pub fn over_axes(records: &[Record], all: &[Group], names: &[String]) -> Vec<Fig
 pub fn latency(records: &[Record], all: &[Group], names: &[String]) -> Vec<Figure> {
     let curves = groups::curves(records, "latency", Some(ALL));
     let chart = |group: &Group| {
+        let of = |name: &String| curves.get(&(group.name.clone(), name.clone()));
+        let last = names.iter().filter_map(of).flatten().map(|p| p.0).fold(0.0, f64::max);
         let series: Vec<Series> = (0..names.len())
             .filter_map(|index| {
-                let line = curves.get(&(group.name.clone(), names[index].clone()))?;
-                // Bands of fifteen stairs would hide each other.
-                let line = line.iter().map(|p| (p.0, 100.0 * p.1, 0.0)).collect();
+                let line = of(&names[index])?;
+                // Bands of fifteen stairs would hide each other. What is reached stays reached, up to the edge.
+                let edge = line.last().map(|p| (last, p.1, p.2));
+                let line = line.iter().copied().chain(edge).map(|p| (p.0, 100.0 * p.1, 0.0)).collect();
                 Some(Series { name: names[index].clone(), index, line, stair: true, ..Series::default() })
             })
             .collect();

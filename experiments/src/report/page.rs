@@ -8,6 +8,7 @@ use super::groups::{Contender, Group, METRICS, Metric};
 use crate::config::ConfigError;
 use crate::html::{escape, head};
 use crate::stats::Estimate;
+use crate::sweep::apps::short;
 use crate::sweep::estimate::duration;
 use crate::sweep::store::Record;
 use std::fmt::Write;
@@ -98,20 +99,32 @@ fn failures(page: &mut String, report: &Report<'_>) {
         failed.len(),
         report.results.records.len()
     );
-    for (record, error) in failed.iter().take(20) {
-        let settings: Vec<String> = record.spec.settings.iter().map(|(k, v)| format!("{k} = {v}")).collect();
+    // Cells that fail together mostly fail alike.
+    let mut alike: Vec<(&String, Vec<&Record>)> = Vec::new();
+    for (record, error) in &failed {
+        match alike.iter_mut().find(|(e, _)| e == error) {
+            Some((_, records)) => records.push(record),
+            None => alike.push((error, vec![record])),
+        }
+    }
+    for (error, records) in &alike {
+        let first = records[0];
+        let mut words: Vec<String> =
+            first.spec.settings.iter().map(|(k, v)| format!("{k} {}", short(v))).collect();
+        words.push(first.spec.policy.clone());
+        let others = match records.len() {
+            1 => String::new(),
+            n => format!("{n} cells, the first of them "),
+        };
         let _ = write!(
             page,
-            "<li><code>{}</code> {} {} seed {}: {}</li>",
-            &record.hash[..record.hash.len().min(8)],
-            escape(&settings.join(", ")),
-            escape(&record.spec.policy),
-            record.spec.seed,
-            escape(error)
+            "<li>{}<br><span class=\"hint\">{others}{}, seed {}, <code>{}</code></span></li>",
+            escape(error),
+            escape(&words.join(", ")),
+            first.spec.seed,
+            &first.hash[..first.hash.len().min(8)]
         );
     }
-    let more = failed.len().saturating_sub(20);
-    page.push_str(&if more > 0 { format!("<li>and {more} more</li>") } else { String::new() });
     page.push_str("</ul></section>\n");
 }
 
@@ -166,7 +179,7 @@ fn table(page: &mut String, report: &Report<'_>) {
         "<section><h2>Comparison</h2>\n<p class=\"hint\">Means over seeds, ± half of the 95 % interval. Difference: to the reference of the \
          group, paired by seed; * ** ***: p below 0.05, 0.01, 0.001 after Holm's correction. A click on a heading sorts.</p>\n\
          <p><input id=\"filter\" type=\"search\" placeholder=\"filter rows, e.g. edf\" aria-label=\"filter rows\"> <span id=\"count\" class=\"hint\"></span></p>\n\
-         <div class=\"scroll\"><table id=\"numbers\" class=\"plain\"><thead><tr><th><button>contender</button></th><th><button>group</button></th><th title=\"how many seeds or cases\"><button>n</button></th>",
+         <div class=\"scroll tall\"><table id=\"numbers\" class=\"plain\"><thead><tr><th><button>contender</button></th><th class=\"left\"><button>group</button></th><th title=\"how many seeds or cases\"><button>n</button></th>",
     );
     for (i, m) in metrics.iter().enumerate() {
         let _ = write!(page, "<th title=\"{}\"><button>{}</button></th>", escape(m.about), m.title);

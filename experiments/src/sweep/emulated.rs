@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::log::RunLog;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -40,7 +41,7 @@ impl Kind for Emulated<'_> {
         apps::check_key(file, base, setting)
     }
 
-    fn run(&self, spec: &Spec, _: &AtomicBool) -> Result<Outcome, String> {
+    fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
         let app = apps::app(spec)?;
         let setup = Setup::of(&app).map_err(|e| e.to_string())?;
         let begun = Instant::now();

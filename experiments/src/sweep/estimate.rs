@@ -95,12 +95,13 @@ impl Sweep<'_> {
         for cell in missing {
             let policy = cell.spec.policy.as_str();
             if !known.contains_key(policy) {
-                let Some(seconds) = self.kind.estimate(&cell.spec) else { return Ok(None) };
+                // A cell that cannot be tried will fail, and soon; another of the same policy may do.
+                let Some(seconds) = self.kind.estimate(&cell.spec) else { continue };
                 known.insert(policy, (seconds, weight(cell)));
             }
             let (seconds, of) = known[policy];
             all += seconds / of * weight(cell);
         }
-        Ok(Some(all))
+        Ok((!known.is_empty()).then_some(all))
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// A cell, with everything resolved that it needs.
@@ -132,7 +133,7 @@ pub trait Kind: Sync {
     ///
     /// # Errors
     /// Why it failed.
-    fn run(&self, spec: &Spec, stop: &AtomicBool) -> Result<Outcome, String>;
+    fn run(&self, spec: &Spec, stop: &Arc<AtomicBool>) -> Result<Outcome, String>;
 
     /// About how many seconds a cell takes on one core, by trying a little of it; `None` when that cannot be told.
     fn estimate(&self, spec: &Spec) -> Option<f64>;

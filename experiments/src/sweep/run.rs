@@ -8,8 +8,8 @@ use crate::about::commit;
 use crate::config::ConfigError;
 use crate::parallel;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// How to run.
@@ -19,7 +19,7 @@ pub struct Options<'a> {
     /// Whether results that other builds of cosched made count too.
     pub any_code: bool,
     /// Becomes true when no further cell is to be begun.
-    pub stop: &'a AtomicBool,
+    pub stop: &'a Arc<AtomicBool>,
     /// Called with (done, of, what is known of it) after each cell, from any thread.
     pub progress: &'a (dyn Fn(usize, usize, &str) + Sync),
 }
@@ -109,7 +109,7 @@ pub fn run(sweep: &Sweep<'_>, store: &Store, options: &Options<'_>) -> Result<Ra
 }
 
 /// Runs one cell; a panic is a failure like any other.
-pub fn run_cell(kind: &dyn Kind, cell: &Cell, code: &str, commit: &str, stop: &AtomicBool) -> Record {
+pub fn run_cell(kind: &dyn Kind, cell: &Cell, code: &str, commit: &str, stop: &Arc<AtomicBool>) -> Record {
     let begun = Instant::now();
     let outcome = match &cell.problem {
         Some(problem) => Err(problem.clone()),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -113,7 +114,7 @@ impl Kind for Xr<'_> {
         self.resolve(file, base, &vec![(setting.0.to_owned(), setting.1.clone())]).map(drop)
     }
 
-    fn run(&self, spec: &Spec, _: &AtomicBool) -> Result<Outcome, String> {
+    fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
         let config = parse(spec.config.clone())?;
         let all = read_jobs(&spec.file, &config).map_err(|e| e.to_string())?;
         let reports = all.iter().map(|job| run_case(job, &run(spec, &config), self.make));

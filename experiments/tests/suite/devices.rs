@@ -186,7 +186,7 @@ fn a_sweep_goes_over_devices() {
     std::fs::write(folder.join("sweep.toml"), text.replace(", 'none.toml'", "")).unwrap();
     let sweep = crate::sweep::read(&folder.join("sweep.toml")).unwrap();
     let failed = |cell: usize| {
-        let outcome = sweep.kind.run(&sweep.cells[cell].spec, &AtomicBool::new(false)).unwrap();
+        let outcome = sweep.kind.run(&sweep.cells[cell].spec, &AtomicBool::new(false).into()).unwrap();
         let all = outcome.rows.iter().find(|r| r.stream == "all").unwrap();
         assert_eq!(all.device, ["board", "hard"][cell]);
         all.numbers["failed"] / all.numbers["requests"]

@@ -7,6 +7,7 @@ mod config;
 mod devices;
 mod fixture;
 mod html;
+mod import;
 mod scenarios;
 mod shipped;
 mod summary;

@@ -12,10 +12,11 @@ use cosched_experiments::sweep::store::Store;
 use cosched_experiments::sweep::table::{Table, table};
 use cosched_experiments::sweep::{Sweep, hash, results};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn go(sweep: &Sweep<'_>, store: &Path, threads: usize) -> Result<Ran, ConfigError> {
-    let stop = AtomicBool::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
     let options = Options { threads, any_code: false, stop: &stop, progress: &|_, _, _| {} };
     run(sweep, &Store::open(store)?, &options)
 }
@@ -40,7 +41,7 @@ fn threads_stops_and_stores_do_not_matter() {
     assert_eq!(whole, csv(&go(&sweep, &fresh(&path, "three"), 3).unwrap()));
     // Stopped after five cells, and gone on with.
     let store = fresh(&path, "stopped");
-    let stop = AtomicBool::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
     let count = |done: usize, _: usize, _: &str| stop.store(done >= 5, Ordering::Relaxed);
     let options = Options { threads: 1, any_code: false, stop: &stop, progress: &count };
     let part = run(&sweep, &Store::open(&store).unwrap(), &options).unwrap();
@@ -194,7 +195,7 @@ fn a_store_that_cannot_be_written_costs_nothing() {
             std::fs::rename(&folder, &moved).unwrap();
         }
     };
-    let stop = AtomicBool::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
     let options = Options { threads: 1, any_code: false, stop: &stop, progress: &lose };
     let error =
         run(&sweep, &Store::open(&folder).unwrap(), &options).map(|r| r.kept).unwrap_err().to_string();

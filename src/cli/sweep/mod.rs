@@ -1,6 +1,12 @@
 //! `cosched sweep`: many experiments from one file. What is done is kept, so that the same command goes on where a kill stopped it.
 //! It refuses to hide failures: a cell that fails is in the table with its error, and the exit code says so.
 
+mod engine;
+mod live;
+#[cfg(feature = "train")]
+mod train;
+
+use self::engine::Engine;
 use super::compare::maker;
 use super::run::stop_on_ctrl_c;
 use super::{Outcome, bar, check_policies, print_json, usage};
@@ -34,6 +40,12 @@ pub struct Args {
     /// Run only this cell (its hash or the first digits of it) and write no table.
     #[arg(long, value_name = "HASH")]
     cell: Option<String>,
+    /// Who runs the cells.
+    #[arg(long, value_enum, default_value = "local")]
+    engine: Engine,
+    /// The Ray cluster, as Ray names it.
+    #[arg(long, default_value = "auto")]
+    ray_address: String,
     /// Results that other builds of cosched made count too.
     #[arg(long)]
     any_code: bool,
@@ -58,8 +70,16 @@ impl Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
     let (emulated, xrbench) = (Emulated { make: &maker }, Xr { make: &maker });
-    let kinds: Vec<&dyn Kind> = vec![&emulated, &xrbench];
-    let sweep = Sweep::read(&args.file, args.subset.as_deref(), &kinds)?;
+    // A kind is a file and a word here.
+    let kinds: &[&dyn Kind] = &[
+        &emulated,
+        #[cfg(feature = "train")]
+        &train::Train,
+        &live::Run,
+        &live::Fidelity,
+        &xrbench,
+    ];
+    let sweep = Sweep::read(&args.file, args.subset.as_deref(), kinds)?;
     check_policies(sweep.part.policies.as_deref().unwrap_or_default())?;
     let (out, store) = (args.out(&sweep.name), args.store(&sweep.name));
     if args.dry_run {
@@ -72,7 +92,14 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(hash) = &args.cell {
         return one(&sweep, hash, &store);
     }
-    let ran = all(&sweep, &store, args)?;
+    let ran = match args.engine {
+        Engine::Slurm => return engine::slurm(&sweep, &store, &out, args),
+        Engine::Ray => {
+            let (records, kept) = engine::ray(&sweep, &store, &out, args)?;
+            Ran { records, kept, notes: Vec::new() }
+        }
+        Engine::Local => all(&sweep, &store, args)?,
+    };
     let missing = sweep.cells.len() - ran.records.len();
     if missing > 0 {
         let done = ran.records.len();
