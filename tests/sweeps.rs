@@ -66,7 +66,6 @@ fn a_sweep_killed_in_the_middle_gives_the_same_table_byte_for_byte() {
 fn a_full_store_is_told_and_loses_nothing() {
     let folder = Folder::new("sweep-full");
     folder.write("many.toml", two_hundred().replace("seeds = 25", "seeds = 1"));
-    folder.good("sweep many.toml --cell 0 --out x --dry-run", &[]);
     // No file may grow beyond 4 KiB, and the process is not killed for trying: as on a full disk, writing fails in the middle.
     let limited = "trap '' XFSZ; ulimit -f 8; exec \"$0\" sweep many.toml --out out";
     let ran = Command::new("sh")
@@ -91,7 +90,7 @@ fn the_report_and_its_refusals() {
     folder.write("bad.toml", two_hundred().replace("\"edf\"", "\"fixed:cpu\"").replace("25", "1"));
     folder.good("sweep many.toml --out out", &[]);
     let said = folder.good("report out", &[]).out;
-    assert!(said.contains("out/report.html and 9 pictures beside it"), "{said}");
+    assert!(said.contains("out/report.html and 8 pictures beside it"), "{said}");
     let page = String::from_utf8(folder.read("out/report.html")).unwrap();
     for words in [
         "<!doctype html>",
@@ -102,7 +101,9 @@ fn the_report_and_its_refusals() {
     ] {
         assert!(page.contains(words), "{words}");
     }
-    assert!(!page.contains("http://") || page.matches("http://").all(|_| page.contains("http://www.w3.org")));
+    for outside in [" src=", " href=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
     assert!(folder.read("out/pictures/misses.png").starts_with(b"\x89PNG"));
     let dry = folder.good("sweep many.toml --out out --dry-run", &[]).out;
     assert!(dry.ends_with("16 cells of kind compare, 16 of them done; 0 to run\n"), "{dry}");
@@ -140,7 +141,7 @@ fn the_shipped_sweeps_run_in_their_quick_form() {
     let column = table.lines().next().unwrap().split(',').position(|c| c == "as_published").unwrap();
     let greedy: Vec<&str> = table.lines().filter(|l| l.contains(",greedy,")).collect();
     assert_eq!(greedy.len(), 52);
-    assert!(
-        greedy.iter().all(|l| l.split('"').step_by(2).collect::<String>().split(',').nth(column).is_some())
-    );
+    // What stands in quotes has commas and is not looked for.
+    let plain = |line: &str| line.split('"').step_by(2).collect::<String>();
+    assert!(greedy.iter().all(|l| plain(l).split(',').nth(column) == Some("1")), "{table}");
 }

@@ -63,10 +63,10 @@ pub struct TrainFile {
     pub cases: Vec<PathBuf>,
     /// The policy to imitate first; by default the best guide of each case.
     #[serde(default)]
-    teacher: Option<String>,
+    pub teacher: Option<String>,
     /// How guides are found in training.
     #[serde(default)]
-    guides: GuideBudget,
+    pub guides: GuideBudget,
     /// A checkpoint to start from instead of random weights.
     #[serde(default)]
     pub start: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub struct TrainFile {
 /// How long the heuristics of a training case play against each other for the place of a guide.
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-struct GuideBudget {
+pub struct GuideBudget {
     /// Emulated runs of each; 0: no guides.
     runs: u64,
     /// Emulated runs of the search behind `static`; 0: it does not play.
@@ -95,7 +95,7 @@ impl Default for GuideBudget {
 }
 
 impl GuideBudget {
-    fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
+    pub fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
         let budget = Budget { runs: self.runs, requests: 300.0, placement_runs: self.placement_runs };
         move |case: &Case| if budget.runs == 0 { alone(case) } else { scout(case, &budget) }
     }
@@ -217,7 +217,7 @@ impl Files {
     }
 }
 
-fn sources(setups: &[(String, Setup)]) -> Vec<Source> {
+pub fn sources(setups: &[(String, Setup)]) -> Vec<Source> {
     let source = |(name, setup): &(String, Setup)| Source {
         name: name.clone(),
         plan: setup.case.plan.clone(),
@@ -275,7 +275,7 @@ impl Saver<'_> {
 }
 
 /// Makes the teacher that the file names, which was checked.
-fn teacher(file: &TrainFile) -> impl Fn(&Case) -> Box<dyn Policy> + Sync + use<> {
+pub fn teacher(file: &TrainFile) -> impl Fn(&Case) -> Box<dyn Policy> + Sync + use<> {
     let spec = file.teacher.clone();
     move |case: &Case| {
         let spec = spec.as_deref().unwrap_or("edf");
@@ -284,7 +284,7 @@ fn teacher(file: &TrainFile) -> impl Fn(&Case) -> Box<dyn Policy> + Sync + use<>
     }
 }
 
-fn guidance<'a>(
+pub fn guidance<'a>(
     file: &TrainFile,
     scout: &'a (dyn Fn(&Case) -> Squad + Sync + 'static),
     teacher: &'a (dyn Fn(&Case) -> Box<dyn Policy> + Sync + 'static),
@@ -306,43 +306,6 @@ pub fn setups(file: &TrainFile, path: &Path) -> Result<Vec<(String, Setup)>, Box
         return Err(format!("{}: cases: expected at least one", path.display()).into());
     }
     Ok(setups)
-}
-
-/// What a training in memory gives.
-pub struct InMemory {
-    /// Decisions learned from, and utility while learning.
-    pub curve: Vec<(f64, f64)>,
-    /// Scores on each case, with seeds that training never uses.
-    pub scores: Vec<Comparison>,
-}
-
-/// A training of the train file at `path` that writes nothing, for sweeps.
-///
-/// # Errors
-/// As the command's; that it was stopped.
-pub fn in_memory(file: &TrainFile, path: &Path, stop: &AtomicBool) -> Result<InMemory, Box<dyn Error>> {
-    file.recipe.check()?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let setups = setups(file, path)?;
-    for (_, setup) in &setups {
-        file.teacher.as_ref().map(|spec| maker(spec, &setup.case)).transpose()?;
-    }
-    let start = file.start.as_ref().map(|path| checkpoint::load(&folder.join(path))).transpose()?;
-    let (teacher, scout) = (teacher(file), file.guides.scout());
-    let start = start.as_ref().map_or(Start::Scratch, |(weights, _)| Start::Weights(weights));
-    let sources = sources(&setups);
-    let mut training = Training::new(&sources, &file.recipe, guidance(file, &scout, &teacher), start)?;
-    let mut curve = Vec::new();
-    while let Some(p) = training.step()? {
-        if !p.utility.is_nan() {
-            curve.push((p.decisions as f64, p.utility));
-        }
-        if stop.load(Ordering::Relaxed) {
-            return Err("stopped".into());
-        }
-    }
-    let scores = score(file, &setups, training.weights(), vec![TRAINED.to_owned()])?;
-    Ok(InMemory { curve, scores })
 }
 
 /// Trains; ctrl-c ends the training early and keeps what was learned.
@@ -400,9 +363,9 @@ fn learn(
 }
 
 /// How the new policy is called in its own comparison.
-const TRAINED: &str = "learned:(this training)";
+pub const TRAINED: &str = "learned:(this training)";
 
-fn score(
+pub fn score(
     file: &TrainFile,
     setups: &[(String, Setup)],
     weights: &Weights,

@@ -108,11 +108,16 @@ pub fn device_name(app: &App) -> String {
     path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned())
 }
 
-/// The group of a cell: its scenario, and every setting but the one that chose the base.
+/// The group of a cell: its scenario, and its settings. The base is only named where its scenario is called otherwise.
 pub fn group(scenario: &str, settings: &Settings) -> String {
+    let base = settings.iter().find(|(key, _)| key == "base").map(|(_, value)| short(value));
+    let scenario = match base {
+        Some(base) if base != scenario => format!("{scenario} ({base})"),
+        _ => scenario.to_owned(),
+    };
     let settings = settings.iter().filter(|(key, _)| key != "base");
     let words = settings.map(|(key, value)| format!("{key} {}", short(value)));
-    std::iter::once(scenario.to_owned()).chain(words).collect::<Vec<_>>().join(", ")
+    std::iter::once(scenario).chain(words).collect::<Vec<_>>().join(", ")
 }
 
 /// A value in few words: of a path only the file's name.

@@ -63,25 +63,29 @@ fn machine() -> String {
     format!("{}-{}, {model}, {cores} cores", std::env::consts::ARCH, std::env::consts::OS)
 }
 
-/// Refuses a folder of another sweep before anything costly is done.
+/// Refuses a folder of another sweep, or of another subset, before anything costly is done.
 ///
 /// # Errors
 /// Says whose results are there.
-pub fn check_folder(folder: &Path, name: &str) -> Result<(), ConfigError> {
+pub fn check_folder(folder: &Path, name: &str, subset: Option<&str>) -> Result<(), ConfigError> {
     let path = folder.join("meta.json");
     if !path.exists() {
         return Ok(());
     }
-    let there = read_json::<Value>(&path)?["name"].as_str().map(str::to_owned);
-    match there {
-        Some(there) if there == name => Ok(()),
-        Some(there) => {
-            let problem =
-                format!("holds the results of the sweep `{there}`, not of `{name}`; expected another --out");
-            Err(ConfigError::new(folder, problem))
-        }
-        None => Err(ConfigError::new(path, "is no file of a sweep; expected another --out")),
+    let there = read_json::<Value>(&path)?;
+    let called = |name: &str, subset: Option<&str>| match subset {
+        Some(subset) => format!("`{name}`, subset `{subset}`"),
+        None => format!("`{name}`"),
+    };
+    let Some(other) = there["name"].as_str() else {
+        return Err(ConfigError::new(path, "is no file of a sweep; expected another --out"));
+    };
+    let (there, here) = (called(other, there["subset"].as_str()), called(name, subset));
+    if there == here {
+        return Ok(());
     }
+    let problem = format!("holds the results of the sweep {there}, not of {here}; expected another --out");
+    Err(ConfigError::new(folder, problem))
 }
 
 /// Writes the table and `meta.json`, each through a temporary file.

@@ -76,12 +76,13 @@ fn results_are_whole_and_say_how_they_were_made() {
     assert!(!meta.commit.is_empty() && meta.code.len() == 12);
     assert_eq!(std::fs::read_to_string(out.join("table.csv")).unwrap(), csv(&ran));
     // The saboteurs: results of another sweep are not written over; a lost cell is missed.
-    let error = results::check_folder(&out, "other").unwrap_err().to_string();
+    let error = results::check_folder(&out, "other", None).unwrap_err().to_string();
     assert!(
         error.ends_with("holds the results of the sweep `sweep`, not of `other`; expected another --out"),
         "{error}"
     );
-    results::check_folder(&out, "sweep").unwrap();
+    results::check_folder(&out, "sweep", None).unwrap();
+    assert!(results::check_folder(&out, "sweep", Some("quick")).is_err());
     std::fs::remove_file(Store::at(&out.join("cells")).path(&meta.cells[3].0, &meta.code)).unwrap();
     let error = results::read(&out).map(|r| r.records.len()).unwrap_err().to_string();
     assert!(error.contains("lacks 1 of 16 cells; `cosched sweep "), "{error}");

@@ -28,7 +28,7 @@ pub struct Args {
     /// A subset that the file names, e.g. quick.
     #[arg(long)]
     subset: Option<String>,
-    /// Folder for the table and the settings; runs/NAME when absent.
+    /// Folder for the table and the settings; runs/NAME (of a subset runs/NAME-SUBSET) when absent.
     #[arg(short, long)]
     out: Option<PathBuf>,
     /// Folder for the results of single cells, which several sweeps may share; `cells` in OUT when absent.
@@ -59,7 +59,8 @@ pub struct Args {
 
 impl Args {
     fn out(&self, name: &str) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| Path::new("runs").join(name))
+        let subset = self.subset.as_ref().map_or(String::new(), |s| format!("-{s}"));
+        self.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{name}{subset}")))
     }
 
     fn store(&self, name: &str) -> PathBuf {
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> Outcome {
         print!("{}", sweep.dry_run(&store, args.threads, args.any_code)?);
         return Ok(());
     }
-    results::check_folder(&out, &sweep.name)?;
+    results::check_folder(&out, &sweep.name, args.subset.as_deref())?;
     std::fs::create_dir_all(&out).map_err(|e| format!("{}: cannot be written: {e}", out.display()))?;
     let store = Store::open(&store)?;
     if let Some(hash) = &args.cell {

@@ -1,9 +1,12 @@
 //! The kind `train`: one training of a train file with one seed, its learning curve, and its scores on the cases of the file.
 //! It refuses to write a checkpoint: `cosched train` does that.
 
-use crate::cli::train::{TrainFile, in_memory};
+use crate::cli::compare::maker;
+use crate::cli::train::{TRAINED, TrainFile, guidance, score, setups, sources, teacher};
+use cosched::agent::checkpoint;
+use cosched::agent::train::{Start, Training};
 use cosched::experiments::app::App;
-use cosched::experiments::compare::Row as Scored;
+use cosched::experiments::compare::{Comparison, Row as Scored};
 use cosched::experiments::config::{ConfigError, read_toml};
 use cosched::experiments::sweep::Settings;
 use cosched::experiments::sweep::apps::short;
@@ -12,9 +15,10 @@ use cosched::experiments::sweep::keys;
 use cosched::experiments::sweep::kind::{ALL, Curve, Kind, Outcome, Resolved, Row, Spec};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// See the module's text.
 pub struct Train;
@@ -45,6 +49,43 @@ fn numbers(row: &Scored) -> BTreeMap<String, f64> {
         ("fairness", Some(row.fairness)),
     ];
     some.into_iter().filter_map(|(name, e)| Some((name.to_owned(), e?.mean))).collect()
+}
+
+/// What a training in memory gives.
+struct InMemory {
+    /// Decisions learned from, and utility while learning.
+    curve: Vec<(f64, f64)>,
+    /// Scores on each case, with seeds that training never uses.
+    scores: Vec<Comparison>,
+}
+
+/// A training of the train file at `path` that writes nothing, for sweeps.
+///
+/// # Errors
+/// As the command's; that it was stopped.
+fn in_memory(file: &TrainFile, path: &Path, stop: &AtomicBool) -> Result<InMemory, Box<dyn Error>> {
+    file.recipe.check()?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let setups = setups(file, path)?;
+    for (_, setup) in &setups {
+        file.teacher.as_ref().map(|spec| maker(spec, &setup.case)).transpose()?;
+    }
+    let start = file.start.as_ref().map(|path| checkpoint::load(&folder.join(path))).transpose()?;
+    let (teacher, scout) = (teacher(file), file.guides.scout());
+    let start = start.as_ref().map_or(Start::Scratch, |(weights, _)| Start::Weights(weights));
+    let sources = sources(&setups);
+    let mut training = Training::new(&sources, &file.recipe, guidance(file, &scout, &teacher), start)?;
+    let mut curve = Vec::new();
+    while let Some(p) = training.step()? {
+        if !p.utility.is_nan() {
+            curve.push((p.decisions as f64, p.utility));
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err("stopped".into());
+        }
+    }
+    let scores = score(file, &setups, training.weights(), vec![TRAINED.to_owned()])?;
+    Ok(InMemory { curve, scores })
 }
 
 impl Kind for Train {
@@ -98,7 +139,7 @@ impl Kind for Train {
         let mut file = parse(spec.config.clone())?;
         file.recipe.seed = spec.seed;
         let learned = in_memory(&file, &spec.file, stop).map_err(|e| e.to_string())?;
-        let row = |(comparison, case): (&cosched::experiments::compare::Comparison, &PathBuf)| Row {
+        let row = |(comparison, case): (&Comparison, &PathBuf)| Row {
             group: comparison.scenario.clone(),
             contender: contender(spec),
             scenario: comparison.scenario.clone(),
