@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test clean check-fresh
+.PHONY: help setup demo test experiments test-page test-cluster clean check-fresh
 
 # A shell that was open while rustup ran has no cargo in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -20,6 +20,8 @@ endef
 help:
 	@echo 'make demo         install what is missing, build, run four models under the trained policy and two baselines'
 	@echo 'make test         install what is missing, then every check: format, lints, inference-only build, tests'
+	@echo 'make experiments  run the shipped sweeps and make their reports (QUICK=1: in minutes)'
+	@echo 'make test-page    use a report in a headless browser; make test-cluster: a sweep on a local Ray cluster'
 	@echo 'make setup        only install what is missing (libtorch 527 MB, onnxruntime 24 MB, drivers by apt)'
 	@echo 'make check-fresh  clone the last commit into a new folder and run make test there, as a newcomer would'
 	@echo 'make clean        remove what was built and downloaded: target/, third_party/, runs/'
@@ -47,6 +49,15 @@ test:
 	$(call step,cargo clippy --package cosched --no-default-features --all-targets $(CARGO_FLAGS) -- -D warnings)
 	$(call step,bash scripts/check-inference-only $(CARGO_FLAGS))
 	$(call step,cargo test --workspace --no-fail-fast $(CARGO_FLAGS))
+
+experiments: setup
+	$(call step,cargo build --release $(CARGO_FLAGS))
+	$(call step,bash scripts/experiments $(TARGET)/release/cosched $(if $(QUICK),quick))
+
+# Both use what `cargo build` made; the browser is Debian's, Ray goes into an environment of its own.
+test-page test-cluster: setup
+	$(call step,cargo build $(CARGO_FLAGS))
+	$(call step,bash scripts/$@ $(TARGET)/debug/cosched)
 
 check-fresh:
 	@bash scripts/check-fresh

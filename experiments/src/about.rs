@@ -2,7 +2,6 @@
 //! It refuses to guess: what cannot be found out is called unknown.
 
 use crate::app::App;
-use crate::sweep::commit;
 use cosched_env::case::Case;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,5 +42,20 @@ impl About {
             machine: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             config: serde_json::to_value(app).unwrap_or_default(),
         }
+    }
+}
+
+/// The commit of the working folder's repository, with `+` when it has changes; `unknown` outside one.
+pub fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    match git(&["rev-parse", "HEAD"]) {
+        Some(hash) => {
+            let changed = git(&["status", "--porcelain"]).is_some_and(|s| !s.is_empty());
+            if changed { hash + "+" } else { hash }
+        }
+        None => "unknown".into(),
     }
 }

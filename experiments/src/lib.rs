@@ -8,8 +8,10 @@ pub mod bound;
 pub mod compare;
 pub mod config;
 pub mod html;
+pub mod import;
 pub mod log;
 pub mod parallel;
+pub mod report;
 pub mod speed;
 pub mod stats;
 #[cfg(test)]

@@ -9,10 +9,12 @@ mod completions;
 mod curve;
 mod demo;
 mod fidelity;
+mod import;
 mod inspect;
 mod policy;
 mod profile;
 mod replay;
+mod report;
 mod run;
 mod sweep;
 #[cfg(feature = "train")]
@@ -55,6 +57,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Measure every segment of an app's models on every processor, and write the plan.
     Profile(profile::Args),
+    /// Make a plan of measurements of others: ncnn, AI Hub, ONNX Runtime.
+    Import(import::Args),
     /// Train a policy in the emulated device.
     #[cfg(feature = "train")]
     Train(train::Args),
@@ -69,8 +73,10 @@ enum Command {
     Compare(compare::Args),
     /// Run an app's streams live and emulated, and report how far the two are apart.
     Fidelity(fidelity::Args),
-    /// Run a grid of emulated experiments from one file.
+    /// Run many experiments from one file, and go on where a killed run stopped.
     Sweep(sweep::Args),
+    /// Make a page with tables and pictures of a sweep's results.
+    Report(report::Args),
     /// Score a policy on XRBench, beside the published scores.
     Xrbench(xrbench::Args),
     /// Replay a recorded run and check that every decision is the same.
@@ -101,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Zoo(args) => zoo::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Import(args) => import::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
         #[cfg(feature = "train")]
@@ -110,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Xrbench(args) => xrbench::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -21,7 +21,7 @@ use cosched::experiments::sweep::commit;
 use cosched::policies::learned::Learned;
 use cosched::policies::tournament::{Budget, scout};
 use indicatif::ProgressBar;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,34 +54,34 @@ pub struct Args {
 }
 
 /// A train file. Paths are relative to it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct TrainFile {
+pub struct TrainFile {
     /// The checkpoint to write; the curve goes beside it as CSV.
     out: PathBuf,
     /// App or case files to learn on; their plans must be there.
-    cases: Vec<PathBuf>,
+    pub cases: Vec<PathBuf>,
     /// The policy to imitate first; by default the best guide of each case.
     #[serde(default)]
-    teacher: Option<String>,
+    pub teacher: Option<String>,
     /// How guides are found in training.
     #[serde(default)]
-    guides: GuideBudget,
+    pub guides: GuideBudget,
     /// A checkpoint to start from instead of random weights.
     #[serde(default)]
-    start: Option<PathBuf>,
+    pub start: Option<PathBuf>,
     /// How to learn.
     #[serde(default)]
-    recipe: Recipe,
+    pub recipe: Recipe,
     /// How to score the result.
     #[serde(default)]
     evaluation: Evaluation,
 }
 
 /// How long the heuristics of a training case play against each other for the place of a guide.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-struct GuideBudget {
+pub struct GuideBudget {
     /// Emulated runs of each; 0: no guides.
     runs: u64,
     /// Emulated runs of the search behind `static`, and of each attempt at a restraint; 0: neither plays.
@@ -97,7 +97,7 @@ impl Default for GuideBudget {
 }
 
 impl GuideBudget {
-    fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
+    pub fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
         let GuideBudget { runs, placement_runs, attempts } = self;
         let budget = Budget { runs, requests: 300.0, placement_runs, attempts };
         move |case: &Case| if runs == 0 { alone(case) } else { scout(case, &budget) }
@@ -112,7 +112,7 @@ impl GuideBudget {
 }
 
 /// How a trained policy is scored: on the cases as they are, with seeds that training never uses.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Evaluation {
     seeds: u64,
@@ -138,21 +138,16 @@ pub fn run(args: &Args) -> Outcome {
     file.recipe.seed = args.seed.unwrap_or(file.recipe.seed);
     file.recipe.decisions = args.decisions.unwrap_or(file.recipe.decisions);
     let out = args.out.clone().unwrap_or_else(|| folder.join(&file.out));
-    let mut setups = Vec::new();
-    for path in &file.cases {
-        let app = App::read(&folder.join(path))?;
-        let setup = Setup { seconds: file.evaluation.seconds, ..Setup::of(&app)? };
-        setups.push((app.name, setup));
-    }
-    if setups.is_empty() {
-        return Err(format!("{}: cases: expected at least one", args.file.display()).into());
-    }
+    let setups = setups(&file, &args.file)?;
     file.recipe.check()?;
     let every = Duration::try_from_secs_f64(args.save_minutes * 60.0)
         .map_err(|e| usage(format!("--save-minutes {}: {e}", args.save_minutes)))?;
     let files = Files::open(&file, args, &out, &sources(&setups))?;
     let Trained { weights, decisions, state } = learn(&file, &setups, start.as_ref(), files, every)?;
-    let comparisons = score(&file, &setups, &weights)?;
+    let mut policies = super::compare::all_policies();
+    policies.retain(|p| p != "learned");
+    policies.push(TRAINED.to_owned());
+    let comparisons = score(&file, &setups, &weights, policies)?;
     let own =
         |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
     let about = About {
@@ -226,7 +221,7 @@ impl Files {
     }
 }
 
-fn sources(setups: &[(String, Setup)]) -> Vec<Source> {
+pub fn sources(setups: &[(String, Setup)]) -> Vec<Source> {
     let source = |(name, setup): &(String, Setup)| Source {
         name: name.clone(),
         plan: setup.case.plan.clone(),
@@ -283,6 +278,40 @@ impl Saver<'_> {
     }
 }
 
+/// Makes the teacher that the file names, which was checked.
+pub fn teacher(file: &TrainFile) -> impl Fn(&Case) -> Box<dyn Policy> + Sync + use<> {
+    let spec = file.teacher.clone();
+    move |case: &Case| {
+        let spec = spec.as_deref().unwrap_or("edf");
+        cosched::policies::make(spec, case)
+            .expect("the teacher's name was checked and takes no parameter that can fail")
+    }
+}
+
+pub fn guidance<'a>(
+    file: &TrainFile,
+    scout: &'a (dyn Fn(&Case) -> Squad + Sync + 'static),
+    teacher: &'a (dyn Fn(&Case) -> Box<dyn Policy> + Sync + 'static),
+) -> Guidance<'a> {
+    let lead = if file.teacher.is_some() { Lead::Teacher(teacher) } else { Lead::Guide };
+    Guidance { scout, lead }
+}
+
+/// The cases of the train file at `path`, with their names.
+pub fn setups(file: &TrainFile, path: &Path) -> Result<Vec<(String, Setup)>, Box<dyn Error>> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut setups = Vec::new();
+    for case in &file.cases {
+        let app = App::read(&folder.join(case))?;
+        let setup = Setup { seconds: file.evaluation.seconds, ..Setup::of(&app)? };
+        setups.push((app.name, setup));
+    }
+    if setups.is_empty() {
+        return Err(format!("{}: cases: expected at least one", path.display()).into());
+    }
+    Ok(setups)
+}
+
 /// Trains; ctrl-c ends the training early and keeps what was learned.
 fn learn(
     file: &TrainFile,
@@ -296,14 +325,9 @@ fn learn(
             maker(spec, &setup.case)?;
         }
     }
-    let spec = file.teacher.clone();
-    let teacher = move |case: &Case| -> Box<dyn Policy> {
-        let spec = spec.as_deref().unwrap_or("edf");
-        cosched::policies::make(spec, case)
-            .expect("the teacher's name was checked and takes no parameter that can fail")
-    };
-    let lead = if file.teacher.is_some() { Lead::Teacher(&teacher) } else { Lead::Guide };
-    let guidance = Guidance { scout: &file.guides.scout(), lead };
+    let teacher = teacher(file);
+    let scout = file.guides.scout();
+    let guidance = guidance(file, &scout, &teacher);
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))?;
@@ -343,12 +367,13 @@ fn learn(
 }
 
 /// How the new policy is called in its own comparison.
-const TRAINED: &str = "learned:(this training)";
+pub const TRAINED: &str = "learned:(this training)";
 
-fn score(
+pub fn score(
     file: &TrainFile,
     setups: &[(String, Setup)],
     weights: &Weights,
+    policies: Vec<String>,
 ) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
         if spec != TRAINED {
@@ -359,9 +384,6 @@ fn score(
         }
         Ok(Box::new(Learned::on(weights, case)))
     };
-    let mut policies = super::compare::all_policies();
-    policies.retain(|p| p != "learned");
-    policies.push(TRAINED.to_owned());
     let e = &file.evaluation;
     let seeds: Vec<u64> = (e.first_seed..e.first_seed + e.seeds).collect();
     let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: 0 };

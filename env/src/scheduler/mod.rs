@@ -427,7 +427,8 @@ impl Scheduler {
         let stream = active.request.stream.0 as usize;
         let service = self.shares.service(stream);
         self.shares.note(stream, result.on_time());
-        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj, service);
+        let utility =
+            self.case.objective().utility(result, active.request.priority, active.energy_mj, service);
         self.pending_ended.push_back(Ended {
             request: active.request,
             outcome,

@@ -333,7 +333,8 @@ impl Books<'_> {
         let share = &mut self.shares[stream.0 as usize];
         let service = objective::Service { share: *share, gap: best - *share };
         *share = 0.95 * *share + if ended.outcome == Outcome::Answered { 0.05 } else { 0.0 };
-        let utility = self.case.objective().utility(result, request.request.priority, request.energy_mj, service);
+        let utility =
+            self.case.objective().utility(result, request.request.priority, request.energy_mj, service);
         ensure!((ended.utility - utility).abs() < 1e-9, "expected a utility of {utility}");
         if answered {
             self.answers.push((stream, ended.at, origin));

@@ -195,10 +195,21 @@ pub struct Comparison {
 }
 
 /// Counts what deciding takes.
-struct Timed<'a> {
+pub(crate) struct Timed<'a> {
     inner: &'a mut dyn Policy,
     spent: Duration,
     decisions: u64,
+}
+
+impl<'a> Timed<'a> {
+    pub(crate) fn new(inner: &'a mut dyn Policy) -> Timed<'a> {
+        Timed { inner, spent: Duration::ZERO, decisions: 0 }
+    }
+
+    /// Mean microseconds of a decision.
+    pub(crate) fn mean_us(&self) -> f64 {
+        self.spent.as_secs_f64() * 1e6 / self.decisions.max(1) as f64
+    }
 }
 
 impl Policy for Timed<'_> {
@@ -234,14 +245,14 @@ pub fn emulate(
 pub fn run_once(setup: &Setup, spec: &str, seed: u64, make: Maker<'_>) -> Result<Run, CompareError> {
     let mut policy =
         make(spec, &setup.case).map_err(|problem| CompareError::Policy { spec: spec.into(), problem })?;
-    let mut timed = Timed { inner: policy.as_mut(), spent: Duration::ZERO, decisions: 0 };
+    let mut timed = Timed::new(policy.as_mut());
     let mut tally = Tally::new(setup.case.clone());
     let end = emulate(setup, &mut timed, seed, &mut tally).map_err(|error| CompareError::Protocol {
         spec: spec.into(),
         seed,
         error: error.to_string(),
     })?;
-    let decision_us = timed.spent.as_secs_f64() * 1e6 / timed.decisions.max(1) as f64;
+    let decision_us = timed.mean_us();
     Ok(Run { policy: spec.into(), seed, summary: tally.finish(spec, end), decision_us })
 }
 

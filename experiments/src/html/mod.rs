@@ -2,7 +2,7 @@
 //! It refuses outside resources, and every name from a file is escaped before it stands in the page.
 
 mod comparison;
-mod plot;
+pub(crate) mod plot;
 mod svg;
 
 pub use comparison::comparison_page;
@@ -75,7 +75,7 @@ pub fn report(title: &str, case: &Arc<Case>, runs: &[RunLog], notes: &[String]) 
 }
 
 /// Everything up to the first section. `title` and `lead` are plain text.
-fn head(page: &mut String, title: &str, lead: &str, style: &str) {
+pub(crate) fn head(page: &mut String, title: &str, lead: &str, style: &str) {
     let (title, lead) = (escape(title), escape(lead));
     page.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n");

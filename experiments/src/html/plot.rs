@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 /// Where values stand on an axis.
-pub(super) struct Scale {
+pub(crate) struct Scale {
     low: f64,
     high: f64,
     log: bool,

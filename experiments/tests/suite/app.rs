@@ -3,7 +3,6 @@
 use crate::fixture::{APP, folder, plan};
 use cosched_experiments::app::{App, Model, Processors};
 use cosched_experiments::compare::{Plan, Setup, compare, from_table};
-use cosched_experiments::sweep::Sweep;
 use std::path::Path;
 
 const TASKS: &str = r#"
@@ -41,8 +40,9 @@ fn the_shipped_device_runs() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let app = App::read(&folder.join("rk3588.toml")).unwrap();
     let setup = Setup::of(&app).unwrap();
-    let sweep = Sweep::read(&folder.join("rk3588-load.toml")).unwrap();
-    let plan = Plan { policies: &sweep.policies, seeds: &sweep.seeds, reference: None, threads: 0 };
+    let sweep = crate::sweep::read(&folder.join("rk3588-load.toml")).unwrap().part;
+    let (policies, seeds) = (sweep.policies.unwrap(), sweep.seeds.unwrap());
+    let plan = Plan { policies: &policies, seeds: &seeds, reference: None, threads: 0 };
     let comparison = compare(&setup, &plan, &from_table, &|_, _| {}).unwrap();
     println!("{comparison}");
     assert!(comparison.rows.iter().any(|row| row.on_time_share.mean > 0.5));

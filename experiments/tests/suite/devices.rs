@@ -4,8 +4,8 @@ use crate::fixture::{APP, folder};
 use cosched_experiments::app::App;
 use cosched_experiments::app::device::DeviceFile;
 use cosched_experiments::compare::Setup;
-use cosched_experiments::sweep::Sweep;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 const DEVICE: &str = r#"
 name = "board"
@@ -178,11 +178,20 @@ fn a_sweep_goes_over_devices() {
     std::fs::write(folder.join("hard.toml"), hard).unwrap();
     let text = "base = 'small.toml'\npolicies = ['edf']\nseeds = 1\n[grid]\ndevice = ['board.toml', 'hard.toml', 'none.toml']\n";
     std::fs::write(folder.join("sweep.toml"), text).unwrap();
-    let sweep = Sweep::read(&folder.join("sweep.toml")).unwrap();
-    let results = sweep.run(&cosched_experiments::compare::from_table, 1, &|_, _| {}).unwrap();
-    let failed: Vec<_> = results[..2].iter().map(|r| r.rows[0].fail_share.mean).collect();
-    assert!(failed[0] < 0.05 && failed[1] > 0.1, "{failed:?}");
-    assert!(results[2].error.as_ref().unwrap().ends_with("none.toml: no such file"), "{results:?}");
+    let error = crate::sweep::read(&folder.join("sweep.toml")).map(|s| s.name).unwrap_err().to_string();
+    assert!(
+        error.contains("sweep.toml:5:1: grid key `device`: ") && error.ends_with("none.toml: no such file"),
+        "{error}"
+    );
+    std::fs::write(folder.join("sweep.toml"), text.replace(", 'none.toml'", "")).unwrap();
+    let sweep = crate::sweep::read(&folder.join("sweep.toml")).unwrap();
+    let failed = |cell: usize| {
+        let outcome = sweep.kind.run(&sweep.cells[cell].spec, &AtomicBool::new(false).into()).unwrap();
+        let all = outcome.rows.iter().find(|r| r.stream == "all").unwrap();
+        assert_eq!(all.device, ["board", "hard"][cell]);
+        all.numbers["failed"] / all.numbers["requests"]
+    };
+    assert!(failed(0) < 0.05 && failed(1) > 0.1, "{} {}", failed(0), failed(1));
 }
 
 const TRACED: &str = "name = 'traced'\nplan = 'plan.json'\n[[stream]]\ntask = 'see'\nkind = 'trace'\ntrace = 'times.csv'\ndeadline_ms = 30\n";
@@ -207,9 +216,10 @@ fn a_trace_is_read_from_its_file_and_survives_a_round_trip() {
     std::fs::write(folder.join("other.csv"), "8\n16\n").unwrap();
     let sweep = "base = 'traced.toml'\npolicies = ['edf']\n[grid]\n'stream.0.trace' = ['times.csv', 'other.csv']\nload = [2.0]\n";
     std::fs::write(folder.join("sweep.toml"), sweep).unwrap();
-    let cells = Sweep::read(&folder.join("sweep.toml")).unwrap().cells().unwrap();
-    let last = cells[1].app.as_ref().unwrap();
-    assert_eq!(last.streams[0].times_ms, [4.0, 8.0]);
+    let sweep = crate::sweep::read(&folder.join("sweep.toml")).unwrap();
+    let times = |cell: usize| sweep.cells[cell].spec.config["stream"][0]["times_ms"].clone();
+    assert_eq!(times(0), serde_json::json!([0.75, 1.0, 1.0, 35.125]));
+    assert_eq!(times(5), serde_json::json!([4.0, 8.0]));
 }
 
 #[test]

@@ -1,20 +1,32 @@
-//! Sweeps: cells, refusals, determinism, and errors that stay in their cell.
+//! Sweeps: what the file says and which cells come of it. Running and keeping is in `sweep_run.rs`.
 
 use crate::fixture::folder;
-use cosched_env::case::Case;
-use cosched_env::world::Policy;
 use cosched_experiments::compare::from_table;
-use cosched_experiments::sweep::{CellResult, Sweep};
-use serde_json::Value;
-use std::path::PathBuf;
+use cosched_experiments::config::ConfigError;
+use cosched_experiments::sweep::emulated::Emulated;
+use cosched_experiments::sweep::xr::Xr;
+use cosched_experiments::sweep::{Cell, Sweep};
+use std::path::{Path, PathBuf};
 
-fn write(name: &str, text: &str) -> PathBuf {
+const EMULATED: Emulated<'static> = Emulated { make: &from_table };
+const XR: Xr<'static> = Xr { make: &from_table };
+
+/// A folder with the small app and this sweep file.
+pub fn write(name: &str, text: &str) -> PathBuf {
     let path = folder(name).join("sweep.toml");
     std::fs::write(&path, text).unwrap();
     path
 }
 
-const SWEEP: &str = r#"
+pub fn read_subset(path: &Path, subset: Option<&str>) -> Result<Sweep<'static>, ConfigError> {
+    Sweep::read(path, subset, &[&EMULATED, &XR])
+}
+
+pub fn read(path: &Path) -> Result<Sweep<'static>, ConfigError> {
+    read_subset(path, None)
+}
+
+pub const SWEEP: &str = r#"
 base = "small.toml"
 policies = ["edf", "eft"]
 seeds = 2
@@ -26,78 +38,149 @@ load = [0.5, 1.5]
 "stream.0.deadline_ms" = [20, 40]
 "#;
 
-fn without_timing(mut results: Vec<CellResult>) -> Vec<CellResult> {
-    results.iter_mut().flat_map(|r| &mut r.rows).for_each(|row| row.decision_us = 0.0);
-    results
+fn titles(cells: &[Cell]) -> Vec<String> {
+    cells.iter().map(Cell::title).collect()
 }
 
 #[test]
-fn threads_do_not_matter_and_files_are_whole() {
-    let path = write("sweep-threads", SWEEP);
-    let sweep = Sweep::read(&path).unwrap();
-    let run = |threads| without_timing(sweep.run(&from_table, threads, &|_, _| {}).unwrap());
-    let results = run(1);
-    assert_eq!(results, run(3));
-    assert_eq!(results.len(), 8);
-    assert!(results.iter().all(|r| r.error.is_none() && r.rows.len() == 2));
-    // More load, no more utility.
-    let utility = |cell: usize| results[cell].rows[1].utility.mean;
-    assert!(utility(0) >= utility(2), "{} {}", utility(0), utility(2));
-
-    let out = path.with_file_name("out");
-    sweep.write(&results, &out).unwrap();
-    let csv = std::fs::read_to_string(out.join("results.csv")).unwrap();
-    let columns: Vec<usize> = csv.lines().map(|l| l.split(',').count()).collect();
-    assert_eq!(columns, vec![columns[0]; 17]);
-    assert!(csv.starts_with("cell,emulator.failure_rate,load,stream.0.deadline_ms,policy,utility,"), "{csv}");
-    let meta: Value = serde_json::from_str(&std::fs::read_to_string(out.join("meta.json")).unwrap()).unwrap();
-    assert_eq!(meta["base"]["objective"]["late_ms"], 50.0);
-    assert_eq!(meta["sweep"]["seeds"], serde_json::json!([1, 2]));
-    assert!(meta["commit"].as_str().is_some_and(|c| !c.is_empty()));
-    let json: Vec<CellResult> =
-        serde_json::from_str(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
-    assert_eq!(json, results);
+fn cells_are_the_product_and_keep_their_names() {
+    let sweep = read(&write("sweep-cells", SWEEP)).unwrap();
+    assert_eq!(sweep.cells.len(), 32);
+    let expected = "emulator.failure_rate = 0, load = 0.5, stream.0.deadline_ms = 20, ";
+    assert_eq!(sweep.cells[0].title(), format!("{expected}edf, seed 1"));
+    assert_eq!(sweep.cells[3].title(), format!("{expected}eft, seed 2"));
+    let app = |cell: usize| &sweep.cells[cell].spec.config;
+    assert_eq!(app(0)["stream"][0]["deadline_ms"], 20.0);
+    assert_eq!(app(0)["stream"][0]["period_ms"], 40.0);
+    assert_eq!(app(31)["stream"][1]["period_ms"], 10.0);
+    assert_eq!(app(0)["seconds"], 1.0);
+    // Names hang on the content: all differ, another folder has the same, one more value of an axis changes none.
+    let hashes = |sweep: &Sweep<'_>| sweep.cells.iter().map(|c| c.hash.clone()).collect::<Vec<_>>();
+    let own = hashes(&sweep);
+    assert_eq!(own.iter().collect::<std::collections::BTreeSet<_>>().len(), 32);
+    assert_eq!(own, hashes(&read(&write("sweep-cells-2", SWEEP)).unwrap()));
+    let more =
+        hashes(&read(&write("sweep-cells-3", &SWEEP.replace("[0.5, 1.5]", "[0.5, 1.5, 2.5]"))).unwrap());
+    assert!(own.iter().all(|h| more.contains(h)) && more.len() == 48);
+    // The saboteur: another plan is another result, though no word of the sweep changed.
+    let path = write("sweep-cells-4", SWEEP);
+    let plan = path.with_file_name("plan.json");
+    let text = std::fs::read_to_string(&plan).unwrap();
+    std::fs::write(&plan, text.replacen("6000.0", "6001.0", 1)).unwrap();
+    let other = hashes(&read(&path).unwrap());
+    assert!(own.iter().all(|h| !other.contains(h)));
 }
 
 #[test]
-fn the_dry_run_lists_every_cell() {
-    let text = Sweep::read(&write("sweep-dry", SWEEP)).unwrap().dry_run().unwrap();
-    insta::assert_snapshot!("dry_run", text);
+fn includes_subsets_samples_and_conditions() {
+    let path = write(
+        "sweep-parts",
+        r#"
+include = ["common.toml"]
+policies = ["edf", "eft", "heft"]
+[grid]
+load = [0.5, 1.0, 1.5]
+[random]
+samples = 4
+seed = 3
+[random.keys]
+"stream.*.deadline_ms" = { from = 20, to = 80, log = true }
+[[skip]]
+policy = "heft"
+load = { above = 0.9 }
+[[skip]]
+seed = [2]
+load = 0.5
+[subset.quick]
+seeds = [1]
+grid = { load = [1.0] }
+random = { samples = 2, seed = 3, keys = { "stream.*.deadline_ms" = { from = 20, to = 80, log = true } } }
+"#,
+    );
+    let common = "base = \"small.toml\"\nseeds = 2\nseconds = 2\npolicies = [\"edf\"]\nreference = \"edf\"\n";
+    std::fs::write(path.with_file_name("common.toml"), common).unwrap();
+    let sweep = read(&path).unwrap();
+    // Loads 1.0 and 1.5: two policies, two seeds; load 0.5: three policies, one seed; four samples of each.
+    assert_eq!(sweep.cells.len(), 4 * (2 * 2 * 2 + 3));
+    assert_eq!(sweep.part.reference.as_deref(), Some("edf"));
+    let quick = read_subset(&path, Some("quick")).unwrap();
+    assert_eq!(quick.cells.len(), 4);
+    let all: Vec<&str> = sweep.cells.iter().map(|c| c.hash.as_str()).collect();
+    assert!(
+        quick.cells.iter().all(|c| all.contains(&c.hash.as_str())),
+        "a subset's cells are the sweep's own"
+    );
+    assert!(
+        titles(&quick.cells)[0].starts_with("load = 1.0, stream.*.deadline_ms = "),
+        "{:?}",
+        titles(&quick.cells)
+    );
+    let error = read_subset(&path, Some("quik")).map(|s| s.name).unwrap_err().to_string();
+    assert!(error.ends_with("no subset `quik`; did you mean `quick`?"), "{error}");
 }
 
 #[test]
 fn ill_written_sweeps_are_refused() {
+    let change = |old: &str, new: &str| {
+        assert!(SWEEP.contains(old), "{old}");
+        SWEEP.replace(old, new)
+    };
+    let add = |text: &str| format!("{SWEEP}{text}");
     let table = [
         (
-            SWEEP.replace("policies =", "polices ="),
-            "sweep.toml:3:1: unknown key `polices` in the top level; did you mean `policies`?",
+            change("policies =", "polices ="),
+            "3:1: unknown key `polices` in the top level; did you mean `policies`?",
         ),
         (
-            SWEEP.replace("failure_rate", "falure_rate"),
-            "sweep.toml:9:1: grid key `emulator.falure_rate`: no key `falure_rate`; did you mean `failure_rate`?",
+            change("failure_rate", "falure_rate"),
+            "9:1: grid key `emulator.falure_rate`: no key `falure_rate`; did you mean `failure_rate`?",
         ),
         (
-            SWEEP.replace("stream.0", "stream.2"),
-            "grid key `stream.2.deadline_ms`: expected an index below 2 or `*`, got `2`",
+            change("stream.0", "stream.2"),
+            "10:1: grid key `stream.2.deadline_ms`: expected an index below 2 or `*`, got `2`",
         ),
         (
-            SWEEP.replace("[20, 40]", "[20, \"long\"]"),
-            "grid key `stream.0.deadline_ms`: invalid type: string \"long\", expected f64",
+            change("[20, 40]", "[20, \"long\"]"),
+            "10:1: grid key `stream.0.deadline_ms`: invalid type: string \"long\", expected f64",
         ),
-        (SWEEP.replace("[20, 40]", "[]"), "grid key `stream.0.deadline_ms`: expected at least one value"),
+        (change("[20, 40]", "[]"), "10:1: grid key `stream.0.deadline_ms`: expected at least one value"),
+        (change("[0.5, 1.5]", "[0.5, 0]"), "8:1: grid key `load`: expected a number above 0"),
         (
-            SWEEP.replace("[0.5, 1.5]", "[0.5, 0]"),
-            "sweep.toml:8:1: grid key `load`: expected a number above 0",
+            change("seeds = 2", "seeds = 0"),
+            "4:9: seeds: invalid value: integer `0`, expected a number of seeds",
+        ),
+        (change("[\"edf\", \"eft\"]", "[]"), "3:1: policies: expected at least one"),
+        (change("\"eft\"", "\"edf\""), "3:1: policies: `edf` is there twice"),
+        (change("seconds = 1", "seconds = 0"), "5:1: seconds: expected a number above 0 and at most 1000000"),
+        (change("seconds = 1", "reference = \"heft\""), "5:1: reference: `heft` is not among the policies"),
+        (
+            change("seconds = 1", "kind = \"compere\""),
+            "5:1: kind: unknown kind `compere`; did you mean `compare`?",
+        ),
+        (change("seconds = 1", "include = [\"none.toml\"]"), "none.toml"),
+        (change("seconds = 1", "include = [\"sweep.toml\"]"), "include[0]: includes itself"),
+        (change("small.toml", "smal.toml"), "smal.toml: no such file"),
+        (change("base =", "name ="), "missing key `base` in the top level"),
+        (add("device = [\"nowhere.toml\"]\n"), "11:1: grid key `device`: "),
+        (add("[[skip]]\npolcy = \"edf\"\n"), "12:1: skip key `polcy`: no such axis; did you mean `policy`?"),
+        (add("[[skip]]\nseed = [1, 2]\n"), "leaves no cell"),
+        (add("[set]\nsecond = 1\n"), "12:1: set key `second`: no key `second`; did you mean `seconds`?"),
+        (
+            add("[random]\nsamples = 2\n[random.keys]\nload = { from = 1, to = 2 }\n"),
+            "random key `load`: is in the grid already",
         ),
         (
-            SWEEP.replace("seeds = 2", "seeds = 0"),
-            "sweep.toml:4:9: seeds: invalid value: integer `0`, expected a number of seeds",
+            add("[random]\nsamples = 2\n[random.keys]\nseconds = { from = 2, to = 2 }\n"),
+            "14:1: random key `seconds`: expected `from` below `to`",
         ),
-        (SWEEP.replace("[\"edf\", \"eft\"]", "[]"), "sweep.toml:3:1: policies: expected at least one"),
-        (SWEEP.replace("small.toml", "smal.toml"), "smal.toml: no such file"),
+        (add("[random]\nsample = 2\n"), "12:1: unknown key `sample` in [random]; did you mean `samples`?"),
+        (add("[subset.a]\ninclude = [\"b\"]\n"), "subset.a: a subset has no `include` of its own"),
     ];
     for (text, expected) in table {
-        let error = Sweep::read(&write("sweep-refused", &text)).unwrap_err().to_string();
+        let error = match read(&write("sweep-refused", &text)) {
+            Ok(sweep) => panic!("{} cells, expected: {expected}\n{text}", sweep.cells.len()),
+            Err(error) => error.to_string(),
+        };
         assert!(error.contains(expected), "{error}\nexpected {expected}");
     }
 }
@@ -105,35 +188,7 @@ fn ill_written_sweeps_are_refused() {
 #[test]
 fn a_wildcard_sets_all_streams() {
     let text = SWEEP.replace("stream.0.deadline_ms", "stream.*.deadline_ms");
-    let cells = Sweep::read(&write("sweep-wildcard", &text)).unwrap().cells().unwrap();
-    let app = cells[1].app.as_ref().unwrap();
-    assert!(app.streams.iter().all(|s| s.deadline_ms == 40.0));
-    assert_eq!(app.streams[0].period_ms, 40.0);
-}
-
-/// The saboteurs: a value that makes no sense beside the others, and a policy that panics in some cells.
-#[test]
-fn an_error_stays_in_its_cell() {
-    let text = SWEEP.replace("[20, 40]", "[0, 40]");
-    let sweep = Sweep::read(&write("sweep-errors", &text)).unwrap();
-    let results = sweep.run(&from_table, 2, &|_, _| {}).unwrap();
-    let errors: Vec<bool> = results.iter().map(|r| r.error.is_some()).collect();
-    assert_eq!(errors, [true, false, true, false, true, false, true, false]);
-    assert!(results[0].error.as_ref().unwrap().starts_with("stream[0].deadline_ms: "));
-    // The error has a comma in it and so stands in quotes: what is between quotes is no column.
-    let columns =
-        |line: &str| line.split('"').step_by(2).map(|part| part.matches(',').count()).sum::<usize>();
-    let csv = sweep.csv(&results);
-    let counts: Vec<usize> = csv.lines().map(columns).collect();
-    assert_eq!(counts, vec![counts[0]; 13]);
-    assert!(sweep.dry_run().unwrap().contains("will fail: stream[0].deadline_ms"));
-
-    let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
-        assert!(case.scenario.streams[0].period_ms < 20.0, "saboteur");
-        from_table(spec, case)
-    };
-    let results = Sweep::read(&write("sweep-panics", SWEEP)).unwrap().run(&make, 2, &|_, _| {}).unwrap();
-    let errors: Vec<bool> =
-        results.iter().map(|r| r.error.as_deref() == Some("panicked: saboteur")).collect();
-    assert_eq!(errors, [true, true, false, false, true, true, false, false]);
+    let sweep = read(&write("sweep-wildcard", &text)).unwrap();
+    let streams = sweep.cells[4].spec.config["stream"].as_array().unwrap().clone();
+    assert!(streams.iter().all(|s| s["deadline_ms"] == 40.0));
 }

@@ -1,0 +1,94 @@
+//! The report of a sweep: one self-contained page with tables, figures and timelines, and its pictures as SVG and PNG.
+//! It refuses outside resources, and to show a number that is not in the results; every name from a file is escaped.
+
+pub mod chart;
+pub mod figures;
+pub mod groups;
+mod page;
+#[cfg(feature = "report")]
+mod png;
+
+pub use page::page;
+
+use crate::config::ConfigError;
+use crate::sweep::results::Results;
+use crate::sweep::store::write_whole;
+use figures::Figure;
+use groups::Group;
+use std::path::Path;
+
+/// What the page and the picture files are made of.
+pub struct Report<'a> {
+    /// The results.
+    pub results: &'a Results,
+    /// Contenders compared, group by group.
+    pub groups: Vec<Group>,
+    /// Names of all contenders; their places give the colours.
+    pub names: Vec<String>,
+    /// The main metric over what was swept.
+    pub over: Vec<Figure>,
+    /// Latency curves.
+    pub latency: Vec<Figure>,
+    /// Energy, latency, accuracy.
+    pub fronts: Vec<Figure>,
+    /// Learning curves.
+    pub learning: Vec<Figure>,
+    /// Misses.
+    pub misses: Option<chart::Heat>,
+}
+
+impl<'a> Report<'a> {
+    /// Of some results.
+    pub fn of(results: &'a Results) -> Report<'a> {
+        let records = &results.records;
+        let groups = groups::groups(records, results.meta.reference.as_deref());
+        let names = figures::contenders(records);
+        Report {
+            over: figures::over_axes(records, &groups, &names),
+            latency: figures::latency(records, &groups, &names),
+            fronts: figures::fronts(&groups, &names),
+            learning: figures::learning(records, &names),
+            misses: figures::misses(&groups, &names),
+            results,
+            groups,
+            names,
+        }
+    }
+
+    /// Every picture: name without ending, SVG.
+    pub fn pictures(&self) -> Vec<(String, String)> {
+        let figures = [&self.over, &self.latency, &self.fronts, &self.learning];
+        let charts = figures.into_iter().flatten().map(|f| (f.name.clone(), f.chart.picture()));
+        charts.chain(self.misses.iter().map(|heat| ("misses".to_owned(), heat.picture()))).collect()
+    }
+}
+
+/// Writes the page, and the pictures into `pictures` beside it. Returns how many pictures there are.
+///
+/// # Errors
+/// When a file cannot be written; none is left half written.
+pub fn write(report: &Report<'_>, gantt: Option<&str>, path: &Path) -> Result<usize, ConfigError> {
+    let html = page(report, gantt)?;
+    let folder = path.parent().unwrap_or(Path::new("")).join("pictures");
+    std::fs::create_dir_all(&folder)
+        .map_err(|e| ConfigError::new(&folder, format!("cannot be written: {e}")))?;
+    let put = |path: &Path, bytes: &[u8]| {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".unfinished");
+        write_whole(path, &path.with_file_name(name), bytes)
+    };
+    let pictures = report.pictures();
+    #[cfg(feature = "report")]
+    let painter = png::Painter::new();
+    for (name, svg) in &pictures {
+        put(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
+        #[cfg(feature = "report")]
+        put(
+            &folder.join(format!("{name}.png")),
+            &painter.paint(svg).map_err(|e| ConfigError::new(&folder, format!("{name}.png: {e}")))?,
+        )?;
+    }
+    put(path, html.as_bytes())?;
+    Ok(pictures.len())
+}

@@ -1,0 +1,72 @@
+//! The kind `compare`: one policy on one app in the emulated device, with one seed. Policies are compared when the results are read.
+//! It refuses to run live.
+
+use super::apps;
+use super::axes::Settings;
+use super::file::Base;
+use super::kind::{Kind, Outcome, Resolved, Spec};
+use crate::compare::{Maker, Setup, Timed, emulate};
+use crate::config::ConfigError;
+use crate::log::RunLog;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// See the module's text.
+pub struct Emulated<'a> {
+    /// Makes the policies.
+    pub make: Maker<'a>,
+}
+
+impl Kind for Emulated<'_> {
+    fn name(&self) -> &'static str {
+        "compare"
+    }
+
+    fn about(&self) -> &'static str {
+        "a policy on an app in the emulated device"
+    }
+
+    fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
+        apps::base(base, folder)
+    }
+
+    fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
+        apps::resolve(file, base, settings)
+    }
+
+    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
+        apps::check_key(file, base, setting)
+    }
+
+    fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
+        let app = apps::app(spec)?;
+        let setup = Setup::of(&app).map_err(|e| e.to_string())?;
+        let begun = Instant::now();
+        let mut policy = (self.make)(&spec.policy, &setup.case)?;
+        let made_s = begun.elapsed().as_secs_f64();
+        let mut timed = Timed::new(policy.as_mut());
+        let mut log = RunLog::new(&spec.policy);
+        let end = emulate(&setup, &mut timed, spec.seed, &mut log).map_err(|e| e.to_string())?;
+        let decision_us = timed.mean_us();
+        let mut outcome = apps::outcome(spec, &app, &setup.case, &log.finish(end));
+        outcome.measured.insert("decision_us".into(), decision_us);
+        outcome.measured.insert("make_s".into(), made_s);
+        Ok(outcome)
+    }
+
+    fn estimate(&self, spec: &Spec) -> Option<f64> {
+        let app = apps::app(spec).ok()?;
+        let mut setup = Setup::of(&app).ok()?;
+        let begun = Instant::now();
+        let mut policy = (self.make)(&spec.policy, &setup.case).ok()?;
+        let made_s = begun.elapsed().as_secs_f64();
+        let whole = setup.seconds;
+        setup.seconds = (whole / 20.0).clamp(0.2_f64.min(whole), whole);
+        let begun = Instant::now();
+        emulate(&setup, policy.as_mut(), spec.seed, &mut RunLog::new("")).ok()?;
+        Some(made_s + begun.elapsed().as_secs_f64() * whole / setup.seconds)
+    }
+}

@@ -1,0 +1,141 @@
+//! The kind `xrbench`: one policy on all cases of a file of published scores. Its base stands in the sweep file itself.
+//! It refuses to judge; whether the published scores came out is in its rows.
+
+use super::axes::Settings;
+use super::file::Base;
+use super::kind::{ALL, Kind, Outcome, Resolved, Row, Spec};
+use super::{apps, keys};
+use crate::compare::Maker;
+use crate::config::{ConfigError, suggestion, unknown_key};
+use crate::xrbench::report::{CaseReport, TOLERANCE};
+use crate::xrbench::world::Rules;
+use crate::xrbench::{Job, Mode, Settings as Run, jobs, read, run_case};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// See the module's text.
+pub struct Xr<'a> {
+    /// Makes the policies.
+    pub make: Maker<'a>,
+}
+
+/// The base: two files, relative to the sweep file, and the mode.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// What each model costs on each accelerator.
+    costs: PathBuf,
+    /// The cases with their published scores.
+    published: PathBuf,
+    /// `compat` or `clean`.
+    #[serde(default)]
+    mode: ModeName,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ModeName {
+    #[default]
+    Compat,
+    Clean,
+}
+
+fn parse(value: Value) -> Result<Config, String> {
+    serde_json::from_value(value)
+        .map_err(|e| unknown_key(&e.to_string(), "").unwrap_or_else(|| e.to_string()))
+}
+
+fn read_jobs(file: &Path, config: &Config) -> Result<Vec<Job>, ConfigError> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let published = folder.join(&config.published);
+    jobs(&read::costs(&folder.join(&config.costs))?, &published, read::published(&published)?)
+}
+
+fn row(case: &CaseReport, spec: &Spec) -> Row {
+    let mut numbers = BTreeMap::new();
+    for (of, columns) in [("", &case.scores), ("published_", &case.published)] {
+        let names = ["realtime", "energy_score", "user_experience", "utility"];
+        numbers.extend(names.into_iter().zip(columns.values()).map(|(n, v)| (format!("{of}{n}"), v)));
+    }
+    let close = (case.scores.overall - case.published.overall).abs() <= TOLERANCE;
+    numbers.insert("as_published".into(), f64::from(u8::from(close)));
+    Row {
+        group: apps::group("XRBench", &spec.settings),
+        contender: spec.policy.clone(),
+        scenario: case.scenario.clone(),
+        device: case.chip.clone(),
+        unit: format!("{} on {}, seed {}", case.scenario, case.chip, spec.seed),
+        stream: ALL.into(),
+        numbers,
+    }
+}
+
+impl Kind for Xr<'_> {
+    fn name(&self) -> &'static str {
+        "xrbench"
+    }
+
+    fn about(&self) -> &'static str {
+        "a policy on the published cases of XRBench"
+    }
+
+    fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
+        let file = folder.join("sweep.toml");
+        let known = ["costs", "published", "mode"];
+        let Base::Inline(table) = base else {
+            let problem = "base: expected a table { costs = \"...\", published = \"...\" }";
+            return Err(ConfigError::new(folder, problem));
+        };
+        if let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) {
+            let near = suggestion(key, known);
+            return Err(ConfigError::new(folder, format!("base: unknown key `{key}`{near}")));
+        }
+        let config = parse(Value::Object(table.clone()))
+            .map_err(|e| ConfigError::new(folder, format!("base: {e}")))?;
+        read_jobs(&file, &config)?;
+        Ok((file, serde_json::to_value(config).unwrap_or_default()))
+    }
+
+    fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
+        let mut config = base.clone();
+        settings.iter().try_for_each(|(key, value)| keys::set(&mut config, key, value))?;
+        let parsed = parse(config)?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let inputs = vec![folder.join(&parsed.costs), folder.join(&parsed.published)];
+        Ok(Resolved { config: serde_json::to_value(parsed).map_err(|e| e.to_string())?, inputs })
+    }
+
+    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
+        self.resolve(file, base, &vec![(setting.0.to_owned(), setting.1.clone())]).map(drop)
+    }
+
+    fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
+        let config = parse(spec.config.clone())?;
+        let all = read_jobs(&spec.file, &config).map_err(|e| e.to_string())?;
+        let reports = all.iter().map(|job| run_case(job, &run(spec, &config), self.make));
+        let reports = reports.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+        let rows = reports.iter().map(|case| row(case, spec)).collect();
+        Ok(Outcome { rows, ..Outcome::default() })
+    }
+
+    fn estimate(&self, spec: &Spec) -> Option<f64> {
+        let config = parse(spec.config.clone()).ok()?;
+        let all = read_jobs(&spec.file, &config).ok()?;
+        let begun = Instant::now();
+        run_case(all.first()?, &run(spec, &config), self.make).ok()?;
+        Some(begun.elapsed().as_secs_f64() * all.len() as f64)
+    }
+}
+
+fn run<'a>(spec: &'a Spec, config: &Config) -> Run<'a> {
+    let mode = match config.mode {
+        ModeName::Compat => Mode::Compat,
+        ModeName::Clean => Mode::Clean,
+    };
+    Run { mode, policy: &spec.policy, seed: spec.seed, rules: Rules::default(), threads: 1 }
+}

@@ -1,0 +1,147 @@
+//! Sweeps as people run them: killed and gone on with, on a store that is full, the shipped files, and the report. It holds no sweep of
+//! its own that takes more than seconds.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Folder, LIMIT};
+
+fn repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
+}
+
+/// 200 cells of a moment each.
+fn two_hundred() -> String {
+    let base = repository("experiments/scenarios/rk3588.toml");
+    format!(
+        "base = \"{base}\"\npolicies = [\"edf\", \"eft\", \"heft\", \"round-robin\"]\nseeds = 25\nseconds = 0.3\n[grid]\nload = [0.8, 1.2]\n"
+    )
+}
+
+fn results(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name());
+    names.filter(|n| n.to_string_lossy().ends_with(".json")).count()
+}
+
+#[test]
+fn a_sweep_killed_in_the_middle_gives_the_same_table_byte_for_byte() {
+    let folder = Folder::new("sweep-kill");
+    folder.write("many.toml", two_hundred());
+    let whole = folder.good("sweep many.toml --out whole", &[]);
+    assert!(whole.err.contains("200 cells, 0 of them done before"), "{}", whole.err);
+    let cells = folder.0.join("killed/cells");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cosched"))
+        .args(["sweep", "many.toml", "--out", "killed"])
+        .current_dir(&folder.0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while results(&cells) < 60 {
+        assert!(begun.elapsed() < LIMIT, "only {} cells in {LIMIT:?}", results(&cells));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // On Unix this is SIGKILL: nothing is said, nothing is tidied.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = results(&cells);
+    assert!((60..200).contains(&done), "{done} cells were done: the kill came too late to show anything");
+    assert!(!folder.0.join("killed/table.csv").exists());
+    let again = folder.good("sweep many.toml --out killed", &[]);
+    assert!(again.err.contains(&format!("200 cells, {done} of them done before")), "{}", again.err);
+    for name in ["table.csv", "table.parquet"] {
+        assert_eq!(folder.read(&format!("whole/{name}")), folder.read(&format!("killed/{name}")), "{name}");
+    }
+    assert_eq!(whole.out, again.out);
+    // The saboteur: another seed is another table.
+    folder.write("other.toml", two_hundred().replace("seeds = 25", "seeds = [26]"));
+    folder.good("sweep other.toml --out other", &[]);
+    assert_ne!(folder.read("whole/table.csv"), folder.read("other/table.csv"));
+}
+
+#[test]
+fn a_full_store_is_told_and_loses_nothing() {
+    let folder = Folder::new("sweep-full");
+    folder.write("many.toml", two_hundred().replace("seeds = 25", "seeds = 1"));
+    // No file may grow beyond 4 KiB, and the process is not killed for trying: as on a full disk, writing fails in the middle.
+    let limited = "trap '' XFSZ; ulimit -f 8; exec \"$0\" sweep many.toml --out out";
+    let ran = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_cosched")])
+        .current_dir(&folder.0)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains(".json: cannot be written: File too large"), "{said}");
+    let cells = folder.0.join("out/cells");
+    assert_eq!(std::fs::read_dir(&cells).unwrap().count(), 0, "something half written is left");
+    assert!(!folder.0.join("out/table.csv").exists());
+    folder.good("sweep many.toml --out out", &[]);
+    assert_eq!(results(&cells), 8);
+}
+
+#[test]
+fn the_report_and_its_refusals() {
+    let folder = Folder::new("sweep-report");
+    folder.write("many.toml", two_hundred().replace("seeds = 25", "seeds = 2"));
+    folder.write("bad.toml", two_hundred().replace("\"edf\"", "\"fixed:cpu\"").replace("25", "1"));
+    folder.good("sweep many.toml --out out", &[]);
+    let said = folder.good("report out", &[]).out;
+    assert!(said.contains("out/report.html and 8 pictures beside it"), "{said}");
+    let page = String::from_utf8(folder.read("out/report.html")).unwrap();
+    for words in [
+        "<!doctype html>",
+        "Over what was swept",
+        "Missed deadlines",
+        "Timeline of a cell",
+        "rk3588, load 0.8",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    for outside in [" src=", " href=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(folder.read("out/pictures/misses.png").starts_with(b"\x89PNG"));
+    let dry = folder.good("sweep many.toml --out out --dry-run", &[]).out;
+    assert!(dry.ends_with("16 cells of kind compare, 16 of them done; 0 to run\n"), "{dry}");
+    folder.good("sweep many.toml --out array --engine slurm", &[]);
+    assert_eq!(String::from_utf8(folder.read("array/slurm/cells.txt")).unwrap().lines().count(), 16);
+    folder.refuses(&[
+        ("report nowhere", 1, &["nowhere: holds no results: expected meta.json"]),
+        ("report out --gantt zz", 1, &["cell zz: there is none whose hash begins so"]),
+        ("sweep bad.toml --out bad", 1, &["2 of 8 cells failed; the first is cell 0", "no processor `cpu`"]),
+        ("sweep bad.toml --out out", 1, &["out: holds the results of the sweep `many`, not of `bad`"]),
+        ("sweep many.toml --cell 0123456789", 2, &["--cell 0123456789: 0 cells of many.toml begin so"]),
+        ("sweep many.toml --out /proc/x", 1, &["/proc/x: cannot be written"]),
+    ]);
+}
+
+/// `make experiments QUICK=1` in small: every shipped file is read, listed, and run in its subset `quick`.
+#[test]
+fn the_shipped_sweeps_run_in_their_quick_form() {
+    let folder = Folder::new("sweep-shipped");
+    let files = std::fs::read_dir(repository("experiments/sweeps")).unwrap().flatten().map(|e| e.path());
+    let mut files: Vec<_> = files.filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
+    files.sort();
+    assert!(files.len() >= 5, "{files:?}");
+    for file in files {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        if !cfg!(feature = "train") && name == "ablation" {
+            continue;
+        }
+        let ran = folder.good(&format!("sweep {} --subset quick --out {name}", file.display()), &[]);
+        assert!(ran.out.lines().count() > 1, "{name}: {}", ran.err);
+        folder.good(&format!("report {name}"), &[]);
+    }
+    // Under the published policy, every score is the published one.
+    let table = String::from_utf8(folder.read("xrbench/table.csv")).unwrap();
+    let column = table.lines().next().unwrap().split(',').position(|c| c == "as_published").unwrap();
+    let greedy: Vec<&str> = table.lines().filter(|l| l.contains(",greedy,")).collect();
+    assert_eq!(greedy.len(), 52);
+    // What stands in quotes has commas and is not looked for.
+    let plain = |line: &str| line.split('"').step_by(2).collect::<String>();
+    assert!(greedy.iter().all(|l| plain(l).split(',').nth(column) == Some("1")), "{table}");
+}
