@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test clean check-fresh
+.PHONY: help setup demo test test-clients clean check-fresh
 
 # A shell that was open while rustup ran has no cargo in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -21,6 +21,7 @@ help:
 	@echo 'make demo         install what is missing, build, run four models under the trained policy and two baselines'
 	@echo 'make test         install what is missing, then every check: format, lints, inference-only build, tests'
 	@echo 'make setup        only install what is missing (libtorch 527 MB, onnxruntime 24 MB, drivers by apt)'
+	@echo 'make test-clients serve models to the public Python clients of the inference protocol (installs them: 100 MB)'
 	@echo 'make check-fresh  clone the last commit into a new folder and run make test there, as a newcomer would'
 	@echo 'make clean        remove what was built and downloaded: target/, third_party/, runs/'
 
@@ -47,6 +48,9 @@ test:
 	$(call step,cargo clippy --package cosched --no-default-features --all-targets $(CARGO_FLAGS) -- -D warnings)
 	$(call step,bash scripts/check-inference-only $(CARGO_FLAGS))
 	$(call step,cargo test --workspace --no-fail-fast $(CARGO_FLAGS))
+
+test-clients: setup
+	@bash scripts/test-clients $(CARGO_FLAGS)
 
 check-fresh:
 	@bash scripts/check-fresh

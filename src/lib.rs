@@ -20,6 +20,8 @@
 //! ```
 
 pub mod fidelity;
+pub mod load;
+pub mod server;
 pub mod session;
 
 pub use cosched_agent as agent;

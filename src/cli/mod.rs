@@ -6,9 +6,11 @@ mod completions;
 mod demo;
 mod fidelity;
 mod inspect;
+mod load;
 mod profile;
 mod replay;
 mod run;
+mod serve;
 mod sweep;
 #[cfg(feature = "train")]
 mod train;
@@ -55,6 +57,10 @@ enum Command {
     Train(train::Args),
     /// Run an app's streams live under a policy.
     Run(run::Args),
+    /// Answer requests from outside over HTTP and gRPC (Open Inference Protocol v2).
+    Serve(serve::Args),
+    /// Send requests to an inference server at a given rate, and report its latency.
+    Load(load::Args),
     /// Compare policies side by side in the emulated device.
     Compare(compare::Args),
     /// Run an app's streams live and emulated, and report how far the two are apart.
@@ -94,6 +100,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -112,6 +112,7 @@ impl StreamTable {
             expires: origin + self.expire,
             priority: self.priority,
             min_accuracy: self.min_accuracy,
+            variant: None,
         }
     }
 }
