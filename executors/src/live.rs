@@ -5,7 +5,7 @@
 use crate::chain::Values;
 use crate::deploy::Deployment;
 use crate::processor::ExecError;
-use crate::submit::{self, Message, OnReply, Reply, Submission, Submitter};
+use crate::submit::{self, Heard, Message, OnReply, Reply, Submission, Submitter};
 use crate::tensor::Tensor;
 use crate::worker::{Input, Job, Report, Said, Worker};
 use cosched_env::case::{Case, ProcessorId};
@@ -16,7 +16,7 @@ use cosched_env::world::{Decision, World};
 use crossbeam::channel::{Receiver, Sender, after, at, bounded, never, select, unbounded};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,7 @@ pub struct LiveWorld {
     jobs: Vec<Sender<Job>>,
     said: Receiver<Said>,
     submissions: Receiver<Message>,
+    unheard: Arc<AtomicUsize>,
     /// Whether there is a submitter yet.
     open: bool,
     threads: Vec<JoinHandle<()>>,
@@ -76,7 +77,7 @@ impl LiveWorld {
         stop: Arc<AtomicBool>,
     ) -> Result<(LiveWorld, Submitter), ExecError> {
         let (say, said) = unbounded();
-        let (submitter, submissions) = submit::channel();
+        let (submitter, Heard { messages: submissions, unheard }) = submit::channel();
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for p in 0..deployment.processors.len() {
             let mut worker = Worker::new(deployment.clone(), p, say.clone())?;
@@ -96,6 +97,7 @@ impl LiveWorld {
             jobs,
             said,
             submissions,
+            unheard,
             open: true,
             threads,
             kept: BTreeMap::new(),
@@ -158,6 +160,7 @@ impl LiveWorld {
 
     /// What a caller says, as an event.
     fn told(&mut self, message: Message) -> Option<Event> {
+        self.unheard.fetch_sub(1, Ordering::Relaxed);
         match message {
             Message::Ask(submission) => self.submitted(submission),
             Message::Withdraw(request) => Some(Event::Withdrawn { request }),

@@ -5,9 +5,9 @@ use crate::tensor::Tensor;
 use cosched_env::case::{Case, ProcessorId, StreamId, VariantId};
 use cosched_env::event::{Ended, Request, RequestId};
 use cosched_env::time::{Span, Time};
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// How a caller's request ended.
@@ -114,13 +114,25 @@ const FIRST_SUBMITTED: u64 = 1 << 48;
 #[derive(Clone)]
 pub struct Submitter {
     messages: Sender<Message>,
+    unheard: Arc<AtomicUsize>,
     next_id: Arc<AtomicU64>,
 }
 
-/// Both ends.
-pub(crate) fn channel() -> (Submitter, Receiver<Message>) {
-    let (messages, heard) = bounded(UNHEARD);
-    (Submitter { messages, next_id: Arc::new(AtomicU64::new(FIRST_SUBMITTED)) }, heard)
+/// The world's end.
+pub(crate) struct Heard {
+    /// What callers say.
+    pub messages: Receiver<Message>,
+    /// How much of it has not been heard; the world takes one off for each message.
+    pub unheard: Arc<AtomicUsize>,
+}
+
+/// Both ends. The channel itself has no bound, the count has: a bounded one keeps what its receiver has not heard, and those who wait
+/// for the answer to that would wait for ever.
+pub(crate) fn channel() -> (Submitter, Heard) {
+    let (sender, messages) = unbounded();
+    let unheard = Arc::new(AtomicUsize::new(0));
+    let next_id = Arc::new(AtomicU64::new(FIRST_SUBMITTED));
+    (Submitter { messages: sender, unheard: unheard.clone(), next_id }, Heard { messages, unheard })
 }
 
 impl Submitter {
@@ -131,17 +143,21 @@ impl Submitter {
     pub fn ask(&self, ask: Ask, reply: OnReply) -> Result<RequestId, Refused> {
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, ask, at: Instant::now(), reply };
-        self.messages.try_send(Message::Ask(submission)).map_err(|e| match e {
-            TrySendError::Full(_) => Refused::Full,
-            TrySendError::Disconnected(_) => Refused::Gone,
-        })?;
-        Ok(id)
+        self.send(Message::Ask(submission)).map(|()| id)
+    }
+
+    fn send(&self, message: Message) -> Result<(), Refused> {
+        if self.unheard.fetch_add(1, Ordering::Relaxed) >= UNHEARD {
+            self.unheard.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Full);
+        }
+        self.messages.send(message).map_err(|_| Refused::Gone)
     }
 
     /// The answer is not wanted any more: a request that waits expires, one that runs does so when its launch ends. Its reply still
     /// comes. Never waits; where there is too much to hear, the request lives until it expires by itself.
     pub fn withdraw(&self, request: RequestId) {
-        let _ = self.messages.try_send(Message::Withdraw(request));
+        let _ = self.send(Message::Withdraw(request));
     }
 
     /// Asks for the task of a stream. Exactly one reply comes; the receiver is disconnected without one when there is no such

@@ -38,6 +38,9 @@ pub struct Args {
     /// Most connections at a time, for each of the two protocols.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     connections: u32,
+    /// Let callers on this machine send and get tensors in shared memory.
+    #[arg(long)]
+    shared_memory: bool,
     /// Seconds that shutdown waits for requests to end.
     #[arg(long, default_value_t = 30)]
     drain: u16,
@@ -55,6 +58,7 @@ pub fn run(args: &Args) -> Outcome {
         max_body: (args.max_body_mb as usize) << 20,
         queue: args.queue as usize,
         connections: args.connections as usize,
+        shared_memory: args.shared_memory,
         drain: Duration::from_secs(args.drain.into()),
     };
     let server = Server::start(&session, case, app.scheduler, &args.policy, &options)?;

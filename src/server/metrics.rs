@@ -55,18 +55,17 @@ pub fn text(core: &Core) -> String {
     page.family("cosched_decision_seconds", "histogram", "Time that the policy takes to decide");
     page.spread("cosched_decision_seconds", &[], &counted.decisions);
     page.family(
-        "cosched_fallback_decisions",
+        "cosched_fallback_decisions_total",
         "counter",
         "Decisions of the fallback because the policy panicked",
     );
-    page.number("cosched_fallback_decisions", &[], counted.fallback);
+    page.number("cosched_fallback_decisions_total", &[], counted.fallback);
     page.0
 }
 
 fn of_models(page: &mut Page, core: &Core) {
     let counted = core.stats.read();
     let models: Vec<_> = core.models.iter().map(|m| m.name.as_str()).zip(&counted.models).collect();
-    let us = |ns: u64| ns / 1000;
     type Number = fn(&super::stats::OfModel) -> u64;
     let numbers: [(&str, &str, &str, Number); 9] = [
         ("nv_inference_request_success", "counter", "Requests that were answered", |m| m.success.count),
@@ -103,24 +102,24 @@ fn of_models(page: &mut Page, core: &Core) {
             );
         }
     }
-    page.family("cosched_late_answers", "counter", "Answers after their deadline");
+    page.family("cosched_late_answers_total", "counter", "Answers after their deadline");
     for (model, m) in &models {
-        page.number("cosched_late_answers", &[("model", model)], m.late);
+        page.number("cosched_late_answers_total", &[("model", model)], m.late);
     }
-    page.family("cosched_variant_answers", "counter", "Answers of each variant");
+    page.family("cosched_variant_answers_total", "counter", "Answers of each variant");
     for (model, m) in &models {
         for (variant, count) in &m.variants {
-            page.number("cosched_variant_answers", &[("model", model), ("variant", variant)], count);
+            page.number("cosched_variant_answers_total", &[("model", model), ("variant", variant)], count);
         }
     }
     page.family(
-        "cosched_failed_request_duration_us",
+        "cosched_failed_request_seconds_total",
         "counter",
-        "Microseconds from arrival to an end without answer",
+        "Time from arrival to an end without answer",
     );
     for (model, m) in &models {
-        let ns = m.failures.values().map(|t| t.ns).sum();
-        page.number("cosched_failed_request_duration_us", &[("model", model)], us(ns));
+        let ns: u64 = m.failures.values().map(|t| t.ns).sum();
+        page.number("cosched_failed_request_seconds_total", &[("model", model)], ns as f64 / 1e9);
     }
     page.family("cosched_request_seconds", "histogram", "Time from arrival to answer");
     for (model, m) in &models {
@@ -141,17 +140,17 @@ fn of_processors(page: &mut Page, core: &Core) {
         page.number("cosched_processor_up", &[("processor", name)], u8::from(p.up));
     }
     page.family(
-        "cosched_processor_busy_seconds",
+        "cosched_processor_busy_seconds_total",
         "counter",
         "Time in which it ran launches; its rate is the utilisation",
     );
     for (name, p) in &processors {
-        page.number("cosched_processor_busy_seconds", &[("processor", name)], p.busy_ns as f64 / 1e9);
+        page.number("cosched_processor_busy_seconds_total", &[("processor", name)], p.busy_ns as f64 / 1e9);
     }
-    page.family("cosched_launches", "counter", "Launches, by how they ended");
+    page.family("cosched_launches_total", "counter", "Launches, by how they ended");
     for (name, p) in &processors {
         for (outcome, count) in [("good", p.good), ("failed", p.failed)] {
-            page.number("cosched_launches", &[("processor", name), ("outcome", outcome)], count);
+            page.number("cosched_launches_total", &[("processor", name), ("outcome", outcome)], count);
         }
     }
     page.family("cosched_launch_seconds", "histogram", "Time of a launch on its processor");

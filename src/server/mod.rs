@@ -28,6 +28,7 @@ pub mod numbers;
 pub mod proto;
 pub mod refusal;
 pub mod request;
+pub mod shared_memory;
 pub mod stats;
 mod watched;
 pub mod wire;
@@ -37,6 +38,7 @@ use crate::session::{Session, SessionError};
 use cosched_env::case::Case;
 use cosched_env::scheduler;
 use listen::Protocol;
+use shared_memory::Regions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -59,6 +61,8 @@ pub struct Options {
     pub queue: usize,
     /// Most connections at a time, for each of the two protocols.
     pub connections: usize,
+    /// Whether callers may send and get tensors in shared memory of this machine.
+    pub shared_memory: bool,
     /// How long shutdown waits for requests to end before it gives them up.
     pub drain: Duration,
 }
@@ -73,6 +77,7 @@ impl Default for Options {
             max_body: 64 << 20,
             queue: 256,
             connections: 512,
+            shared_memory: false,
             drain: Duration::from_secs(30),
         }
     }
@@ -104,6 +109,7 @@ struct Shared {
     max_body: usize,
     /// KiB of bodies over HTTP that may be in memory together; who comes too late waits before its body is read.
     room: Arc<Semaphore>,
+    regions: Arc<Regions>,
 }
 
 /// Bodies of the largest size that may be in memory together.
@@ -152,7 +158,8 @@ impl Server {
         let core = Core::start(&session.deployment, case, scheduler, policy, options.queue)?;
         let core = Arc::new(core);
         let room = Arc::new(Semaphore::new(BODIES * options.max_body.div_ceil(1024)));
-        let state = Shared { core: core.clone(), max_body: options.max_body, room };
+        let regions = Arc::new(Regions::new(options.shared_memory));
+        let state = Shared { core: core.clone(), max_body: options.max_body, room, regions };
         let (stop, stopped) = watch::channel(false);
         let sockets = [
             (http_socket, Protocol::Http, http::router(state.clone())),

@@ -2,6 +2,7 @@
 //! It refuses tasks whose variants differ in that: a caller could not know which tensors to send.
 
 use super::refusal::Refusal;
+use super::request::shorten;
 use cosched_env::case::{Case, StreamId, VariantId};
 use cosched_env::scenario::{ArrivalKind, Stream};
 use cosched_env::time::Span;
@@ -110,7 +111,8 @@ impl Model {
         match name {
             None => Ok(&self.sources[0]),
             Some(name) => self.sources.iter().find(|s| s.name == name && !name.is_empty()).ok_or_else(|| {
-                Refusal::invalid(format!("model `{}` has no stream `{name}`; {}", self.name, self.known()))
+                let (name, known) = (shorten(name), self.known());
+                Refusal::invalid(format!("model `{}` has no stream {name}; {known}", self.name))
             }),
         }
     }
@@ -131,8 +133,8 @@ impl Model {
     pub fn variant(&self, name: &str) -> Result<&Choice, Refusal> {
         self.variants.iter().find(|v| v.name == name).ok_or_else(|| {
             let known: Vec<_> = self.variants.iter().map(|v| v.name.as_str()).collect();
-            let known = known.join(", ");
-            Refusal::invalid(format!("model `{}` has no variant `{name}`; it has: {known}", self.name))
+            let (name, known) = (shorten(name), known.join(", "));
+            Refusal::invalid(format!("model `{}` has no variant {name}; it has: {known}", self.name))
         })
     }
 

@@ -5,6 +5,7 @@ use super::model::{Model, Port, datatype};
 use super::numbers;
 use super::proto::inference::InferTensorContents;
 use super::refusal::Refusal;
+use super::shared_memory::Part;
 use cosched_env::time::Span;
 use cosched_executors::submit::Ask;
 use cosched_executors::tensor::{DType, Data, Tensor};
@@ -43,6 +44,8 @@ pub enum Contents<'a> {
     Json(&'a RawValue),
     /// One of gRPC's lists.
     Typed(&'a InferTensorContents),
+    /// Little-endian bytes in shared memory, row-major.
+    Shared(Part),
 }
 
 /// An input as it was sent.
@@ -65,12 +68,12 @@ pub fn tensors(model: &Model, given: &[Given<'_>]) -> Result<Vec<Arc<Tensor>>, R
     let names = || model.inputs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
     for (i, input) in given.iter().enumerate() {
         if !model.inputs.iter().any(|p| p.name == input.name) {
-            let problem =
-                format!("model `{}` has no input `{}`; it has: {}", model.name, input.name, names());
+            let name = shorten(input.name);
+            let problem = format!("model `{}` has no input {name}; it has: {}", model.name, names());
             return Err(Refusal::invalid(problem));
         }
         if given[..i].iter().any(|other| other.name == input.name) {
-            return Err(Refusal::invalid(format!("input `{}` is there twice", input.name)));
+            return Err(Refusal::invalid(format!("input {} is there twice", shorten(input.name))));
         }
     }
     let tensor = |port: &Port| {
@@ -96,18 +99,18 @@ fn elements(port: &Port, input: &Given<'_>) -> Result<Data, String> {
         let shown = &input.shape[..input.shape.len().min(16)];
         return Err(format!("expected shape {dims:?}, got {shown:?}"));
     }
-    match input.contents {
+    let raw = |got: usize| {
+        let all = port.bytes();
+        if got == all { Ok(()) } else { Err(format!("{wanted} of shape {dims:?} is {all} bytes, got {got}")) }
+    };
+    match &input.contents {
         Contents::Raw(bytes) => {
-            let all = port.bytes();
-            if bytes.len() != all {
-                return Err(format!("{wanted} of shape {dims:?} is {all} bytes, got {}", bytes.len()));
-            }
-            if port.dtype == DType::Bool
-                && let Some(byte) = bytes.iter().find(|&&b| b > 1)
-            {
-                return Err(format!("expected bytes 0 and 1 of BOOL, got {byte}"));
-            }
-            Ok(Data::from_bytes(port.dtype, bytes))
+            raw(bytes.len())?;
+            from_bytes(port.dtype, bytes)
+        }
+        Contents::Shared(part) => {
+            raw(part.size)?;
+            from_bytes(port.dtype, &part.read()?)
         }
         Contents::Json(text) => numbers::parse(port.dtype, text.get(), port.elements()),
         Contents::Typed(lists) => {
@@ -115,6 +118,13 @@ fn elements(port: &Port, input: &Given<'_>) -> Result<Data, String> {
             let (got, all) = (data.bytes().len() / port.dtype.size(), port.elements());
             if got == all { Ok(data) } else { Err(format!("shape {dims:?} holds {all} elements, got {got}")) }
         }
+    }
+}
+
+fn from_bytes(dtype: DType, bytes: &[u8]) -> Result<Data, String> {
+    match bytes.iter().find(|&&b| b > 1).filter(|_| dtype == DType::Bool) {
+        Some(byte) => Err(format!("expected bytes 0 and 1 of BOOL, got {byte}")),
+        None => Ok(Data::from_bytes(dtype, bytes)),
     }
 }
 

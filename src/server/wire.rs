@@ -2,10 +2,11 @@
 //! than a model can have before it allocates, and lengths that do not add up.
 
 use super::core::Answer;
-use super::model::{Model, VERSION, datatype};
+use super::model::{Model, Port, VERSION, datatype};
 use super::numbers;
 use super::refusal::{Kind, Refusal};
 use super::request::{Contents, Given, Parameters};
+use super::shared_memory::{Part, Regions};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -55,6 +56,8 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Few<T, N> {
 struct OfInput {
     binary_data_size: Option<usize>,
     shared_memory_region: Option<Box<str>>,
+    shared_memory_offset: u64,
+    shared_memory_byte_size: u64,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,8 @@ struct OfOutput {
     binary_data: Option<bool>,
     classification: u64,
     shared_memory_region: Option<Box<str>>,
+    shared_memory_offset: u64,
+    shared_memory_byte_size: u64,
 }
 
 #[derive(Deserialize)]
@@ -99,12 +104,14 @@ struct Body<'a> {
 }
 
 /// An output that a caller wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     /// Its place among the model's outputs.
     pub port: usize,
     /// As binary data, or as JSON.
     pub binary: bool,
+    /// In shared memory instead of the body.
+    pub part: Option<Part>,
 }
 
 /// A body that has been read; its tensors have not.
@@ -150,18 +157,21 @@ impl<'a> Asked<'a> {
     ///
     /// # Errors
     /// When an input has no data or two kinds of it, or the lengths do not add up.
-    pub fn inputs(&self) -> Result<Vec<Given<'_>>, Refusal> {
+    pub fn inputs(&self, regions: &Regions) -> Result<Vec<Given<'_>>, Refusal> {
         let mut rest = self.blobs;
         let mut given = Vec::new();
         for input in &self.body.inputs.0 {
             let wrong = |problem: String| {
-                Refusal::invalid(format!("input `{}`: {problem}", super::request::shorten(&input.name)))
+                Refusal::invalid(format!("input {}: {problem}", super::request::shorten(&input.name)))
             };
-            if input.parameters.shared_memory_region.is_some() {
-                return Err(not_built("shared memory"));
-            }
-            let contents = match (input.parameters.binary_data_size, input.data) {
-                (Some(size), None) => {
+            let OfInput { binary_data_size, shared_memory_region, .. } = &input.parameters;
+            let contents = match (*binary_data_size, input.data, shared_memory_region) {
+                (None, None, Some(name)) => {
+                    let OfInput { shared_memory_offset: offset, shared_memory_byte_size: size, .. } =
+                        input.parameters;
+                    Contents::Shared(regions.part(name, offset, size)?)
+                }
+                (Some(size), None, None) => {
                     if size > rest.len() {
                         let left = rest.len();
                         return Err(wrong(format!(
@@ -172,14 +182,13 @@ impl<'a> Asked<'a> {
                     rest = after;
                     Contents::Raw(blob)
                 }
-                (None, Some(data)) => Contents::Json(data),
-                (None, None) => {
+                (None, Some(data), None) => Contents::Json(data),
+                (None, None, None) => {
                     return Err(wrong("expected `data` or the parameter `binary_data_size`".into()));
                 }
-                (Some(_), Some(_)) => {
-                    return Err(wrong(
-                        "`data` and the parameter `binary_data_size` exclude each other".into(),
-                    ));
+                _ => {
+                    let keys = "`data`, and the parameters `binary_data_size` and `shared_memory_region`";
+                    return Err(wrong(format!("{keys} exclude each other")));
                 }
             };
             let (name, datatype) = (&*input.name, &*input.datatype);
@@ -195,24 +204,41 @@ impl<'a> Asked<'a> {
     ///
     /// # Errors
     /// An output that the model does not have, or that is there twice.
-    pub fn outputs(&self, model: &Model) -> Result<Vec<Wanted>, Refusal> {
+    pub fn outputs(&self, model: &Model, regions: &Regions) -> Result<Vec<Wanted>, Refusal> {
         let usual = self.body.parameters.binary_data_output.unwrap_or(false);
         if self.body.outputs.0.is_empty() {
-            return Ok((0..model.outputs.len()).map(|port| Wanted { port, binary: usual }).collect());
+            let all = 0..model.outputs.len();
+            return Ok(all.map(|port| Wanted { port, binary: usual, part: None }).collect());
         }
         let mut wanted: Vec<Wanted> = Vec::new();
         for output in &self.body.outputs.0 {
             if output.parameters.classification > 0 {
                 return Err(not_built("classification"));
             }
-            if output.parameters.shared_memory_region.is_some() {
-                return Err(not_built("shared memory"));
-            }
             let port = port(model, &output.name, wanted.iter().map(|w| w.port))?;
-            wanted.push(Wanted { port, binary: output.parameters.binary_data.unwrap_or(usual) });
+            let OfOutput { shared_memory_offset: offset, shared_memory_byte_size: size, .. } =
+                output.parameters;
+            let part = match &output.parameters.shared_memory_region {
+                Some(name) => Some(room(&model.outputs[port], regions.part(name, offset, size)?)?),
+                None => None,
+            };
+            wanted.push(Wanted { port, binary: output.parameters.binary_data.unwrap_or(usual), part });
         }
         Ok(wanted)
     }
+}
+
+/// Shared memory that an output fits in.
+///
+/// # Errors
+/// When it does not.
+pub fn room(port: &Port, part: Part) -> Result<Part, Refusal> {
+    let (need, size) = (port.bytes(), part.size);
+    if size < need {
+        let problem = format!("output `{}` is {need} bytes, its shared memory {size}", port.name);
+        return Err(Refusal::invalid(problem));
+    }
+    Ok(part)
 }
 
 /// The place of an output of that name, which is not among those that are `wanted` already.
@@ -249,7 +275,7 @@ fn json(out: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Refusal> {
         .map_err(|e| Refusal::new(Kind::Failed, format!("the answer cannot be written: {e}")))
 }
 
-/// Writes an answer: the body, and how many bytes of it are JSON where binary data follows.
+/// Writes an answer: the body, and how many bytes of it are JSON where binary data follows. Outputs with a part go there.
 ///
 /// # Errors
 /// When an output was asked for as JSON that JSON cannot carry.
@@ -278,7 +304,10 @@ pub fn write(
         json(&mut out, &port.name)?;
         out.extend_from_slice(format!(",\"datatype\":\"{}\",\"shape\":", datatype(port.dtype)).as_bytes());
         json(&mut out, &tensor.shape)?;
-        if w.binary {
+        if let Some(part) = &w.part {
+            part.write(tensor.data.bytes()).map_err(|problem| Refusal::new(Kind::Failed, problem))?;
+            out.push(b'}');
+        } else if w.binary {
             let size = tensor.data.bytes().len();
             out.extend_from_slice(format!(",\"parameters\":{{\"binary_data_size\":{size}}}}}").as_bytes());
         } else {
@@ -290,8 +319,8 @@ pub fn write(
         }
     }
     out.extend_from_slice(b"]}");
-    let blobs: Vec<&[u8]> =
-        wanted.iter().filter(|w| w.binary).map(|w| answer.outputs[w.port].data.bytes()).collect();
+    let blobs = wanted.iter().filter(|w| w.binary && w.part.is_none());
+    let blobs: Vec<&[u8]> = blobs.map(|w| answer.outputs[w.port].data.bytes()).collect();
     if blobs.is_empty() {
         return Ok((out, None));
     }

@@ -18,6 +18,7 @@ import tritonclient.grpc as grpc
 import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
 import tritonclient.http.aio as http_aio
+import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
 HTTP, GRPC, ZOO = sys.argv[1:4]
@@ -151,18 +152,48 @@ def timeouts(h, g):
     tensor = tensor_of("image")
     for module, client, code in ((http, h, "504"), (grpc, g, "DEADLINE_EXCEEDED")):
         late = 0
-        with ThreadPoolExecutor(8) as pool:
-            slow = [pool.submit(client_of(module).infer, **ask(module, "image", tensor)) for _ in range(7)]
-            time.sleep(0.005)
-            try:
-                client.infer(**ask(module, "image", tensor), timeout=1000)
-            except InferenceServerException as error:
-                assert code in str(error.status()) and "expired" in str(error), error
-                late += 1
-            for answer in slow:
-                check_answer(answer.result(), tensor)
-        assert late == 1, f"{module.__name__}: answered before 7 others"
+        # On a busy machine the slow ones may begin too late to be in the way: then once more.
+        for _ in range(20):
+            with ThreadPoolExecutor(8) as pool:
+                slow = [pool.submit(client_of(module).infer, **ask(module, "image", tensor)) for _ in range(7)]
+                time.sleep(0.02)
+                try:
+                    client.infer(**ask(module, "image", tensor), timeout=1000)
+                except InferenceServerException as error:
+                    assert code in str(error.status()) and "expired" in str(error), error
+                    late += 1
+                for answer in slow:
+                    check_answer(answer.result(), tensor)
+            if late:
+                break
+        assert late == 1, f"{module.__name__}: always answered before 7 others"
     refused("Deadline", lambda: g.infer(**ask(grpc, "image", tensor), client_timeout=0.0001), "DEADLINE_EXCEEDED")
+
+
+def shared_memory(h, g):
+    """Input and output in one object of shared memory, by either client."""
+    for module, client in ((http, h), (grpc, g)):
+        tensor = tensor_of("image")
+        want = reference("mobilenet_v2_050", tensor)
+        handle = shm.create_shared_memory_region("tensors", "/cosched-clients", tensor.nbytes + want.nbytes)
+        try:
+            shm.set_shared_memory_region(handle, [tensor])
+            client.register_system_shared_memory("tensors", "/cosched-clients", tensor.nbytes + want.nbytes)
+            status = client.get_system_shared_memory_status()
+            assert "tensors" in str(status), status
+            given = module.InferInput("input", tensor.shape, "FP32")
+            given.set_shared_memory("tensors", tensor.nbytes)
+            wanted = module.InferRequestedOutput("output")
+            wanted.set_shared_memory("tensors", want.nbytes, offset=tensor.nbytes)
+            result = client.infer("image", [given], outputs=[wanted])
+            assert result.get_output("output") is not None
+            got = shm.get_contents_as_numpy(handle, np.float32, want.shape, offset=tensor.nbytes)
+            assert float(np.abs(got - want).max() / np.abs(want).max()) < 1e-4
+            refused("shared memory", lambda: client.register_system_shared_memory("other", "/cosched-nothing", 4))
+            client.unregister_system_shared_memory("tensors")
+            refused("no shared memory region", lambda: client.infer("image", [given], outputs=[wanted]))
+        finally:
+            shm.destroy_shared_memory_region(handle)
 
 
 def client_of(module):
@@ -218,7 +249,7 @@ def statistics(h, g):
 
 def main():
     h, g = client_of(http), client_of(grpc)
-    for check in (health_and_metadata, answers, request_parameters, errors, timeouts, concurrency, statistics):
+    for check in (health_and_metadata, answers, request_parameters, errors, timeouts, shared_memory, concurrency, statistics):
         check(h, g)
         print(f"good: {check.__name__}", flush=True)
     asyncio.run(asyncio_clients())

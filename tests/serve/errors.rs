@@ -79,12 +79,14 @@ fn wrong_tensors_are_refused() {
     for (bytes, words) in rows {
         check(&post(rig.http, "/v2/models/keyword/infer", &bytes), 400, words);
     }
-    for (change, words) in
-        [(json!({"shared_memory_region": "r", "shared_memory_byte_size": 4}), ["shared memory"])]
-    {
-        let bytes = changed(|v| v["inputs"][0]["parameters"] = change.clone());
-        check(&post(rig.http, "/v2/models/keyword/infer", &bytes), 501, &words);
-    }
+    let shared = |v: &mut Value| v["inputs"][0]["parameters"] = json!({"shared_memory_region": "r"});
+    check(&post(rig.http, "/v2/models/keyword/infer", &changed(shared)), 400, &["exclude each other"]);
+    let only = changed(|v| {
+        shared(v);
+        v["inputs"][0].as_object_mut().unwrap().remove("data");
+    });
+    check(&post(rig.http, "/v2/models/keyword/infer", &only), 501, &["--shared-memory"]);
+    check(&get(rig.http, "/v2/systemsharedmemory/status"), 501, &["--shared-memory"]);
     let bytes = changed(|v| v["outputs"] = json!([{"name": "output", "parameters": {"classification": 3}}]));
     check(&post(rig.http, "/v2/models/keyword/infer", &bytes), 501, &["classification"]);
     assert_eq!(post(rig.http, "/v2/models/keyword/infer", &whole).status, 200);

@@ -144,7 +144,7 @@ fn check_metrics(rig: &Rig, answered: u64) {
     assert_eq!(value(&format!("nv_inference_pending_request_count{of}")), 0.0);
     assert!(value(&format!("nv_inference_compute_infer_duration_us{of}")) > 0.0);
     assert!(value(r#"nv_energy_consumption{processor="cpu"}"#) > 0.0);
-    assert!(value(r#"cosched_launches{processor="cpu",outcome="good"}"#) >= answered as f64);
+    assert!(value(r#"cosched_launches_total{processor="cpu",outcome="good"}"#) >= answered as f64);
     assert_eq!(value(r#"cosched_request_seconds_bucket{model="keyword",le="+Inf"}"#), answered as f64);
     assert!(value("cosched_decision_seconds_count") >= answered as f64);
     // Each family is told once, before its numbers, and each number once.

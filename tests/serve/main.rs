@@ -7,6 +7,8 @@ mod errors;
 mod grpc;
 mod http;
 mod infer;
+mod load;
+mod memory;
 mod over_grpc;
 mod parsers;
 mod rig;

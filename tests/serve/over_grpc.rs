@@ -112,7 +112,7 @@ fn wrong_requests_have_their_codes() {
         (&|q| q.inputs[0].shape = vec![490], INVALID, "expected shape"),
         (&|q| q.inputs[0].datatype = "FP16".into(), INVALID, "datatype FP32"),
         (&|q| q.inputs[0].name = "x".into(), INVALID, "no input"),
-        (&|q| q.inputs.clear(), INVALID, "0 inputs, but 1"),
+        (&|q| q.inputs.clear(), INVALID, "belong to no input"),
         (&|q| q.raw_input_contents.clear(), INVALID, "expected contents"),
         (&|q| q.raw_input_contents[0] = vec![0; 1959].into(), INVALID, "1960 bytes, got 1959"),
         (&|q| q.inputs[0].contents = Some(Default::default()), INVALID, "exclude each other"),
@@ -122,7 +122,7 @@ fn wrong_requests_have_their_codes() {
         (
             &|q| drop(q.inputs[0].parameters.insert("shared_memory_region".into(), text("x"))),
             UNIMPLEMENTED,
-            "shared memory",
+            "shared-memory",
         ),
         (&|q| q.raw_input_contents[0] = vec![0; 30_000].into(), 11, "too large"),
     ];
@@ -163,4 +163,21 @@ fn ends_without_an_answer_have_their_codes() {
         rig.gate.set(Way::Open);
         first.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn connections_that_say_nothing_or_half_do_not_stop_others() {
+    use std::io::{Read, Write};
+    let rig = Rig::new("edf");
+    let connect = || std::net::TcpStream::connect(rig.grpc).unwrap();
+    let _silent: Vec<_> = (0..20).map(|_| connect()).collect();
+    let mut half = connect();
+    half.write_all(b"PRI * HTTP/2.0").unwrap();
+    // One that speaks something else is hung up on.
+    let mut other = connect();
+    other.set_read_timeout(Some(crate::rig::PATIENCE)).unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(matches!(other.read(&mut [0; 100]), Ok(0) | Err(_)));
+    let live: ServerLiveResponse = ask(&rig, "ServerLive", &ServerLiveRequest {}).unwrap();
+    assert!(live.live);
 }

@@ -6,6 +6,7 @@ use cosched::env::time::Span;
 use cosched::executors::tensor::DType;
 use cosched::server::model::{Choice, Model, Port, Source};
 use cosched::server::proto::inference::ModelInferRequest;
+use cosched::server::shared_memory::Regions;
 use cosched::server::{numbers, request, wire};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -54,10 +55,11 @@ fn good() -> (Vec<u8>, usize) {
 
 /// All that becomes of a body; true when it is let through.
 fn read(model: &Model, body: &[u8], json_bytes: Option<usize>) -> bool {
+    let regions = Regions::new(true);
     let all = || {
         let asked = wire::parse(body, json_bytes)?;
-        let wanted = asked.outputs(model)?;
-        let tensors = request::tensors(model, &asked.inputs()?)?;
+        let wanted = asked.outputs(model, &regions)?;
+        let tensors = request::tensors(model, &asked.inputs(&regions)?)?;
         for (tensor, port) in tensors.iter().zip(&model.inputs) {
             assert_eq!((tensor.dtype(), &tensor.shape), (port.dtype, &port.shape));
             assert_eq!(tensor.data.bytes().len(), port.bytes());

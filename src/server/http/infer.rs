@@ -108,8 +108,8 @@ fn read(shared: &Shared, model: usize, body: &[u8], json_bytes: Option<usize>) -
     let begun = Instant::now();
     let model = &shared.core.models[model];
     let asked = wire::parse(body, json_bytes)?;
-    let wanted = asked.outputs(model)?;
-    let inputs = request::tensors(model, &asked.inputs()?)?;
+    let wanted = asked.outputs(model, &shared.regions)?;
+    let inputs = request::tensors(model, &asked.inputs(&shared.regions)?)?;
     let ask = asked.parameters().ask(model, inputs)?;
     Ok(Read { ask, id: asked.id().to_owned(), wanted, took: begun.elapsed() })
 }

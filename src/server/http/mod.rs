@@ -2,6 +2,7 @@
 //! to touch the file system: a path of a request is looked up in the table of models and nowhere else.
 
 mod infer;
+mod shared_memory;
 
 use super::model::{Model, PLATFORM, Port, VERSION, datatype};
 use super::refusal::{Kind, Refusal};
@@ -18,8 +19,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What of the protocol and of Triton's extensions is spoken.
-pub const EXTENSIONS: [&str; 5] =
-    ["binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics"];
+pub fn extensions(shared: &Shared) -> Vec<&'static str> {
+    let mut all =
+        vec!["binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics"];
+    all.extend(shared.regions.allowed().then_some("system_shared_memory"));
+    all
+}
 
 /// All paths.
 pub fn router(shared: Shared) -> Router {
@@ -35,6 +40,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/v2/repository/models/{model}/load", post(change))
         .route("/v2/repository/models/{model}/unload", post(change))
         .route("/metrics", get(numbers));
+    router = shared_memory::routes(router);
     for (path, handler) in [
         ("", get(metadata)),
         ("/ready", get(model_ready)),
@@ -81,8 +87,10 @@ impl FromRequestParts<Shared> for Target {
     }
 }
 
-async fn server() -> Response {
-    good(&json!({ "name": "cosched", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS }))
+async fn server(State(shared): State<Shared>) -> Response {
+    good(
+        &json!({ "name": "cosched", "version": env!("CARGO_PKG_VERSION"), "extensions": extensions(&shared) }),
+    )
 }
 
 async fn live(State(shared): State<Shared>) -> Response {

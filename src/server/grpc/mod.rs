@@ -1,8 +1,10 @@
 //! The protocol over gRPC: the same answers as over HTTP in generated messages, and gRPC's own health check. Tensors of answers are always
-//! raw, as Triton's are. It refuses a request that mixes typed and raw tensors.
+//! raw, as Triton's are. It refuses to stream.
+
+mod infer;
 
 use super::Shared;
-use super::http::{EXTENSIONS, NO_CHANGE};
+use super::http::{NO_CHANGE, extensions};
 use super::model::{Model, PLATFORM, Port, VERSION, datatype};
 use super::proto::health::health_check_response::ServingStatus;
 use super::proto::health::health_server::{Health, HealthServer};
@@ -10,21 +12,16 @@ use super::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use super::proto::inference::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer, SERVICE_NAME,
 };
-use super::proto::inference::infer_parameter::ParameterChoice;
-use super::proto::inference::model_infer_response::InferOutputTensor;
 use super::proto::inference::model_metadata_response::TensorMetadata;
 use super::proto::inference::repository_index_response::ModelIndex;
+use super::proto::inference::system_shared_memory_status_response::RegionStatus;
 use super::proto::inference::*;
-use super::refusal::{Kind, Refusal};
-use super::request::{self, Contents, Given, Parameters};
+use super::shared_memory::Region;
 use super::stats::{OfModel, Timed};
-use super::wire;
 use axum::Router;
 use axum::response::IntoResponse;
-use cosched_executors::submit::Ask;
 use cosched_executors::tensor::DType;
-use prost::bytes::Bytes;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -43,83 +40,6 @@ pub fn router(shared: &Shared) -> Router {
 struct Service(Shared);
 
 type Answered<T> = Result<Response<T>, Status>;
-
-fn parameters(given: &BTreeMap<String, InferParameter>) -> Result<Parameters, Refusal> {
-    let choice = |name: &str| given.get(name).and_then(|p| p.parameter_choice.as_ref());
-    let wrong =
-        |name: &str, expected: &str| Refusal::invalid(format!("parameter {name}: expected {expected}"));
-    let whole = |name: &str| match choice(name) {
-        None => Ok(None),
-        Some(&ParameterChoice::Uint64Param(n)) => Ok(Some(n)),
-        Some(&ParameterChoice::Int64Param(n)) if n >= 0 => Ok(Some(n as u64)),
-        Some(_) => Err(wrong(name, "a whole number of at least 0")),
-    };
-    let number = |name: &str| match choice(name) {
-        None => Ok(None),
-        Some(&ParameterChoice::DoubleParam(x)) => Ok(Some(x)),
-        Some(&ParameterChoice::Int64Param(n)) => Ok(Some(n as f64)),
-        Some(&ParameterChoice::Uint64Param(n)) => Ok(Some(n as f64)),
-        Some(_) => Err(wrong(name, "a number")),
-    };
-    let word = |name: &str| match choice(name) {
-        None => Ok(None),
-        Some(ParameterChoice::StringParam(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(wrong(name, "a string")),
-    };
-    Ok(Parameters {
-        timeout: whole("timeout")?,
-        deadline_ms: number("deadline_ms")?,
-        priority: whole("priority")?,
-        min_accuracy: number("min_accuracy")?,
-        variant: word("variant")?,
-        stream: word("stream")?,
-        binary_data_output: None,
-    })
-}
-
-/// The request's tensors, each with its contents.
-fn inputs(request: &ModelInferRequest) -> Result<Vec<Given<'_>>, Refusal> {
-    let raw = &request.raw_input_contents;
-    if !raw.is_empty() && raw.len() != request.inputs.len() {
-        let (inputs, raw) = (request.inputs.len(), raw.len());
-        return Err(Refusal::invalid(format!("{inputs} inputs, but {raw} entries of raw_input_contents")));
-    }
-    let mut given = Vec::new();
-    for (i, input) in request.inputs.iter().enumerate() {
-        let wrong =
-            |problem: &str| Refusal::invalid(format!("input {}: {problem}", request::shorten(&input.name)));
-        if input.parameters.contains_key("shared_memory_region") {
-            return Err(Refusal::new(Kind::NotBuilt, "shared memory is not supported by this server"));
-        }
-        let contents = match (raw.get(i), &input.contents) {
-            (Some(bytes), None) => Contents::Raw(bytes),
-            (None, Some(lists)) => Contents::Typed(lists),
-            (Some(_), Some(_)) => return Err(wrong("contents and raw_input_contents exclude each other")),
-            (None, None) => return Err(wrong("expected contents or raw_input_contents")),
-        };
-        given.push(Given { name: &input.name, datatype: &input.datatype, shape: &input.shape, contents });
-    }
-    Ok(given)
-}
-
-/// What is asked of the scheduler, and which outputs are wanted.
-fn read(model: &Model, request: &ModelInferRequest) -> Result<(Ask, Vec<usize>), Refusal> {
-    let mut wanted = Vec::new();
-    for output in &request.outputs {
-        for (key, what) in [("classification", "classification"), ("shared_memory_region", "shared memory")] {
-            if output.parameters.contains_key(key) {
-                return Err(Refusal::new(Kind::NotBuilt, format!("{what} is not supported by this server")));
-            }
-        }
-        wanted.push(wire::port(model, &output.name, wanted.iter().copied())?);
-    }
-    if wanted.is_empty() {
-        wanted = (0..model.outputs.len()).collect();
-    }
-    let parameters = parameters(&request.parameters)?;
-    let tensors = request::tensors(model, &inputs(request)?)?;
-    Ok((parameters.ask(model, tensors)?, wanted))
-}
 
 fn metadata(ports: &[Port]) -> Vec<TensorMetadata> {
     let tensor = |p: &Port| TensorMetadata {
@@ -183,7 +103,7 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ServerMetadataResponse {
             name: "cosched".into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            extensions: EXTENSIONS.map(str::to_owned).into(),
+            extensions: extensions(&self.0).into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -208,36 +128,13 @@ impl GrpcInferenceService for Service {
         let core = &self.0.core;
         let index = core.model(&request.model_name, &request.model_version)?;
         let model = &core.models[index];
-        let (ask, wanted) = read(model, &request)?;
+        let (ask, wanted) = infer::read(&self.0, model, &request)?;
         let id = request.id.clone();
         // Its bytes are tensors now.
         drop(request);
         let answer = core.infer(index, ask, begun.elapsed()).await?;
         let begun = Instant::now();
-        let output = |&port: &usize| InferOutputTensor {
-            name: model.outputs[port].name.clone(),
-            datatype: datatype(model.outputs[port].dtype).to_owned(),
-            shape: answer.outputs[port].shape.iter().map(|&d| d as i64).collect(),
-            ..InferOutputTensor::default()
-        };
-        let raw = |&port: &usize| Bytes::copy_from_slice(answer.outputs[port].data.bytes());
-        let told = [
-            ("variant", ParameterChoice::StringParam(answer.variant.clone())),
-            ("processors", ParameterChoice::StringParam(answer.processors.clone())),
-            ("queue_us", ParameterChoice::Int64Param(answer.queue_us as i64)),
-            ("compute_us", ParameterChoice::Int64Param(answer.compute_us as i64)),
-            ("late", ParameterChoice::BoolParam(answer.late)),
-        ];
-        let told =
-            told.map(|(key, choice)| (key.to_owned(), InferParameter { parameter_choice: Some(choice) }));
-        let response = ModelInferResponse {
-            model_name: model.name.clone(),
-            model_version: VERSION.into(),
-            id,
-            parameters: told.into(),
-            outputs: wanted.iter().map(output).collect(),
-            raw_output_contents: wanted.iter().map(raw).collect(),
-        };
+        let response = infer::response(model, &answer, id, &wanted)?;
         core.stats.written(index, begun.elapsed());
         Ok(Response::new(response))
     }
@@ -301,6 +198,37 @@ impl GrpcInferenceService for Service {
         _: Request<RepositoryModelUnloadRequest>,
     ) -> Answered<RepositoryModelUnloadResponse> {
         Err(Status::unimplemented(NO_CHANGE))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        request: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Answered<SystemSharedMemoryStatusResponse> {
+        let regions = self.0.regions.status(&request.get_ref().name)?;
+        let one = |(name, r): (String, Arc<Region>)| {
+            let (key, offset, byte_size) = (r.key.clone(), r.offset, r.byte_size);
+            (name.clone(), RegionStatus { name, key, offset, byte_size })
+        };
+        Ok(Response::new(SystemSharedMemoryStatusResponse {
+            regions: regions.into_iter().map(one).collect(),
+        }))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        request: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Answered<SystemSharedMemoryRegisterResponse> {
+        let SystemSharedMemoryRegisterRequest { name, key, offset, byte_size } = request.get_ref();
+        self.0.regions.register(name, key, *offset, *byte_size)?;
+        Ok(Response::new(SystemSharedMemoryRegisterResponse {}))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Answered<SystemSharedMemoryUnregisterResponse> {
+        self.0.regions.unregister(&request.get_ref().name)?;
+        Ok(Response::new(SystemSharedMemoryUnregisterResponse {}))
     }
 }
 
