@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+pub mod export;
 pub mod fidelity;
 pub mod load;
 pub mod server;

@@ -7,6 +7,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::Path;
 
 /// What a checkpoint says about itself.
@@ -69,33 +70,52 @@ pub fn load(path: &Path) -> Result<(Weights, About), CheckpointError> {
 /// [`CheckpointError::Bad`].
 pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<(Weights, About), CheckpointError> {
     let bad = |problem: String| CheckpointError::Bad { path: name.to_owned(), problem };
-    let (_, metadata) =
-        SafeTensors::read_metadata(bytes).map_err(|e| bad(format!("not a safetensors file ({e})")))?;
-    let text = metadata.metadata().as_ref().and_then(|m| m.get(ABOUT_KEY));
-    let text = text
-        .ok_or_else(|| bad(format!("the metadata key `{ABOUT_KEY}` is missing: not written by cosched")))?;
-    let about: About =
-        serde_json::from_str(text).map_err(|e| bad(format!("metadata key `{ABOUT_KEY}`: {e}")))?;
+    let about = about(name, bytes)?;
     if about.feature_version != FEATURE_VERSION {
         return Err(bad(format!(
             "made for feature version {}, this build has version {FEATURE_VERSION}; train it again with `{}`",
             about.feature_version, about.command
         )));
     }
-    if about.hidden == 0 || about.hidden > 4096 {
-        return Err(bad(format!("expected a hidden width of 1 to 4096, got {}", about.hidden)));
-    }
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
-    let weights = Weights::build(about.hidden, |layer, inputs, outputs, bias| {
-        let weight = floats(&tensors, &format!("{layer}.weight"), &[outputs, inputs]).map_err(bad)?;
-        let bias = if bias {
-            floats(&tensors, &format!("{layer}.bias"), &[outputs]).map_err(bad)?
-        } else {
-            Vec::new()
+    Ok((read_weights(&tensors, "", about.hidden).map_err(bad)?, about))
+}
+
+/// What a checkpoint in memory says about itself, whatever its feature version; `name` is for messages.
+///
+/// # Errors
+/// [`CheckpointError::Bad`].
+pub fn about(name: &str, bytes: &[u8]) -> Result<About, CheckpointError> {
+    let bad = |problem: String| CheckpointError::Bad { path: name.to_owned(), problem };
+    let text = read_text(bytes, ABOUT_KEY).map_err(bad)?;
+    serde_json::from_str(&text).map_err(|e| bad(format!("metadata key `{ABOUT_KEY}`: {e}")))
+}
+
+/// The metadata under a key of a safetensors file.
+pub(crate) fn read_text(bytes: &[u8], key: &str) -> Result<String, String> {
+    let (_, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|e| format!("not a safetensors file ({e})"))?;
+    let text = metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned();
+    text.ok_or_else(|| format!("the metadata key `{key}` is missing: not written by cosched"))
+}
+
+/// The tensors of a network of this width whose names begin with `prefix`.
+pub(crate) fn read_weights(
+    tensors: &SafeTensors<'_>,
+    prefix: &str,
+    hidden: usize,
+) -> Result<Weights, String> {
+    if hidden == 0 || hidden > 4096 {
+        return Err(format!("expected a hidden width of 1 to 4096, got {hidden}"));
+    }
+    Weights::build(hidden, |layer, inputs, outputs, bias| {
+        let weight = floats(tensors, &format!("{prefix}{layer}.weight"), &[outputs, inputs])?;
+        let bias = match bias {
+            true => floats(tensors, &format!("{prefix}{layer}.bias"), &[outputs])?,
+            false => Vec::new(),
         };
         Ok(Linear { weight, bias, inputs, outputs })
-    })?;
-    Ok((weights, about))
+    })
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
@@ -120,34 +140,53 @@ fn floats(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<
 /// [`CheckpointError::Bad`] when it cannot be put into words (it always can).
 pub fn to_bytes(weights: &Weights, about: &About) -> Result<Vec<u8>, CheckpointError> {
     let bad = |problem: String| CheckpointError::Bad { path: "(memory)".into(), problem };
+    let about = serde_json::to_string(about).map_err(|e| bad(e.to_string()))?;
+    write_bytes(&[("", weights)], ABOUT_KEY, about).map_err(bad)
+}
+
+/// A safetensors file of networks, the tensors of each named with its prefix, with one text in the metadata.
+pub(crate) fn write_bytes(networks: &[(&str, &Weights)], key: &str, text: String) -> Result<Vec<u8>, String> {
     let mut blobs: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    for ((name, inputs, outputs, _), layer) in layers(weights.hidden()).into_iter().zip(weights.each()) {
-        let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect();
-        blobs.push((format!("{name}.weight"), vec![outputs, inputs], bytes(&layer.weight)));
-        if !layer.bias.is_empty() {
-            blobs.push((format!("{name}.bias"), vec![outputs], bytes(&layer.bias)));
+    for (prefix, weights) in networks {
+        for ((name, inputs, outputs, _), layer) in layers(weights.hidden()).into_iter().zip(weights.each()) {
+            let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect();
+            blobs.push((format!("{prefix}{name}.weight"), vec![outputs, inputs], bytes(&layer.weight)));
+            if !layer.bias.is_empty() {
+                blobs.push((format!("{prefix}{name}.bias"), vec![outputs], bytes(&layer.bias)));
+            }
         }
     }
     let views: Result<Vec<_>, _> = blobs
         .iter()
         .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
         .collect();
-    let views = views.map_err(|e: safetensors::SafeTensorError| bad(e.to_string()))?;
-    let about = serde_json::to_string(about).map_err(|e| bad(e.to_string()))?;
-    let metadata = HashMap::from([(ABOUT_KEY.to_owned(), about)]);
-    safetensors::serialize(views, Some(metadata)).map_err(|e| bad(e.to_string()))
+    let views = views.map_err(|e: safetensors::SafeTensorError| e.to_string())?;
+    let metadata = HashMap::from([(key.to_owned(), text)]);
+    safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
 }
 
-/// Writes a checkpoint file through a temporary one beside it, so that a reader never sees half of it.
+/// Writes a checkpoint file so that a reader never sees half of it.
 ///
 /// # Errors
 /// [`CheckpointError::Io`] names the file.
 pub fn save(path: &Path, weights: &Weights, about: &About) -> Result<(), CheckpointError> {
-    let bytes = to_bytes(weights, about)?;
-    let temporary = path.with_extension("safetensors.part");
-    let io = |source| CheckpointError::Io { path: path.display().to_string(), source };
-    std::fs::write(&temporary, bytes).map_err(io)?;
-    std::fs::rename(&temporary, path).map_err(io)
+    write_whole(path, &to_bytes(weights, about)?)
+        .map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })
+}
+
+/// Writes a file through a temporary one beside it, which takes its place once it is wholly on the disk: whatever happens, there is the
+/// old file or the new one.
+///
+/// # Errors
+/// What the system says.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let temporary = path.with_file_name(name);
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

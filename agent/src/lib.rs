@@ -3,6 +3,8 @@
 
 pub mod checkpoint;
 pub mod features;
+pub mod guide;
+pub mod invent;
 pub mod matmul;
 pub mod network;
 pub mod randomize;

@@ -1,8 +1,10 @@
 //! Domain randomisation: from one plan and scenario, many that are alike but never the same, so that a policy learns the kind of
 //! problem and not the numbers. It refuses to be random by itself: the same generator state gives the same case.
 
+use crate::invent;
 use cosched_env::case::{Case, CaseError};
 use cosched_env::device::Device;
+use cosched_env::emulator::{Config, Fault, FaultKind};
 use cosched_env::plan::{Cost, Plan};
 use cosched_env::scenario::Scenario;
 use rand::RngExt;
@@ -29,6 +31,12 @@ pub struct Ranges {
     pub priority: f64,
     /// Probability that a processor (never the last one) is missing.
     pub missing: f64,
+    /// Factor on each weight of the objective.
+    pub objective: f64,
+    /// Probability that a processor dies or hangs once in an episode.
+    pub fault: f64,
+    /// Probability that the streams are invented ([`crate::invent`]) and only the device is kept.
+    pub invented: f64,
 }
 
 impl Default for Ranges {
@@ -42,6 +50,9 @@ impl Default for Ranges {
             contention: 1.3,
             priority: 1.0,
             missing: 0.05,
+            objective: 1.0,
+            fault: 0.0,
+            invented: 0.0,
         }
     }
 }
@@ -78,6 +89,9 @@ pub fn neighbour(
             }
         }
     }
+    if rng.random::<f64>() < ranges.invented {
+        scenario = invent::scenario(&plan, &scenario, rng);
+    }
     for row in &mut plan.contention {
         for c in row {
             *c = 1.0 + (*c - 1.0) * factor(rng, ranges.contention);
@@ -99,7 +113,29 @@ pub fn neighbour(
         stream.offset_ms = rng.random::<f64>() * stream.period_ms;
         stream.priority *= factor(rng, ranges.priority);
     }
+    let o = &mut scenario.objective;
+    for weight in [&mut o.late_value, &mut o.late_ms, &mut o.drop_penalty, &mut o.energy_weight] {
+        *weight *= factor(rng, ranges.objective);
+    }
+    o.late_value = o.late_value.min(1.0);
+    o.accuracy_weight = (o.accuracy_weight * factor(rng, ranges.objective)).min(1.0);
     Case::on(plan, device.clone(), scenario)
+}
+
+/// What goes wrong in the episodes of a case beside what `config` says: with the probability of the ranges one processor dies or hangs
+/// for a part of the episode.
+pub fn faults(case: &Case, config: &Config, ranges: &Ranges, episode_ms: f64, rng: &mut Pcg64Mcg) -> Config {
+    let mut config = config.clone();
+    if rng.random::<f64>() < ranges.fault {
+        let processor = &case.plan.processors[rng.random_range(0..case.processor_count())];
+        let from_ms = episode_ms * rng.random_range(0.1..0.8);
+        let lasts_ms = episode_ms * rng.random_range(0.05..0.3);
+        let kind = if rng.random() { FaultKind::Die } else { FaultKind::Hang };
+        let noticed_ms = lasts_ms * rng.random_range(0.05..0.5);
+        let processor = processor.name.clone();
+        config.faults.push(Fault { processor, kind, from_ms, to_ms: from_ms + lasts_ms, noticed_ms });
+    }
+    config
 }
 
 /// Takes a processor's ability away where another one can do the same; its place stays, so that indices keep their meaning.

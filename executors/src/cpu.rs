@@ -213,7 +213,7 @@ pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[&Tensor]) 
 }
 
 /// A tensor as onnxruntime's, borrowed where its crate can.
-fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<'t>, ort::Error> {
+pub(crate) fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<'t>, ort::Error> {
     fn view<'t, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
         shape: &[usize],
         data: &'t [T],
@@ -241,7 +241,7 @@ fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<
 }
 
 /// One of onnxruntime's results as a tensor.
-fn output(value: &DynValue) -> Result<Tensor, String> {
+pub(crate) fn output(value: &DynValue) -> Result<Tensor, String> {
     let tensor = value.view().downcast::<ort::value::DynTensorValueType>().map_err(|e| e.to_string())?;
     let kind = *tensor.data_type();
     let dtype = runtime::dtype(kind).ok_or_else(|| format!("an output of type {kind}"))?;

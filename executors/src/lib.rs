@@ -1,6 +1,7 @@
 //! Everything that touches a real device: ONNX in, graphs cut into segments, kernels, processors, profiling, the live world.
 //! It knows nothing of policies and learning.
 
+pub mod bare;
 pub mod chain;
 pub mod cpu;
 pub mod deploy;

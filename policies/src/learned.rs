@@ -1,9 +1,12 @@
-//! The learned policy: the candidate with the highest score of a trained network. The shipped checkpoint is part of the binary;
+//! The learned policy: the candidate with the highest score of a trained network, which hears what the best two heuristics of the case
+//! would do (`tournament.rs`). The shipped checkpoint is part of the binary;
 //! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
 
+use crate::tournament::{Budget, scout, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::features::Encoder;
+use cosched_agent::guide::{Guides, Squad};
 use cosched_agent::network::{Forward, Weights};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
@@ -13,7 +16,7 @@ use std::path::Path;
 /// The row of the table.
 pub const ROW: Row = Row {
     name: "learned",
-    about: "the trained network (the shipped one, or learned:CHECKPOINT)",
+    about: "the trained network (the shipped one, or learned:CHECKPOINT); learned:@RUNS says how long it prepares for a case (default 800)",
     make,
     searches: false,
 };
@@ -21,36 +24,94 @@ pub const ROW: Row = Row {
 /// The shipped checkpoint; see `policies/trained/README.md`.
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
-fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {
-    let loaded = match parameter {
-        None => checkpoint::from_bytes("(shipped)", SHIPPED),
-        Some(path) => checkpoint::load(Path::new(path)),
+fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    let (weights, budget) = prepare(ROW.name, parameter)?;
+    Ok(Box::new(Learned::with(&weights, case, &scout(case, &budget), &budget)))
+}
+
+/// The weights and the budget of a parameter `[CHECKPOINT][@RUNS]`: the shipped checkpoint and [`Budget::default`] where nothing is said.
+pub(crate) fn prepare(policy: &str, parameter: Option<&str>) -> Result<(Weights, Budget), PolicyError> {
+    let unusable = |problem: String| PolicyError::Unusable { policy: policy.to_owned(), problem };
+    let (file, runs) = match parameter.map(|p| p.rsplit_once('@').unwrap_or((p, ""))) {
+        None => ("", ""),
+        Some((_, runs)) if runs.parse::<usize>().is_err() => (parameter.unwrap_or_default(), ""),
+        Some(both) => both,
     };
-    let unusable = |e: checkpoint::CheckpointError| PolicyError::Unusable {
-        policy: ROW.name.to_owned(),
-        problem: e.to_string(),
+    let budget = runs.parse().map_or_else(|_| Budget::default(), Budget::of);
+    let loaded = match file {
+        "" => checkpoint::from_bytes("(shipped)", SHIPPED),
+        path => checkpoint::load(Path::new(path)),
     };
-    let (weights, _) = loaded.map_err(unusable)?;
-    Ok(Box::new(Learned::new(&weights)))
+    loaded.map(|(weights, _)| (weights, budget)).map_err(|e| unusable(e.to_string()))
 }
 
 /// Takes the best-scored candidate.
 pub struct Learned {
+    guides: Guides,
     encoder: Encoder,
     forward: Forward,
+    margin: f32,
+}
+
+/// By how much a candidate's logit may have to exceed that of the first guide's choice. Which of them is found out by a trial: a network
+/// is not equally good everywhere, and infinity, the guide alone, is there for a case that it has no feeling for.
+const MARGINS: [f32; 4] = [f32::INFINITY, 3.0, 1.0, 0.0];
+
+impl Learned {
+    /// Decides by these weights, with these guides. A choice other than the first guide's needs a logit that is higher by `margin`.
+    pub fn new(weights: &Weights, guides: Guides, margin: f32) -> Learned {
+        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights), margin }
+    }
+
+    /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in about a second.
+    pub fn on(weights: &Weights, case: &Case) -> Learned {
+        let budget = Budget::default();
+        Learned::with(weights, case, &scout(case, &budget), &budget)
+    }
+
+    /// The same with guides that were found before, and runs of another length.
+    pub fn with(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> Learned {
+        let make = |way: usize| Learned::new(weights, squad(case), MARGINS[way]);
+        let best = trial(case, budget, MARGINS.len(), |way| Box::new(make(way)));
+        make(best)
+    }
 }
 
 impl Learned {
-    /// Decides by these weights.
-    pub fn new(weights: &Weights) -> Learned {
-        Learned { encoder: Encoder::new(), forward: Forward::new(weights) }
+    /// Scores the candidates; gives the choice.
+    fn choose(&mut self) -> usize {
+        self.forward.run(&self.encoder);
+        let best = self.forward.best();
+        let logits = &self.forward.logits;
+        match self.guides.votes().first() {
+            Some(vote) if logits[best] - logits[vote.choice] <= self.margin => vote.choice,
+            _ => best,
+        }
+    }
+
+    /// The choice, and behind it the candidates of the highest scores, `n` in all if there are so many.
+    pub(crate) fn propose(&mut self, observation: &Observation<'_>, n: usize, into: &mut Vec<usize>) {
+        self.guides.vote(observation);
+        self.encoder.encode(observation, self.guides.votes());
+        let choice = self.choose();
+        let logits = &self.forward.logits;
+        into.clear();
+        into.extend(0..logits.len());
+        into.sort_by(|&a, &b| (b == choice).cmp(&(a == choice)).then(logits[b].total_cmp(&logits[a])));
+        into.truncate(n);
     }
 }
 
 impl Policy for Learned {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-        self.encoder.encode(observation);
-        self.forward.run(&self.encoder);
-        Decision(self.forward.best())
+        let guide = self.guides.vote(observation).first().map(|vote| vote.choice);
+        // What the network says would not be heard.
+        if let Some(choice) = guide
+            && self.margin == f32::INFINITY
+        {
+            return Decision(choice);
+        }
+        self.encoder.encode(observation, self.guides.votes());
+        Decision(self.choose())
     }
 }

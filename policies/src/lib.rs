@@ -13,6 +13,7 @@ mod heft;
 mod heft_reserve;
 pub mod learned;
 mod least_slack;
+mod lookahead;
 mod mdinference;
 mod min_max_cost;
 mod min_total_cost;
@@ -20,8 +21,10 @@ mod placement_search;
 pub mod rollout;
 mod round_robin;
 mod shares;
+mod short_run;
 mod shortest_latency;
 mod static_placement;
+pub mod tournament;
 
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
@@ -62,6 +65,7 @@ pub const TABLE: &[Row] = &[
     mdinference::ROW,
     static_placement::ROW,
     learned::ROW,
+    lookahead::ROW,
     rollout::ROW,
 ];
 

@@ -3,22 +3,17 @@
 //! arrivals that the annealing has not seen. Deterministic: the budget is a number of runs, not a time.
 //! It refuses to know what happens later: streams that open and close count as open, traces as periodic with full jitter.
 
+use crate::short_run::{horizon, short_run};
 use crate::static_placement::{Follower, MOST_SPANS, Route, Span, fits};
 use cosched_env::case::{Case, ProcessorId, StreamId, VariantId};
-use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
 use cosched_env::scenario::{ArrivalKind, Scenario};
-use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::streams::rng;
 use cosched_env::time::Time;
-use cosched_env::world::{Observer, drive};
 use rand::{Rng, RngExt};
 use std::sync::Arc;
 
-/// Requests that a run should have; a slow stream may make it longer, up to four times.
+/// Requests that a run should have.
 const REQUESTS: f64 = 200.0;
-/// Requests of the slowest stream that a run should have.
-const LEAST_REQUESTS: f64 = 5.0;
 /// Temperature at the beginning and at the end, as a share of the mean priority.
 const HOT: f64 = 0.05;
 const COLD: f64 = 0.001;
@@ -34,7 +29,7 @@ const FINAL_SEEDS: usize = 8;
 pub(crate) fn search(case: &Case, runs: usize) -> Vec<Route> {
     let case = Arc::new(nominal(case));
     let priority = case.streams.iter().map(|s| s.priority).sum::<f64>() / case.streams.len() as f64;
-    let mut search = Search { horizon: horizon(&case), finalists: Vec::new(), runs: 0, case };
+    let mut search = Search { horizon: horizon(&case, REQUESTS), finalists: Vec::new(), runs: 0, case };
     let rng = &mut rng(1, "placement", 0);
     let final_seeds = (runs / 100).min(FINAL_SEEDS);
     let anneal = runs.saturating_sub(FINALISTS * final_seeds);
@@ -76,26 +71,6 @@ fn nominal(case: &Case) -> Case {
     Case::on(case.plan.clone(), case.device.clone(), scenario).unwrap_or_else(|_| case.clone())
 }
 
-fn horizon(case: &Case) -> Time {
-    let rate: f64 = case.streams.iter().map(|s| 1.0 / s.period.0 as f64).sum();
-    let slowest = case.streams.iter().map(|s| s.period.0).max().unwrap_or(1) as f64;
-    Time((LEAST_REQUESTS * slowest).max(REQUESTS / rate).min(4.0 * REQUESTS / rate) as u64)
-}
-
-/// Adds up utilities.
-#[derive(Default)]
-struct Tally {
-    utility: f64,
-    requests: f64,
-}
-
-impl Observer for Tally {
-    fn ended(&mut self, ended: &Ended) {
-        self.utility += ended.utility;
-        self.requests += 1.0;
-    }
-}
-
 /// Routes and what they are worth on each of the seeds.
 #[derive(Clone, Debug)]
 struct Found {
@@ -120,14 +95,9 @@ struct Search {
 impl Search {
     fn run(&mut self, routes: &[Route], seed: u64) -> f64 {
         self.runs += 1;
-        let mut emulator = Emulator::new(self.case.clone(), Config::default(), seed, self.horizon);
-        let mut scheduler = Scheduler::new(self.case.clone(), Options::default());
-        let mut tally = Tally::default();
         let mut policy = Follower::new(routes.to_vec());
-        match drive(&mut scheduler, &mut emulator, &mut policy, &mut tally) {
-            Ok(_) if tally.requests > 0.0 => tally.utility / tally.requests,
-            _ => f64::NEG_INFINITY,
-        }
+        short_run(&self.case, &mut policy, seed, self.horizon)
+            .map_or(f64::NEG_INFINITY, |sums| sums.utility / sums.requests)
     }
 
     /// Runs routes on all seeds; `None`: they are not worth `least_gain` more than `than`, as far as was looked.

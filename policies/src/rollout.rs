@@ -60,12 +60,77 @@ fn base(spec: &str, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     crate::make(spec, case)
 }
 
-/// How far ahead requests arrive in a look-ahead.
-fn look_ahead(case: &Case) -> Span {
-    let longest_ms = case.streams.iter().map(|s| s.deadline.ms()).fold(0.0, f64::max);
-    let per_ms: f64 = case.streams.iter().filter(|s| s.period.0 > 0).map(|s| 1.0 / s.period.ms()).sum();
-    let most_ms = if per_ms > 0.0 { MOST_ARRIVALS / per_ms } else { f64::INFINITY };
-    Span::from_ms((DEADLINES_AHEAD * longest_ms).min(most_ms))
+/// The futures of a moment: the same for all candidates, others at another moment.
+pub(crate) struct Futures {
+    look_ahead: Span,
+    count: usize,
+    worlds: Vec<Emulator>,
+}
+
+impl Futures {
+    /// Where anything is random so many futures as said, otherwise one. Each has (in expectation) no more requests to come than
+    /// `most_arrivals` says for that number of futures.
+    pub(crate) fn new(case: &Case, count: usize, most_arrivals: impl Fn(usize) -> f64) -> Futures {
+        let count = if is_random(case) { count } else { 1 };
+        let most_arrivals = most_arrivals(count);
+        let longest_ms = case.streams.iter().map(|s| s.deadline.ms()).fold(0.0, f64::max);
+        let per_ms: f64 = case.streams.iter().filter(|s| s.period.0 > 0).map(|s| 1.0 / s.period.ms()).sum();
+        let most_ms = if per_ms > 0.0 { most_arrivals / per_ms } else { f64::INFINITY };
+        let look_ahead = Span::from_ms((DEADLINES_AHEAD * longest_ms).min(most_ms));
+        Futures { look_ahead, count, worlds: Vec::new() }
+    }
+
+    /// Draws them. Deciding costs what it does by default.
+    fn draw(&mut self, core: &Scheduler) {
+        let horizon = core.now() + self.look_ahead;
+        self.worlds.clear();
+        for future in 0..self.count as u64 {
+            let config = Config { spread: self.count > 1, ..Config::default() };
+            let seed = (core.now().0 ^ (future << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.worlds.push(Emulator::resume(core, config, seed, horizon));
+        }
+    }
+}
+
+/// Tries given candidates in the same futures.
+pub(crate) struct Judge {
+    futures: Futures,
+    /// Values by future of the first candidate and of another one.
+    first: Vec<f64>,
+    other: Vec<f64>,
+}
+
+impl Judge {
+    pub(crate) fn new(futures: Futures) -> Judge {
+        Judge { futures, first: Vec::new(), other: Vec::new() }
+    }
+
+    /// Of `choices` the one that is worth most when `base` goes on; the first, unless another is better beyond doubt.
+    pub(crate) fn best(
+        &mut self,
+        observation: &Observation<'_>,
+        choices: &[usize],
+        base: &mut dyn Policy,
+    ) -> usize {
+        let n = observation.candidates.len();
+        let core = observation.fork();
+        self.futures.draw(&core);
+        let values = |choice: usize, base: &mut dyn Policy, into: &mut Vec<f64>| {
+            into.clear();
+            into.extend(self.futures.worlds.iter().map(|world| value(&core, world, choice, n, base)));
+        };
+        values(choices[0], base, &mut self.first);
+        let mut best = (choices[0], 0.0);
+        for &choice in &choices[1..] {
+            values(choice, base, &mut self.other);
+            let mean = mean_gain(&self.other, &self.first);
+            let sure = mean - SURE * standard_error(&self.other, &self.first, mean);
+            if sure > best.1 + EPSILON {
+                best = (choice, sure);
+            }
+        }
+        best.0
+    }
 }
 
 /// Whether two futures can differ: in arrivals, in what launches take, or in what links do.
@@ -98,10 +163,8 @@ pub struct Gain {
 /// See the module's text.
 pub struct Rollout {
     bases: Vec<Box<dyn Policy>>,
-    look_ahead: Span,
-    futures: usize,
-    /// Buffers: futures of the moment, (rank, candidate) that are tried, values by future of the base policy and of a candidate.
-    worlds: Vec<Emulator>,
+    futures: Futures,
+    /// Buffers: (rank, candidate) that are tried, values by future of the base policy and of a candidate.
     ranked: Vec<(u8, usize)>,
     base_values: Vec<f64>,
     values: Vec<f64>,
@@ -140,25 +203,12 @@ impl Rollout {
         };
         Ok(Rollout {
             bases,
-            look_ahead: look_ahead(case),
-            futures: if is_random(case) { FUTURES } else { 1 },
-            worlds: Vec::new(),
+            futures: Futures::new(case, FUTURES, |_| MOST_ARRIVALS),
             ranked: Vec::new(),
             base_values: Vec::new(),
             values: Vec::new(),
             gains: Vec::new(),
         })
-    }
-
-    /// Draws the futures of a moment: the same for all candidates, others at another moment. Deciding costs what it does by default.
-    fn draw(&mut self, core: &Scheduler) {
-        let horizon = core.now() + self.look_ahead;
-        self.worlds.clear();
-        for future in 0..self.futures as u64 {
-            let config = Config { spread: self.futures > 1, ..Config::default() };
-            let seed = (core.now().0 ^ (future << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            self.worlds.push(Emulator::resume(core, config, seed, horizon));
-        }
     }
 
     /// The base policy that is worth most from here, its choice and its values.
@@ -167,7 +217,7 @@ impl Rollout {
         for (b, base) in self.bases.iter_mut().enumerate() {
             let choice = base.decide(observation).0;
             self.values.clear();
-            for world in &self.worlds {
+            for world in &self.futures.worlds {
                 let candidates = observation.candidates.len();
                 self.values.push(value(core, world, choice, candidates, base.as_mut()));
             }
@@ -229,10 +279,10 @@ impl Rollout {
     pub fn gains(&mut self, observation: &Observation<'_>) -> &[Gain] {
         let n = observation.candidates.len();
         let core = observation.fork();
-        self.draw(&core);
+        self.futures.draw(&core);
         let (leader, choice) = self.lead(observation, &core);
         self.choose_tried(observation, choice);
-        let Self { worlds, bases, base_values, values, gains, .. } = self;
+        let Self { futures: Futures { worlds, .. }, bases, base_values, values, gains, .. } = self;
         let base = bases[leader].as_mut();
         gains.clear();
         gains.push(Gain { choice, mean: 0.0, sure: 0.0 });

@@ -19,7 +19,7 @@ pub(crate) const ROW: Row = Row {
 };
 
 /// Emulated runs of a search, where nothing else is said.
-const RUNS: usize = 800;
+pub(crate) const RUNS: usize = 800;
 /// Most of them that may be asked for.
 const MOST_RUNS: usize = 1_000_000;
 

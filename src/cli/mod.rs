@@ -3,10 +3,13 @@
 mod bench;
 mod compare;
 mod completions;
+#[cfg(feature = "train")]
+mod curve;
 mod demo;
 mod fidelity;
 mod inspect;
 mod load;
+mod policy;
 mod profile;
 mod replay;
 mod run;
@@ -55,6 +58,8 @@ enum Command {
     /// Train a policy in the emulated device.
     #[cfg(feature = "train")]
     Train(train::Args),
+    /// Show a trained policy's checkpoint, or export it as an ONNX file.
+    Policy(policy::Args),
     /// Run an app's streams live under a policy.
     Run(run::Args),
     /// Answer requests from outside over HTTP and gRPC (Open Inference Protocol v2).
@@ -99,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Load(args) => load::run(&args),

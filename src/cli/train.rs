@@ -1,13 +1,17 @@
-//! `cosched train`: trains a policy in the emulated device and writes a checkpoint, its learning curve and its scores.
+//! `cosched train`: trains a policy in the emulated device and writes a checkpoint, its learning curve and its scores. The whole training
+//! is saved every few minutes, so that one that was killed can go on. It refuses to begin anew where a stopped one could go on.
 
 use super::compare::maker;
-use super::{Outcome, bar, check_policies, print_json};
+use super::curve::Curve;
+use super::{Outcome, bar, check_policies, print_json, usage};
 use cosched::agent::checkpoint::{self, About};
 use cosched::agent::features::FEATURE_VERSION;
+use cosched::agent::guide::{Guides, Squad, alone};
 use cosched::agent::network::Weights;
 use cosched::agent::train::recipe::Recipe;
-use cosched::agent::train::rollout::{Source, Teacher};
-use cosched::agent::train::{Progress, train};
+use cosched::agent::train::rollout::{Guidance, Lead, Source};
+use cosched::agent::train::state::State;
+use cosched::agent::train::{Start, Training};
 use cosched::env::case::Case;
 use cosched::env::world::Policy;
 use cosched::experiments::app::App;
@@ -15,12 +19,14 @@ use cosched::experiments::compare::{Comparison, Plan, Setup, compare};
 use cosched::experiments::config::read_toml;
 use cosched::experiments::sweep::commit;
 use cosched::policies::learned::Learned;
+use cosched::policies::tournament::{Budget, scout};
+use indicatif::ProgressBar;
 use serde::Deserialize;
-use std::fs::File;
-use std::io::Write as _;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -36,6 +42,12 @@ pub struct Args {
     /// Checkpoint to write instead of the file's.
     #[arg(short, long)]
     out: Option<PathBuf>,
+    /// Minutes between saves of the whole training, beside the checkpoint as OUT.state.
+    #[arg(long, default_value_t = 5.0)]
+    save_minutes: f64,
+    /// Go on from OUT.state, where a training was stopped or killed.
+    #[arg(long)]
+    resume: bool,
     /// Print the scores as JSON.
     #[arg(long)]
     json: bool,
@@ -49,9 +61,12 @@ struct TrainFile {
     out: PathBuf,
     /// App or case files to learn on; their plans must be there.
     cases: Vec<PathBuf>,
-    /// The policy to imitate first.
+    /// The policy to imitate first; by default the best guide of each case.
     #[serde(default)]
     teacher: Option<String>,
+    /// How guides are found in training.
+    #[serde(default)]
+    guides: GuideBudget,
     /// A checkpoint to start from instead of random weights.
     #[serde(default)]
     start: Option<PathBuf>,
@@ -61,6 +76,35 @@ struct TrainFile {
     /// How to score the result.
     #[serde(default)]
     evaluation: Evaluation,
+}
+
+/// How long the heuristics of a training case play against each other for the place of a guide.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GuideBudget {
+    /// Emulated runs of each; 0: no guides.
+    runs: u64,
+    /// Emulated runs of the search behind `static`; 0: it does not play.
+    placement_runs: usize,
+}
+
+impl Default for GuideBudget {
+    fn default() -> Self {
+        Self { runs: 2, placement_runs: 60 }
+    }
+}
+
+impl GuideBudget {
+    fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
+        let budget = Budget { runs: self.runs, requests: 300.0, placement_runs: self.placement_runs };
+        move |case: &Case| if budget.runs == 0 { alone(case) } else { scout(case, &budget) }
+    }
+
+    /// How the state of a training calls its teacher and its guides.
+    fn words(self, teacher: Option<&str>) -> String {
+        let teacher = teacher.unwrap_or("guide");
+        format!("{teacher}, guides of {} runs and {} placements", self.runs, self.placement_runs)
+    }
 }
 
 /// How a trained policy is scored: on the cases as they are, with seeds that training never uses.
@@ -99,10 +143,11 @@ pub fn run(args: &Args) -> Outcome {
     if setups.is_empty() {
         return Err(format!("{}: cases: expected at least one", args.file.display()).into());
     }
-    // A training takes minutes: what cannot be written is found out now.
-    let curve = out.with_extension("csv");
-    let curve = File::create(&curve).map_err(|e| format!("{}: {e}", curve.display()))?;
-    let (weights, decisions) = learn(&file, &setups, start.as_ref(), curve)?;
+    file.recipe.check()?;
+    let every = Duration::try_from_secs_f64(args.save_minutes * 60.0)
+        .map_err(|e| usage(format!("--save-minutes {}: {e}", args.save_minutes)))?;
+    let files = Files::open(&file, args, &out, &sources(&setups))?;
+    let Trained { weights, decisions, state } = learn(&file, &setups, start.as_ref(), files, every)?;
     let comparisons = score(&file, &setups, &weights)?;
     let own =
         |c: &Comparison| c.rows.iter().find(|r| r.policy == TRAINED).map_or(f64::NAN, |r| r.utility.mean);
@@ -117,6 +162,10 @@ pub fn run(args: &Args) -> Outcome {
         scores: setups.iter().zip(&comparisons).map(|((name, _), c)| (name.clone(), own(c))).collect(),
     };
     checkpoint::save(&out, &weights, &about)?;
+    match &state {
+        Some(path) => eprintln!("stopped; `--resume` goes on from {}", path.display()),
+        None => remove(&state_of(&out))?,
+    }
     if args.json {
         return print_json(&comparisons);
     }
@@ -127,59 +176,166 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Trains; ctrl-c ends the training early and keeps what was learned. Gives the weights and the decisions learned from.
+/// Where the whole training is saved.
+fn state_of(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".state");
+    PathBuf::from(name)
+}
+
+fn remove(path: &Path) -> Outcome {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", path.display()).into()),
+        _ => Ok(()),
+    }
+}
+
+/// What a training writes while it runs, and what it goes on from.
+struct Files {
+    curve: Curve,
+    path: PathBuf,
+    state: Option<State>,
+}
+
+impl Files {
+    /// A training takes minutes: what cannot be read or written, or does not belong to it, is found out now.
+    fn open(file: &TrainFile, args: &Args, out: &Path, sources: &[Source]) -> Result<Files, Box<dyn Error>> {
+        let (path, curve) = (state_of(out), out.with_extension("csv"));
+        if !args.resume {
+            if path.exists() {
+                return Err(usage(format!(
+                    "{}: a training was stopped here; go on with --resume, or delete the file to begin anew",
+                    path.display()
+                )));
+            }
+            return Ok(Files { curve: Curve::create(&curve)?, path, state: None });
+        }
+        let name = path.display().to_string();
+        let bytes =
+            std::fs::read(&path).map_err(|e| format!("{name}: {e}: there is nothing to go on from"))?;
+        let state = State::from_bytes(&name, &bytes)?;
+        state
+            .check(&file.recipe, sources, Some(&file.guides.words(file.teacher.as_deref())))
+            .map_err(|e| format!("{name}: {e}"))?;
+        let curve = Curve::resume(&curve, state.account.decisions)?;
+        Ok(Files { curve, path, state: Some(state) })
+    }
+}
+
+fn sources(setups: &[(String, Setup)]) -> Vec<Source> {
+    let source = |(name, setup): &(String, Setup)| Source {
+        name: name.clone(),
+        plan: setup.case.plan.clone(),
+        device: setup.case.device.clone(),
+        scenario: setup.case.scenario.clone(),
+        emulator: setup.emulator.clone(),
+        options: setup.options,
+    };
+    setups.iter().map(source).collect()
+}
+
+/// What came of a training.
+struct Trained {
+    weights: Weights,
+    /// Decisions learned from.
+    decisions: u64,
+    /// Where its state is, if it was stopped before its end.
+    state: Option<PathBuf>,
+}
+
+/// Saves the training every now and then.
+struct Saver<'a> {
+    path: &'a Path,
+    teacher: &'a str,
+    every: Duration,
+    saved: Instant,
+    /// When this run began, and the seconds of those before it.
+    begun: Instant,
+    before: f64,
+}
+
+impl Saver<'_> {
+    fn seconds(&self) -> f64 {
+        self.before + self.begun.elapsed().as_secs_f64()
+    }
+
+    fn save(&self, training: &Training<'_>) -> Outcome {
+        let mut state = training.state();
+        state.account.seconds = self.seconds();
+        state.account.teacher = Some(self.teacher.to_owned());
+        let problem = |e| format!("{}: {e}", self.path.display());
+        Ok(checkpoint::write_whole(self.path, &state.to_bytes()?).map_err(problem)?)
+    }
+
+    fn save_when_due(&mut self, training: &Training<'_>, progress: &ProgressBar) {
+        if self.saved.elapsed() < self.every {
+            return;
+        }
+        self.saved = Instant::now();
+        // A full disk must not cost the training.
+        if let Err(e) = self.save(training) {
+            progress.suspend(|| eprintln!("warning: the training could not be saved: {e}"));
+        }
+    }
+}
+
+/// Trains; ctrl-c ends the training early and keeps what was learned.
 fn learn(
     file: &TrainFile,
     setups: &[(String, Setup)],
     start: Option<&Weights>,
-    mut curve: File,
-) -> Result<(Weights, u64), Box<dyn std::error::Error>> {
-    let sources: Vec<Source> = setups
-        .iter()
-        .map(|(name, setup)| Source {
-            name: name.clone(),
-            plan: setup.case.plan.clone(),
-            device: setup.case.device.clone(),
-            scenario: setup.case.scenario.clone(),
-            emulator: setup.emulator.clone(),
-            options: setup.options,
-        })
-        .collect();
+    mut files: Files,
+    every: Duration,
+) -> Result<Trained, Box<dyn Error>> {
+    for (_, setup) in setups {
+        if let Some(spec) = &file.teacher {
+            maker(spec, &setup.case)?;
+        }
+    }
     let spec = file.teacher.clone();
     let teacher = move |case: &Case| -> Box<dyn Policy> {
         let spec = spec.as_deref().unwrap_or("edf");
         cosched::policies::make(spec, case)
             .expect("the teacher's name was checked and takes no parameter that can fail")
     };
-    for (_, setup) in setups {
-        if let Some(spec) = &file.teacher {
-            maker(spec, &setup.case)?;
-        }
-    }
+    let lead = if file.teacher.is_some() { Lead::Teacher(&teacher) } else { Lead::Guide };
+    let guidance = Guidance { scout: &file.guides.scout(), lead };
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     ctrlc::set_handler(move || heard.store(true, Ordering::Relaxed))?;
+    let sources = sources(setups);
+    let start = match &files.state {
+        Some(state) => Start::State(state),
+        None => start.map_or(Start::Scratch, Start::Weights),
+    };
+    let mut training = Training::new(&sources, &file.recipe, guidance, start)?;
+    let now = Instant::now();
+    let words = file.guides.words(file.teacher.as_deref());
+    let done = files.state.as_ref().map(|s| &s.account);
+    let (mut decisions, before) = done.map_or((0, 0.0), |a| (a.decisions, a.seconds));
+    let mut saver = Saver { path: &files.path, teacher: &words, every, saved: now, begun: now, before };
     let progress = bar("training");
-    writeln!(curve, "decisions,imitating,utility,policy_loss,value_loss,entropy,divergence")?;
-    let mut decisions = 0;
-    let watch = |p: &Progress, _: &Weights| {
+    progress.set_position(decisions);
+    // The time left is guessed from this run's speed.
+    progress.reset_eta();
+    let mut utility = f64::NAN;
+    while let Some(p) = training.step()? {
+        files.curve.add(saver.seconds(), &p);
         decisions = p.decisions;
-        let l = &p.losses;
-        // A full disk must not cost the training.
-        let _ = writeln!(
-            curve,
-            "{},{},{:.5},{:.6},{:.6},{:.5},{:.6}",
-            p.decisions, p.imitating, p.utility, l.policy, l.value, l.entropy, l.divergence
-        );
+        utility = if p.utility.is_nan() { utility } else { p.utility };
         progress.set_length(p.total);
         progress.set_position(p.decisions);
-        progress.set_message(format!("utility {:.4}, entropy {:.3}", p.utility, l.entropy));
-        !stop.load(Ordering::Relaxed)
-    };
-    let teacher: Option<&Teacher> = if file.teacher.is_some() { Some(&teacher) } else { None };
-    let weights = train(&sources, &file.recipe, teacher, start, watch)?;
+        progress.set_message(format!("utility {utility:.4}"));
+        if stop.load(Ordering::Relaxed) {
+            saver.save(&training)?;
+            progress.finish_and_clear();
+            let weights = training.weights().clone();
+            return Ok(Trained { weights, decisions, state: Some(files.path) });
+        }
+        saver.save_when_due(&training, &progress);
+    }
     progress.finish_and_clear();
-    Ok((weights, decisions))
+    Ok(Trained { weights: training.weights().clone(), decisions, state: None })
 }
 
 /// How the new policy is called in its own comparison.
@@ -191,7 +347,13 @@ fn score(
     weights: &Weights,
 ) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let make = |spec: &str, case: &Case| -> Result<Box<dyn Policy>, String> {
-        if spec == TRAINED { Ok(Box::new(Learned::new(weights))) } else { maker(spec, case) }
+        if spec != TRAINED {
+            return maker(spec, case);
+        }
+        if file.guides.runs == 0 {
+            return Ok(Box::new(Learned::new(weights, Guides::default(), 0.0)));
+        }
+        Ok(Box::new(Learned::on(weights, case)))
     };
     let mut policies = super::compare::all_policies();
     policies.retain(|p| p != "learned");

@@ -1,7 +1,7 @@
 //! The network in tch, for learning: the same layers and names as `network`, on a ragged batch of candidates.
 //! It refuses padding: the rows of all observations lie one after the other, so no work is spent on candidates that are not there.
 
-use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES};
+use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, FIRST_VOTE};
 use crate::network::{Linear, Weights, layers};
 use cosched_env::streams::rng;
 use rand::RngExt;
@@ -60,6 +60,28 @@ impl Input {
     }
 }
 
+impl Input {
+    /// Log-probabilities `[b, widest]` of a policy that follows the first guide but for a share `smoothing`, spread evenly; an even
+    /// policy where there is no guide.
+    pub fn log_guide(&self, smoothing: f64) -> Tensor {
+        let b = self.counts.size()[0];
+        let votes = self.rows.select(1, FIRST_VOTE as i64);
+        let zeros = Tensor::zeros([b], (Kind::Float, Device::Cpu));
+        let heard = zeros.index_add(0, &self.owner, &votes).index_select(0, &self.owner);
+        let even = self.counts.index_select(0, &self.owner).reciprocal();
+        let p: Tensor = votes * (1.0 - smoothing) + even * (1.0 - heard * (1.0 - smoothing));
+        let blank = Tensor::zeros([b * self.widest], (Kind::Float, Device::Cpu));
+        blank.index_put(&[Some(&self.place)], &p.clamp_min(1e-6).log(), false).view([b, self.widest])
+    }
+
+    /// Mean of a table `[b, widest]` over the candidates of each observation: `[b]`.
+    pub fn mean_over_candidates(&self, table: &Tensor) -> Tensor {
+        let values = table.view([-1]).index_select(0, &self.place);
+        let zeros = Tensor::zeros([self.counts.size()[0]], (Kind::Float, Device::Cpu));
+        zeros.index_add(0, &self.owner, &values) / &self.counts
+    }
+}
+
 impl Model {
     /// A network with uniform weights of variance `gain^2 / inputs` (He et al., 2015; gain sqrt 2, but 0.01 for the logit, so that
     /// learning starts from an even policy, and 1 for the value: Andrychowicz et al., ICLR 2021). The weights come from `seed`
@@ -102,6 +124,12 @@ impl Model {
 
     /// Log-probabilities `[b, widest]` (very negative where there is no candidate) and values `[b]`.
     pub fn forward(&self, input: &Input) -> (Tensor, Tensor) {
+        let (scores, value) = self.scores(input);
+        (scores.log_softmax(1, Kind::Float), value)
+    }
+
+    /// Logits `[b, widest]` (-1e9 where there is no candidate) and values `[b]`.
+    pub fn scores(&self, input: &Input) -> (Tensor, Tensor) {
         let (b, h) = (input.context.size()[0], self.hidden as i64);
         let h1 = self.apply("candidate1", &input.rows).relu();
         let zeros = || Tensor::zeros([b, h], (Kind::Float, Device::Cpu));
@@ -117,30 +145,51 @@ impl Model {
         let blank = Tensor::full([b * input.widest], -1e9, (Kind::Float, Device::Cpu));
         let table = blank.index_put(&[Some(&input.place)], &logits, false).view([b, input.widest]);
         let value = self.apply("value2", &self.apply("value1", &context).relu()).squeeze_dim(1);
-        (table.log_softmax(1, Kind::Float), value)
+        (table, value)
+    }
+
+    /// The variables, layer by layer: its weight, then its bias if it has one.
+    pub fn variables(&self) -> Vec<Tensor> {
+        let of = |name| {
+            let (weight, bias) = &self.parts[name];
+            [Some(weight.shallow_clone()), bias.as_ref().map(Tensor::shallow_clone)]
+        };
+        layers(self.hidden).into_iter().flat_map(|(name, ..)| of(name)).flatten().collect()
     }
 
     /// A plain copy of the weights, for deciding.
     pub fn weights(&self) -> Weights {
-        let made = Weights::build(self.hidden, |name, inputs, outputs, _| {
-            let (weight, bias) = &self.parts[name];
-            let floats = |t: &Tensor| Vec::<f32>::try_from(t.detach().contiguous().view([-1]));
-            let bias = bias.as_ref().map_or(Ok(Vec::new()), floats)?;
-            Ok::<_, tch::TchError>(Linear { weight: floats(weight)?, bias, inputs, outputs })
-        });
-        made.expect("every variable is a float tensor on the CPU")
+        to_weights(self.hidden, &self.variables())
     }
 
     /// Takes over weights, e.g. those of a checkpoint.
     pub fn set_weights(&self, weights: &Weights) {
-        tch::no_grad(|| {
-            for ((name, ..), layer) in layers(self.hidden).into_iter().zip(weights.each()) {
-                let (weight, bias) = &self.parts[name];
-                weight.shallow_clone().copy_(&Tensor::from_slice(&layer.weight).view_as(weight));
-                if let Some(bias) = bias {
-                    bias.shallow_clone().copy_(&Tensor::from_slice(&layer.bias));
-                }
-            }
-        });
+        set(&mut self.variables(), weights);
     }
+}
+
+/// A plain copy of tensors that are shaped like [`Model::variables`].
+pub fn to_weights(hidden: usize, tensors: &[Tensor]) -> Weights {
+    let mut tensors = tensors.iter();
+    let mut floats = || {
+        let next = tensors.next().expect("there is a tensor for each variable");
+        Vec::<f32>::try_from(next.detach().contiguous().view([-1])).expect("float tensors on the CPU")
+    };
+    let Ok(made) = Weights::build(hidden, |_, inputs, outputs, bias| {
+        let weight = floats();
+        let bias = if bias { floats() } else { Vec::new() };
+        Ok::<_, Infallible>(Linear { weight, bias, inputs, outputs })
+    });
+    made
+}
+
+/// Fills tensors that are shaped like [`Model::variables`].
+pub fn set(tensors: &mut [Tensor], weights: &Weights) {
+    let parts = weights.each().into_iter().flat_map(|l| [&l.weight, &l.bias]).filter(|p| !p.is_empty());
+    tch::no_grad(|| {
+        for (tensor, part) in tensors.iter_mut().zip(parts) {
+            let filled = Tensor::from_slice(part).view_as(tensor);
+            tensor.copy_(&filled);
+        }
+    });
 }

@@ -1,26 +1,15 @@
 //! Proximal policy optimisation (Schulman et al., 2017) with generalised advantage estimation (Schulman et al., 2016) for a
-//! semi-Markov process: the discount is a function of the time that passed, not of the number of decisions.
+//! semi-Markov process: the discount is a function of the time that passed, not of the number of decisions. And imitation, which goes
+//! before. It refuses to collect experience; see `rollout`.
 
+use super::Losses;
+use super::adam::Adam;
 use super::model::{Input, Model};
 use super::recipe::Recipe;
 use super::rollout::Experience;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
-use tch::nn::{Optimizer, OptimizerConfig};
-use tch::{Kind, Tensor, nn};
-
-/// What one update did, averaged over its gradient steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Losses {
-    /// Clipped surrogate loss.
-    pub policy: f64,
-    /// Value loss.
-    pub value: f64,
-    /// Mean entropy of the policy, in nats.
-    pub entropy: f64,
-    /// Mean of `old - new` log-probability: an estimate of the divergence.
-    pub divergence: f64,
-}
+use tch::{Kind, Tensor};
 
 /// Advantages and value targets of one actor's experience:
 ///
@@ -41,22 +30,6 @@ pub fn advantages(e: &Experience, lambda: f32) -> (Vec<f32>, Vec<f32>) {
     (advantage, target)
 }
 
-/// Adam for this recipe.
-///
-/// # Errors
-/// When libtorch cannot make it.
-pub fn optimizer(model: &Model, recipe: &Recipe) -> Result<Optimizer, tch::TchError> {
-    nn::Adam { eps: 1e-5, ..nn::Adam::default() }.build(&model.store, recipe.learning_rate)
-}
-
-/// The columns of a minibatch that the loss needs, each `[b]`.
-struct Targets {
-    action: Tensor,
-    old: Tensor,
-    advantage: Tensor,
-    target: Tensor,
-}
-
 /// The clipped surrogate `-mean(min(ratio A, clip(ratio, 1 - c, 1 + c) A))` of log-probabilities `new` and `old` (`[b]` each).
 pub fn surrogate(new: &Tensor, old: &Tensor, advantage: &Tensor, clip: f64) -> Tensor {
     let ratio = (new - old).exp();
@@ -64,110 +37,142 @@ pub fn surrogate(new: &Tensor, old: &Tensor, advantage: &Tensor, clip: f64) -> T
     -(ratio * advantage).minimum(&clipped).mean(Kind::Float)
 }
 
-/// One PPO update on the experience of all actors. `progress` goes from 0 to 1 over the training.
+/// The value loss `mean(max((v - target)^2, (old + clip(v - old, -c, c) - target)^2))`: a value that has moved further than `clip` from
+/// what it was gets no further pull, as the published PPO code has it. `clip = 0`: the plain square.
+pub fn value_loss(value: &Tensor, old: &Tensor, target: &Tensor, clip: f64) -> Tensor {
+    let plain = (value - target).square();
+    if clip <= 0.0 {
+        return plain.mean(Kind::Float);
+    }
+    let clipped = (old + (value - old).clamp(-clip, clip) - target).square();
+    plain.maximum(&clipped).mean(Kind::Float)
+}
+
+/// The divergence of the new policy from the old one, estimated by `mean(ratio - 1 - ln ratio)` (Schulman, 2020): never negative and
+/// of less variance than `mean(-ln ratio)`.
+pub fn divergence(new: &Tensor, old: &Tensor) -> f64 {
+    let log_ratio = new.detach() - old;
+    (log_ratio.exp() - 1.0 - log_ratio).mean(Kind::Double).double_value(&[])
+}
+
+/// Learning rate and entropy bonus fall linearly to a tenth: the factor at `progress`, which goes from 0 to 1 over the training.
+pub fn fall(progress: f64) -> f64 {
+    1.0 - 0.9 * progress.clamp(0.0, 1.0)
+}
+
+/// The columns of a minibatch that the loss needs, each `[b]`.
+struct Targets {
+    action: Tensor,
+    /// Log-probability of the action when it was taken.
+    old: Tensor,
+    /// Value of the state at that time.
+    old_value: Tensor,
+    advantage: Tensor,
+    target: Tensor,
+}
+
+/// One PPO update on the experience of all actors.
 pub fn update(
     model: &Model,
-    optimizer: &mut Optimizer,
+    adam: &mut Adam,
     recipe: &Recipe,
     experience: &[Experience],
     progress: f64,
     rng: &mut Pcg64Mcg,
 ) -> Losses {
-    let fall = 1.0 - 0.9 * progress.clamp(0.0, 1.0);
-    optimizer.set_lr(recipe.learning_rate * fall);
+    let rate = recipe.learning_rate * fall(progress);
+    let entropy_weight = recipe.entropy * fall(progress);
     let per_actor: Vec<_> = experience.iter().map(|e| advantages(e, recipe.lambda as f32)).collect();
     let (mean, deviation) = moments(per_actor.iter().flat_map(|(a, _)| a));
-    let mut order: Vec<(usize, usize)> =
-        experience.iter().enumerate().flat_map(|(a, e)| (0..e.len()).map(move |i| (a, i))).collect();
-    let (mut sum, mut steps) = (Losses::default(), 0.0);
-    for _ in 0..recipe.epochs {
+    let mut order = everything(experience);
+    let mut sum = Losses::default();
+    'epochs: for _ in 0..recipe.epochs {
         order.shuffle(rng);
         for part in order.chunks(recipe.minibatch) {
             let input = Input::new(part.iter().map(|&(a, i)| experience[a].observation(i)));
             let column = |f: &dyn Fn(usize, usize) -> f32| {
                 Tensor::from_slice(&part.iter().map(|&(a, i)| f(a, i)).collect::<Vec<_>>())
             };
-            let actions: Vec<i64> = part.iter().map(|&(a, i)| experience[a].action[i] as i64).collect();
             let targets = Targets {
-                action: Tensor::from_slice(&actions),
+                action: actions(experience, part),
                 old: column(&|a, i| experience[a].log_probability[i]),
+                old_value: column(&|a, i| experience[a].value[i]),
                 advantage: column(&|a, i| (per_actor[a].0[i] - mean) / deviation),
                 target: column(&|a, i| per_actor[a].1[i]),
             };
-            let losses = gradient_step(model, optimizer, recipe, recipe.entropy * fall, &input, &targets);
-            sum.policy += losses.policy;
-            sum.value += losses.value;
-            sum.entropy += losses.entropy;
-            sum.divergence += losses.divergence;
-            steps += 1.0;
+            let (losses, loss) = loss(model, recipe, entropy_weight, &input, &targets);
+            // The policy has left the region in which the surrogate says something about it.
+            if recipe.max_divergence > 0.0 && losses.divergence > recipe.max_divergence {
+                break 'epochs;
+            }
+            adam.descend(&loss, rate, recipe.max_gradient);
+            sum.add(&losses);
         }
     }
-    let each = |x: f64| x / f64::max(steps, 1.0);
-    Losses {
-        policy: each(sum.policy),
-        value: each(sum.value),
-        entropy: each(sum.entropy),
-        divergence: each(sum.divergence),
-    }
+    Losses { learning_rate: rate, ..sum.mean() }
 }
 
-fn gradient_step(
-    model: &Model,
-    optimizer: &mut Optimizer,
-    recipe: &Recipe,
-    entropy_weight: f64,
-    input: &Input,
-    t: &Targets,
-) -> Losses {
+/// The parts of the loss as numbers, and the loss to descend.
+fn loss(model: &Model, recipe: &Recipe, entropy_weight: f64, input: &Input, t: &Targets) -> (Losses, Tensor) {
     let (log_p, value) = model.forward(input);
     let new = log_p.gather(1, &t.action.unsqueeze(1), false).squeeze_dim(1);
     let policy = surrogate(&new, &t.old, &t.advantage, recipe.clip);
-    let value_loss = (&value - &t.target).square().mean(Kind::Float);
+    let value = value_loss(&value, &t.old_value, &t.target, recipe.value_clip);
     let entropy = -(log_p.exp() * &log_p).sum_dim_intlist(1, false, Kind::Float).mean(Kind::Float);
-    let loss = &policy + &value_loss * recipe.value_weight - &entropy * entropy_weight;
-    optimizer.zero_grad();
-    loss.backward();
-    optimizer.clip_grad_norm(recipe.max_gradient);
-    optimizer.step();
-    Losses {
+    let guided = input.log_guide(recipe.smoothing);
+    let astray = (log_p.exp() * (&log_p - guided)).sum_dim_intlist(1, false, Kind::Float).mean(Kind::Float);
+    let losses = Losses {
         policy: policy.double_value(&[]),
-        value: value_loss.double_value(&[]),
+        value: value.double_value(&[]),
         entropy: entropy.double_value(&[]),
-        divergence: (&t.old - new).mean(Kind::Float).double_value(&[]),
-    }
+        divergence: divergence(&new, &t.old),
+        ..Losses::default()
+    };
+    (losses, policy + value * recipe.value_weight - entropy * entropy_weight + astray * recipe.anchor)
 }
 
-/// One pass of imitation: cross-entropy to the recorded choices, and the value head to the returns of the teacher.
+/// Imitation: cross-entropy to the recorded choices, smoothed over all candidates so that reinforcement still finds something to try out
+/// (label smoothing: Szegedy et al., CVPR 2016), and the value head to the returns of the teacher.
 pub fn imitate(
     model: &Model,
-    optimizer: &mut Optimizer,
+    adam: &mut Adam,
     recipe: &Recipe,
     experience: &[Experience],
     rng: &mut Pcg64Mcg,
-) -> f64 {
-    let mut order: Vec<(usize, usize)> =
-        experience.iter().enumerate().flat_map(|(a, e)| (0..e.len()).map(move |i| (a, i))).collect();
+) -> Losses {
+    let mut order = everything(experience);
     let returns: Vec<_> = experience.iter().map(|e| advantages(e, 1.0).1).collect();
-    let (mut sum, mut steps) = (0.0, 0.0);
+    let mut sum = Losses::default();
     for _ in 0..recipe.epochs {
         order.shuffle(rng);
         for part in order.chunks(recipe.minibatch) {
             let input = Input::new(part.iter().map(|&(a, i)| experience[a].observation(i)));
-            let actions: Vec<i64> = part.iter().map(|&(a, i)| experience[a].action[i] as i64).collect();
             let target = Tensor::from_slice(&part.iter().map(|&(a, i)| returns[a][i]).collect::<Vec<_>>());
             let (log_p, value) = model.forward(&input);
-            let chosen = log_p.gather(1, &Tensor::from_slice(&actions).unsqueeze(1), false);
-            let cross_entropy = -chosen.mean(Kind::Float);
-            let loss = &cross_entropy + (value - target).square().mean(Kind::Float) * recipe.value_weight;
-            optimizer.zero_grad();
-            loss.backward();
-            optimizer.clip_grad_norm(recipe.max_gradient);
-            optimizer.step();
-            sum += cross_entropy.double_value(&[]);
-            steps += 1.0;
+            let chosen = log_p.gather(1, &actions(experience, part).unsqueeze(1), false).squeeze_dim(1);
+            let even = input.mean_over_candidates(&log_p);
+            let smooth: Tensor = chosen * (1.0 - recipe.smoothing) + even * recipe.smoothing;
+            let policy = -smooth.mean(Kind::Float);
+            let value = (value - target).square().mean(Kind::Float);
+            sum.add(&Losses {
+                policy: policy.double_value(&[]),
+                value: value.double_value(&[]),
+                ..Losses::default()
+            });
+            adam.descend(&(policy + value * recipe.value_weight), recipe.learning_rate, recipe.max_gradient);
         }
     }
-    sum / f64::max(steps, 1.0)
+    Losses { learning_rate: recipe.learning_rate, ..sum.mean() }
+}
+
+/// All decisions as (actor, decision).
+fn everything(experience: &[Experience]) -> Vec<(usize, usize)> {
+    experience.iter().enumerate().flat_map(|(a, e)| (0..e.len()).map(move |i| (a, i))).collect()
+}
+
+/// The choices of a minibatch, `[b]`, i64.
+fn actions(experience: &[Experience], part: &[(usize, usize)]) -> Tensor {
+    Tensor::from_slice(&part.iter().map(|&(a, i)| experience[a].action[i] as i64).collect::<Vec<_>>())
 }
 
 /// Mean and standard deviation (at least 1e-6).

@@ -1,42 +1,24 @@
 //! Collects experience: many emulated episodes side by side, each with its own random streams, so that the result is the same
 //! whatever the number of threads. It refuses to touch tch: acting is the plain forward pass.
 
+pub use super::draw::Source;
+use super::draw::{Drawn, Units};
+pub use super::experience::{EndState, Experience};
+use super::explore::Exploration;
+pub use super::guidance::{Guidance, Lead, Teacher};
 use super::recipe::Recipe;
+use super::state::SeatState;
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
+use crate::guide::{Guides, Scout, Squad, Vote};
 use crate::network::{Forward, Weights};
-use crate::randomize::neighbour;
-use cosched_env::case::{Case, CaseError};
-use cosched_env::device::Device;
-use cosched_env::emulator::Config;
+use cosched_env::case::CaseError;
 use cosched_env::episode::{End, Episode};
 use cosched_env::observation::Observation;
-use cosched_env::plan::Plan;
-use cosched_env::scenario::Scenario;
-use cosched_env::scheduler::{Options, ProtocolError};
+use cosched_env::scheduler::ProtocolError;
 use cosched_env::streams::rng;
-use cosched_env::time::{Span, Time};
 use cosched_env::vector::Vector;
 use cosched_env::world::{Decision, Policy};
-use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use std::sync::Arc;
-
-/// Where training cases come from.
-#[derive(Clone)]
-pub struct Source {
-    /// Name for the checkpoint.
-    pub name: String,
-    /// Plan of the device.
-    pub plan: Plan,
-    /// The device beyond the plan.
-    pub device: Device,
-    /// Scenario.
-    pub scenario: Scenario,
-    /// How the emulated device departs from the plan.
-    pub emulator: Config,
-    /// Limits of the scheduler.
-    pub options: Options,
-}
 
 /// Why experience could not be collected.
 #[derive(Debug, thiserror::Error)]
@@ -49,70 +31,30 @@ pub enum RolloutError {
     Protocol(#[from] ProtocolError),
 }
 
-/// Makes the teacher for a case.
-pub type Teacher = dyn Fn(&Case) -> Box<dyn Policy> + Sync;
-
-/// What one actor saw, decision by decision.
-#[derive(Default)]
-pub struct Experience {
-    /// Candidate rows of all decisions, one after the other.
-    pub rows: Vec<f32>,
-    /// Where the rows of each decision begin; one more entry than decisions, in floats.
-    pub starts: Vec<usize>,
-    /// `[decisions, CONTEXT_FEATURES]`.
-    pub context: Vec<f32>,
-    /// Candidate chosen.
-    pub action: Vec<usize>,
-    /// Log-probability of the choice at the time.
-    pub log_probability: Vec<f32>,
-    /// Value of the state at the time.
-    pub value: Vec<f32>,
-    /// Reward until the next decision.
-    pub reward: Vec<f32>,
-    /// Discount over the time until the next decision.
-    pub discount: Vec<f32>,
-    /// Value of the next state; 0 when the episode finished, the cut-off future's value when it was truncated.
-    pub next_value: Vec<f32>,
-    /// Whether the next decision belongs to another episode.
-    pub last: Vec<bool>,
-    /// Utility per request of the episodes that ended, with their number of requests.
-    pub episodes: Vec<(f64, usize)>,
-}
-
-impl Experience {
-    /// Number of decisions.
-    pub fn len(&self) -> usize {
-        self.action.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.action.is_empty()
-    }
-
-    /// Rows and context of decision `i`.
-    pub fn observation(&self, i: usize) -> (&[f32], &[f32]) {
-        let context = &self.context[i * CONTEXT_FEATURES..(i + 1) * CONTEXT_FEATURES];
-        (&self.rows[self.starts[i]..self.starts[i + 1]], context)
-    }
-}
-
 /// Episodes that are stepped together, so that the network scores all their observations at once. Each has random numbers of its own.
 pub struct Crew {
     seats: Vec<Seat>,
     vector: Vector,
     batch: Batch,
     decisions: Vec<Decision>,
+    exploration: Exploration,
 }
 
 /// What belongs to one episode of a crew, and to those that follow it in its place.
 struct Seat {
     rng: Pcg64Mcg,
+    /// The generator as it was before the case was drawn, and the choices in the running episode: it can be played again from them.
+    born: Pcg64Mcg,
+    history: Vec<u32>,
+    /// Episodes on this case, the running one included, before another one is drawn.
+    left: u32,
     seed: u64,
     index: u64,
     played: u64,
     units: Units,
-    case: Arc<Case>,
+    drawn: Drawn,
+    squad: Squad,
+    guides: Guides,
     teacher: Option<Box<dyn Policy>>,
     utility: f64,
     requests: usize,
@@ -134,8 +76,8 @@ impl Batch {
         self.contexts.clear();
     }
 
-    fn push(&mut self, observation: &Observation<'_>) {
-        self.encoder.encode(observation);
+    fn push(&mut self, observation: &Observation<'_>, votes: &[Vote]) {
+        self.encoder.encode(observation, votes);
         self.rows.extend_from_slice(&self.encoder.candidates);
         self.counts.push(observation.candidates.len());
         self.contexts.extend_from_slice(&self.encoder.context);
@@ -152,29 +94,83 @@ impl Crew {
     ///
     /// # Errors
     /// [`RolloutError::Case`] when a source is not well-formed.
-    pub fn new(sources: &[Source], recipe: &Recipe, first: u64, count: usize) -> Result<Crew, RolloutError> {
-        let (mut seats, mut episodes) = (Vec::new(), Vec::new());
+    pub fn new(
+        sources: &[Source],
+        recipe: &Recipe,
+        scout: &Scout,
+        first: u64,
+        count: usize,
+    ) -> Result<Crew, RolloutError> {
+        let mut states = Vec::new();
         for index in first..first + count as u64 {
-            let mut random = rng(recipe.seed, "actor", index);
-            let (episode, case) = fresh(sources, recipe, &mut random, index << 32)?;
-            episodes.push(episode);
-            seats.push(Seat {
-                rng: random,
-                seed: recipe.seed,
+            let born = rng(recipe.seed, "actor", index);
+            let mut rng = born.clone();
+            // The generator moves on by what the case takes.
+            Drawn::new(sources, recipe, &mut rng)?;
+            states.push(SeatState { rng, born, left: recipe.repeats, played: 0, history: Vec::new() });
+        }
+        Crew::restore(sources, recipe, scout, first, &states)
+    }
+
+    /// The crew of the actors from `first` on, as it was when [`Crew::states`] was asked: their episodes are played again.
+    ///
+    /// # Errors
+    /// [`RolloutError`], also when the states belong to other sources or another recipe.
+    pub fn restore(
+        sources: &[Source],
+        recipe: &Recipe,
+        scout: &Scout,
+        first: u64,
+        states: &[SeatState],
+    ) -> Result<Crew, RolloutError> {
+        let (mut seats, mut episodes) = (Vec::new(), Vec::new());
+        for (index, state) in (first..).zip(states) {
+            let seed = recipe.seed;
+            let drawn = Drawn::new(sources, recipe, &mut state.born.clone())?;
+            let mut episode = drawn.episode(recipe, episode_seed(seed, index, state.played));
+            let squad = scout(&drawn.case);
+            let mut seat = Seat {
+                rng: state.rng.clone(),
+                born: state.born.clone(),
+                history: state.history.clone(),
+                seed,
                 index,
-                played: 0,
-                units: Units::of(&case, recipe),
-                case,
+                played: state.played,
+                left: state.left,
+                units: Units::of(&drawn.case, recipe),
+                guides: squad(&drawn.case),
+                squad,
+                drawn,
                 teacher: None,
                 utility: 0.0,
                 requests: 0,
-            });
+            };
+            seat.play_again(&mut episode)?;
+            episodes.push(episode);
+            seats.push(seat);
         }
-        Ok(Crew { seats, vector: Vector::new(episodes)?, batch: Batch::default(), decisions: Vec::new() })
+        let vector = Vector::new(episodes)?;
+        let exploration = Exploration::Softmax(1.0);
+        Ok(Crew { seats, vector, batch: Batch::default(), decisions: Vec::new(), exploration })
     }
 
-    /// Collects `recipe.steps` decisions of each episode. With a teacher, its choices are taken (and recorded), otherwise those of the
-    /// network, sampled.
+    /// What [`Crew::restore`] needs, an actor each.
+    pub fn states(&self) -> impl Iterator<Item = SeatState> {
+        self.seats.iter().map(|seat| SeatState {
+            rng: seat.rng.clone(),
+            born: seat.born.clone(),
+            left: seat.left,
+            played: seat.played,
+            history: seat.history.clone(),
+        })
+    }
+
+    /// Sets how choices are drawn where no teacher makes them; a new crew takes the softmax of the logits.
+    pub fn explore(&mut self, exploration: Exploration) {
+        self.exploration = exploration;
+    }
+
+    /// Collects `recipe.steps` decisions of each episode, as `guidance` says they are taken.
     ///
     /// # Errors
     /// [`RolloutError`].
@@ -183,17 +179,17 @@ impl Crew {
         sources: &[Source],
         recipe: &Recipe,
         weights: &Weights,
-        teacher: Option<&Teacher>,
+        guidance: Guidance<'_>,
     ) -> Result<Vec<Experience>, RolloutError> {
         let forward = &mut Forward::new(weights);
         let empty = || Experience { starts: vec![0], ..Experience::default() };
         let mut out: Vec<Experience> = self.seats.iter().map(|_| empty()).collect();
         for seat in &mut self.seats {
-            seat.teacher = teacher.map(|make| make(&seat.case));
+            seat.teacher = guidance.teacher(&seat.drawn.case);
         }
         for _ in 0..recipe.steps {
-            self.replace_ended(sources, recipe, teacher)?;
-            self.choose(forward, &mut out);
+            self.replace_ended(sources, recipe, guidance)?;
+            self.choose(forward, matches!(guidance.lead, Lead::Guide), &mut out);
             self.vector.step(&self.decisions)?;
             self.close_steps(forward, &mut out);
         }
@@ -206,17 +202,24 @@ impl Crew {
         &mut self,
         sources: &[Source],
         recipe: &Recipe,
-        teacher: Option<&Teacher>,
+        guidance: Guidance<'_>,
     ) -> Result<(), RolloutError> {
         for (i, seat) in self.seats.iter_mut().enumerate() {
             while self.vector.steps()[i].end.is_some() {
                 seat.played += 1;
-                let seed = seat.seed ^ (seat.index << 32) ^ seat.played;
-                let (episode, case) = fresh(sources, recipe, &mut seat.rng, seed)?;
-                self.vector.replace(i, episode)?;
-                seat.units = Units::of(&case, recipe);
-                seat.teacher = teacher.map(|make| make(&case));
-                seat.case = case;
+                seat.left = seat.left.saturating_sub(1);
+                if seat.left == 0 {
+                    seat.born = seat.rng.clone();
+                    seat.drawn = Drawn::new(sources, recipe, &mut seat.rng)?;
+                    seat.squad = (guidance.scout)(&seat.drawn.case);
+                    seat.units = Units::of(&seat.drawn.case, recipe);
+                    seat.left = recipe.repeats;
+                }
+                seat.history.clear();
+                let seed = episode_seed(seat.seed, seat.index, seat.played);
+                self.vector.replace(i, seat.drawn.episode(recipe, seed))?;
+                seat.guides = (seat.squad)(&seat.drawn.case);
+                seat.teacher = guidance.teacher(&seat.drawn.case);
                 (seat.utility, seat.requests) = (0.0, 0);
             }
         }
@@ -224,23 +227,26 @@ impl Crew {
     }
 
     /// Scores all observations and chooses in each.
-    fn choose(&mut self, forward: &mut Forward, out: &mut [Experience]) {
+    fn choose(&mut self, forward: &mut Forward, guided: bool, out: &mut [Experience]) {
         self.batch.clear();
-        for i in 0..self.seats.len() {
+        for (i, seat) in self.seats.iter_mut().enumerate() {
             let observation = self.vector.observation(i).expect("episodes that are over were replaced");
-            self.batch.push(&observation);
+            self.batch.push(&observation, seat.guides.vote(&observation));
         }
         self.batch.run(forward);
         self.decisions.clear();
+        let exploration = self.exploration;
         let mut row = 0;
         for (i, (seat, out)) in self.seats.iter_mut().zip(out).enumerate() {
             let n = self.batch.counts[i];
-            let (action, log_probability) = match &mut seat.teacher {
-                Some(policy) => {
+            let vote = seat.guides.votes().first().filter(|_| guided);
+            let (action, log_probability) = match (&mut seat.teacher, vote) {
+                (Some(policy), _) => {
                     let observation = self.vector.observation(i).expect("it was there a moment ago");
                     (policy.decide(&observation).0, 0.0)
                 }
-                None => sample(&forward.logits[row..row + n], &mut seat.rng),
+                (None, Some(vote)) => (vote.choice, 0.0),
+                (None, None) => exploration.choose(&forward.logits[row..row + n], &mut seat.rng),
             };
             let value = forward.values[i];
             // What was the next state is this one.
@@ -257,6 +263,7 @@ impl Crew {
             out.log_probability.push(log_probability);
             out.value.push(value);
             self.decisions.push(Decision(action));
+            seat.history.push(action as u32);
             row += n;
         }
     }
@@ -267,10 +274,7 @@ impl Crew {
         self.batch.clear();
         let mut cut = Vec::new();
         for (i, (seat, out)) in self.seats.iter_mut().zip(out.iter_mut()).enumerate() {
-            for ended in self.vector.episode(i).take_ended() {
-                seat.utility += ended.utility;
-                seat.requests += 1;
-            }
+            seat.hear(self.vector.episode(i));
             let step = self.vector.steps()[i];
             out.reward.push((step.reward * seat.units.reward) as f32);
             out.discount.push((-step.elapsed.ms() / seat.units.horizon_ms).exp() as f32);
@@ -282,7 +286,7 @@ impl Crew {
             if step.end == Some(End::Truncated)
                 && let Some(observation) = self.vector.observation(i)
             {
-                self.batch.push(&observation);
+                self.batch.push(&observation, seat.guides.vote(&observation));
                 cut.push(i);
             }
         }
@@ -293,11 +297,11 @@ impl Crew {
     fn value_last(&mut self, forward: &mut Forward, out: &mut [Experience]) {
         self.batch.clear();
         let mut open = Vec::new();
-        for (i, out) in out.iter().enumerate() {
+        for (i, (seat, out)) in self.seats.iter_mut().zip(out.iter()).enumerate() {
             if out.last.last() == Some(&false)
                 && let Some(observation) = self.vector.observation(i)
             {
-                self.batch.push(&observation);
+                self.batch.push(&observation, seat.guides.vote(&observation));
                 open.push(i);
             }
         }
@@ -310,58 +314,47 @@ impl Crew {
             return;
         }
         self.batch.run(forward);
-        for (&i, &value) in of.iter().zip(&forward.values) {
+        let mut rows = self.batch.rows.as_slice();
+        for (place, (&i, &value)) in of.iter().zip(&forward.values).enumerate() {
             if let Some(next) = out[i].next_value.last_mut() {
                 *next = value;
             }
+            let (own, rest) = rows.split_at(self.batch.counts[place] * CANDIDATE_FEATURES);
+            let context = &self.batch.contexts[place * CONTEXT_FEATURES..(place + 1) * CONTEXT_FEATURES];
+            let after = out[i].len() - 1;
+            out[i].ends.push(EndState { after, rows: own.to_vec(), context: context.to_vec() });
+            rows = rest;
         }
     }
 }
 
-/// What makes returns of unlike cases alike, so that one value head serves them all.
-struct Units {
-    /// Time constant of the discount `exp(-elapsed / horizon)`: time counts, not the number of decisions in it.
-    horizon_ms: f64,
-    /// Factor on rewards: one over the priority that arrives within the horizon, so that values stay near 1.
-    reward: f64,
-}
-
-impl Units {
-    fn of(case: &Case, recipe: &Recipe) -> Units {
-        let n = case.streams.len() as f64;
-        let horizon_ms = recipe.horizon * case.streams.iter().map(|s| s.deadline.ms()).sum::<f64>() / n;
-        let arriving: f64 = case.streams.iter().map(|s| s.priority * horizon_ms / s.period.ms()).sum();
-        Units { horizon_ms, reward: 1.0 / arriving.max(1.0) }
-    }
-}
-
-fn fresh(
-    sources: &[Source],
-    recipe: &Recipe,
-    rng: &mut Pcg64Mcg,
-    seed: u64,
-) -> Result<(Episode, Arc<Case>), RolloutError> {
-    let source = &sources[rng.random_range(0..sources.len())];
-    let case = Arc::new(neighbour(&source.plan, &source.device, &source.scenario, &recipe.ranges, rng)?);
-    let limit = Time::ZERO + Span::from_ms(recipe.episode_ms);
-    // Requests go on arriving past the limit: an episode is cut off, it does not end.
-    let horizon = limit + Span::from_ms(recipe.episode_ms);
-    let episode = Episode::new(case.clone(), source.options, source.emulator.clone(), seed, horizon, limit);
-    Ok((episode, case))
-}
-
-/// Samples from the softmax of the logits; gives the index and its log-probability.
-fn sample(logits: &[f32], rng: &mut Pcg64Mcg) -> (usize, f32) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|l| (l - max).exp()).sum();
-    let mut left = rng.random::<f32>() * total;
-    let mut chosen = logits.len() - 1;
-    for (i, l) in logits.iter().enumerate() {
-        left -= (l - max).exp();
-        if left <= 0.0 {
-            chosen = i;
-            break;
+impl Seat {
+    /// Adds up the requests that ended.
+    fn hear(&mut self, episode: &mut Episode) {
+        for ended in episode.take_ended() {
+            self.utility += ended.utility;
+            self.requests += 1;
         }
     }
-    (chosen, logits[chosen] - max - total.ln())
+
+    /// Brings a new episode to where the history ends.
+    fn play_again(&mut self, episode: &mut Episode) -> Result<(), ProtocolError> {
+        episode.advance()?;
+        for i in 0..self.history.len() {
+            let candidates = episode.observation().map_or(0, |observation| {
+                // Guides may remember what they saw.
+                self.guides.vote(&observation);
+                observation.candidates.len()
+            });
+            episode.decide(Decision(self.history[i] as usize), candidates)?;
+            episode.advance()?;
+            self.hear(episode);
+        }
+        Ok(())
+    }
+}
+
+/// The seed of the episode that an actor plays after `played` others.
+fn episode_seed(seed: u64, index: u64, played: u64) -> u64 {
+    seed ^ (index << 32) ^ played
 }

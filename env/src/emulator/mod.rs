@@ -55,6 +55,8 @@ pub struct Emulator {
     heat: Option<Heat>,
     /// Per processor: index of its frequency step.
     steps: Vec<usize>,
+    /// Per processor: actual by planned latency; empty: as planned.
+    drifts: Vec<f64>,
     meters: Meters,
     ready: VecDeque<(Time, Event)>,
 }
@@ -92,14 +94,15 @@ impl Emulator {
             heat: case.device.thermal.map(Heat::new),
             steps: vec![0; processors],
             meters: Meters::new(processors),
+            drifts: Vec::new(),
             ready: VecDeque::new(),
             case,
             config,
         }
     }
 
-    /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is up
-    /// stays up, links are as at first and lose nothing, nothing heats up, and requests go on arriving as [`Arrivals::resume`] says.
+    /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is slower
+    /// than planned stays so, what is up stays up, links are as at first and lose nothing, nothing heats up, and requests go on arriving as [`Arrivals::resume`] says.
     /// For searches that look ahead; a fork is resumed before it takes its choice, since the new launch is polled and not yet running.
     pub fn resume(core: &Scheduler, config: Config, seed: u64, horizon: Time) -> Emulator {
         let case = core.case().clone();
@@ -114,7 +117,10 @@ impl Emulator {
         emulator.brought = core.now();
         emulator.decider_free = core.now();
         let ids = (0..case.processor_count()).map(|p| ProcessorId(p as u16));
-        ids.filter(|&id| !core.is_up(id)).for_each(|id| emulator.faults.keep_down(id));
+        ids.clone().filter(|&id| !core.is_up(id)).for_each(|id| emulator.faults.keep_down(id));
+        // Launches that disturb each other make a drift too, and will be disturbed here by themselves.
+        let clear = |drift: f64| if (0.75..=1.35).contains(&drift) { 1.0 } else { drift };
+        emulator.drifts.extend(ids.map(|id| clear(core.drift(id))));
         let mut left_ns = Vec::new();
         for (launch, end) in core.running() {
             let running = emulator.begin(launch, 1.0);
@@ -201,13 +207,18 @@ impl Emulator {
             if remote { 0.0 } else { self.case.transfer_ns(launch.variant, first, launch.inputs_on, p) };
         let work = Work {
             delay_ns: self.decider_free.since(self.now).0 as f64,
-            bringing_ns: transfer_ns + self.case.load_ns(p, launch.load_bytes),
-            alone_ns: table.latency_ns(p, first, last) * spread,
+            bringing_ns: (transfer_ns + self.case.load_ns(p, launch.load_bytes)) * self.drift(p),
+            alone_ns: table.latency_ns(p, first, last) * spread * self.drift(p),
             energy_mj: table.energy_mj(p, first, last) * spread,
             starved_watts: 0.5 * self.case.processor(p).active_watts,
         };
         let started = self.now.max(self.decider_free);
         Running::new(launch, started, table.demand_gbps(p, first, last), work)
+    }
+
+    /// Actual by planned latency of a processor, as it was last known.
+    fn drift(&self, processor: ProcessorId) -> f64 {
+        self.drifts.get(processor.0 as usize).copied().unwrap_or(1.0)
     }
 
     fn link_of(&self, processor: ProcessorId) -> Option<&Link> {

@@ -184,6 +184,11 @@ impl Scheduler {
         self.last_arrival[stream.0 as usize]
     }
 
+    /// Actual by planned latency of a processor's launches, as far as is known by now (1: as planned).
+    pub fn drift(&self, processor: ProcessorId) -> f64 {
+        self.processors[processor.0 as usize].drift(self.now)
+    }
+
     /// Whether a processor takes launches.
     pub fn is_up(&self, processor: ProcessorId) -> bool {
         self.processors[processor.0 as usize].up

@@ -2,6 +2,7 @@
 //! It refuses dynamic shapes (except a leading batch, which becomes 1), control flow, strings and operators that onnxruntime does not know.
 
 pub(crate) mod convert;
+pub mod draft;
 mod external;
 mod inputs;
 mod load;

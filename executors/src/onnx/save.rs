@@ -7,7 +7,7 @@ use prost::Message;
 use std::collections::BTreeSet;
 
 /// The file format version that we write: the one of opset 17's time, which every onnxruntime that we accept reads.
-const IR_VERSION: i64 = 8;
+pub(super) const IR_VERSION: i64 = 8;
 
 /// The graph as ONNX bytes. Only constants that some node reads, or that are outputs, are written.
 pub fn to_onnx(graph: &Graph) -> Vec<u8> {

@@ -5,6 +5,8 @@
 pub fn spec(name: &str) -> String {
     match name {
         "static" => "static:12".to_owned(),
+        "learned" => "learned:@12".to_owned(),
+        "lookahead" => "lookahead:@12".to_owned(),
         _ => name.to_owned(),
     }
 }

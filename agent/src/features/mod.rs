@@ -2,18 +2,26 @@
 //! deadline, to the best processor, to the mean priority), so that one network serves devices and scenarios it never saw.
 //! It refuses to look at anything but the observation.
 
-use cosched_env::case::{Case, ProcessorId, StreamTable, VariantId};
+mod bests;
+mod outlook;
+
+use crate::guide::{GUIDES, Vote};
+use bests::{Bests, nearness};
+use cosched_env::case::ProcessorId;
 use cosched_env::objective;
-use cosched_env::observation::{Action, Candidate, Observation, RequestView};
+use cosched_env::observation::{Action, Candidate, Observation};
 use cosched_env::scenario::ArrivalKind;
 use cosched_env::time::Time;
+use outlook::{Flow, Need, accuracy_left, earliest_finish, fastest, least_work};
 
 /// Version of the encoding: any change of meaning, order or number raises it, and old checkpoints are refused.
 pub const FEATURE_VERSION: u32 = 2;
 /// Numbers per candidate.
-pub const CANDIDATE_FEATURES: usize = 44;
+pub const CANDIDATE_FEATURES: usize = 55;
 /// Numbers per observation.
-pub const CONTEXT_FEATURES: usize = 18;
+pub const CONTEXT_FEATURES: usize = 22;
+/// Column of the first guide's vote; those of the others follow.
+pub const FIRST_VOTE: usize = 44;
 
 /// Encodes observations into reused buffers.
 #[derive(Default)]
@@ -27,39 +35,9 @@ pub struct Encoder {
     flows: Vec<Flow>,
     /// Per processor: load of the streams that run fastest there.
     loads: Vec<f64>,
-}
-
-/// What is to be expected of a stream: its requests to come. Times in nanoseconds.
-#[derive(Clone, Copy)]
-struct Flow {
-    /// Where its requests run fastest, of the processors that are up.
-    home: ProcessorId,
-    /// How long they take there, alone.
-    work: f64,
-    /// Share of one processor that it needs.
-    load: f64,
-    /// From now to its next request, as far as one can tell.
-    next: f64,
-    /// From a request's arrival to its deadline.
-    unit: f64,
-    priority: f64,
-}
-
-/// What a waiting request needs, before looking at any one candidate. Times in nanoseconds.
-#[derive(Clone, Copy)]
-struct Need {
-    /// Deadline minus arrival: the unit of time for this request.
-    unit: f64,
-    /// Time until the deadline; negative when it has passed.
-    left: f64,
-    /// Least work to the answer, each segment where it is fastest, in the fastest variant allowed.
-    work: f64,
-    /// Earliest finish over all processors, waiting for busy ones included.
-    earliest: f64,
-    /// The processor of `earliest`.
-    wants: ProcessorId,
-    /// Requests seen with an earlier deadline.
-    rank: f64,
+    /// Per candidate: expected utility by priority.
+    utilities: Vec<f64>,
+    bests: Bests,
 }
 
 /// Squashes any number into (-1, 1), steepest around 0.
@@ -73,25 +51,29 @@ impl Encoder {
         Encoder::default()
     }
 
-    /// Fills [`Encoder::candidates`] and [`Encoder::context`].
-    pub fn encode(&mut self, observation: &Observation<'_>) {
+    /// Fills [`Encoder::candidates`] and [`Encoder::context`]; `votes` are what the guides would do, best guide first.
+    pub fn encode(&mut self, observation: &Observation<'_>, votes: &[Vote]) {
         self.find_flows(observation);
         self.find_needs(observation);
+        self.utilities.clear();
+        self.utilities.extend(observation.candidates.iter().map(|c| expected_utility(observation, c)));
+        self.bests.find(observation, &self.needs, &self.utilities);
         let mean_priority = mean(observation.requests.iter().map(|r| r.priority)).max(1e-9);
         let mean_unit = mean(self.needs.iter().map(|n| n.unit)).max(1.0);
         let scale = Scale { mean_priority, mean_unit };
         self.candidates.clear();
         self.candidates.resize(observation.candidates.len() * CANDIDATE_FEATURES, 0.0);
         let mut rows = std::mem::take(&mut self.candidates);
-        for (candidate, row) in observation.candidates.iter().zip(rows.chunks_exact_mut(CANDIDATE_FEATURES)) {
-            match candidate.action {
-                Action::Launch { .. } => self.launch_row(observation, candidate, &scale, row),
+        for (i, row) in rows.chunks_exact_mut(CANDIDATE_FEATURES).enumerate() {
+            match observation.candidates[i].action {
+                Action::Launch { .. } => self.launch_row(observation, i, &scale, row),
                 Action::Drop { request } => self.drop_row(observation, request as usize, &scale, row),
                 Action::Wait => self.wait_row(observation, &scale, row),
             }
         }
+        mark_votes(observation, votes, &mut rows);
         self.candidates = rows;
-        self.fill_context(observation, &scale);
+        self.fill_context(observation, &scale, votes);
     }
 
     fn find_flows(&mut self, observation: &Observation<'_>) {
@@ -137,13 +119,8 @@ impl Encoder {
         }
     }
 
-    fn launch_row(
-        &self,
-        observation: &Observation<'_>,
-        candidate: &Candidate,
-        scale: &Scale,
-        row: &mut [f32],
-    ) {
+    fn launch_row(&self, observation: &Observation<'_>, index: usize, scale: &Scale, row: &mut [f32]) {
+        let candidate = &observation.candidates[index];
         let Action::Launch { request, variant, first, last, processor } = candidate.action else { return };
         let request = request as usize;
         let view = &observation.requests[request];
@@ -152,7 +129,7 @@ impl Encoder {
         let on = &observation.processors[processor.0 as usize];
         let unit = need.unit;
         let finish = candidate.expected_ns + candidate.rest_ns;
-        let utility = expected_utility(observation, view, candidate, variant);
+        let utility = self.utilities[index];
         row[0] = 1.0;
         self.request_columns(observation, request, scale, row);
         row[5] = squash(candidate.expected_ns / unit);
@@ -188,6 +165,20 @@ impl Encoder {
         row[39] = f32::from(self.flows[view.stream.0 as usize].home == processor);
         row[40] = accuracy_left(observation.case, view, table.accuracy);
         row[34] = ((candidate.expected_ns / 1e6).max(1e-3).log10() / 4.0) as f32;
+        self.best_columns(request, candidate, utility, row);
+    }
+
+    /// How a launch compares with the best by several measures.
+    fn best_columns(&self, request: usize, candidate: &Candidate, utility: f64, row: &mut [f32]) {
+        let (best, need) = (&self.bests.of_request[request], &self.needs[request]);
+        let finish = candidate.expected_ns + candidate.rest_ns;
+        row[48] = nearness(best.finish, finish);
+        row[49] = nearness(best.energy, candidate.energy_mj);
+        row[50] = squash(4.0 * (utility - best.utility));
+        row[51] = f32::from(need.left - need.earliest <= self.bests.margin);
+        row[52] = f32::from(utility / finish.max(1.0) >= self.bests.rate);
+        row[53] = f32::from(candidate.expected_ns <= self.bests.shortest);
+        row[54] = f32::from(finish <= need.left && need.left <= self.bests.kept);
     }
 
     /// What the launch would do to the others that want the same processor: the least margin among them if they have to wait
@@ -273,7 +264,7 @@ impl Encoder {
         row[43] = squash(flow.next / need.unit);
     }
 
-    fn fill_context(&mut self, observation: &Observation<'_>, scale: &Scale) {
+    fn fill_context(&mut self, observation: &Observation<'_>, scale: &Scale, votes: &[Vote]) {
         let margins = || self.needs.iter().map(|n| (n.left - n.earliest) / n.unit);
         let objective = observation.case.objective();
         let waiting: u32 = observation.streams.iter().map(|s| s.waiting).sum();
@@ -300,6 +291,10 @@ impl Encoder {
             mean(observation.streams.iter().map(|s| s.on_time_share)) as f32,
             squash(objective.fail_penalty),
             squash(mean(self.flows.iter().map(|f| f.next / f.unit))),
+            votes.len() as f32 / GUIDES as f32,
+            votes.first().map_or(0.0, |v| v.score),
+            votes.get(1).map_or(0.0, |v| squash(20.0 * f64::from(votes[0].score - v.score))),
+            f32::from(votes.windows(2).all(|v| v[0].choice == v[1].choice)),
         ]);
         debug_assert_eq!(self.context.len(), CONTEXT_FEATURES);
     }
@@ -322,78 +317,37 @@ fn idle_share(observation: &Observation<'_>) -> f32 {
     idle as f32 / observation.processors.len() as f32
 }
 
-/// The variants in which a request may go on.
-fn variants<'a>(case: &'a Case, request: &RequestView) -> impl Iterator<Item = VariantId> + 'a {
-    let (chosen, least) = (request.variant, request.min_accuracy);
-    let all = &case.tasks[request.task.0 as usize].variants;
-    all.iter().copied().filter(move |&v| match chosen {
-        Some(chosen) => chosen == v,
-        None => case.variant(v).accuracy >= least,
-    })
-}
-
-/// Least nanoseconds of a whole request of a stream on one processor that is up, alone, and that processor.
-fn fastest(observation: &Observation<'_>, stream: &StreamTable) -> (f64, ProcessorId) {
-    let case = observation.case;
-    let mut best = (f64::INFINITY, ProcessorId(0));
-    for &v in &case.tasks[stream.task.0 as usize].variants {
-        let table = case.variant(v);
-        if table.accuracy < stream.min_accuracy {
-            continue;
-        }
-        for (p, view) in observation.processors.iter().enumerate() {
-            let id = ProcessorId(p as u16);
-            let Some(reach) = table.reach(id, 0).filter(|_| view.up) else { continue };
-            let work = table.latency_ns(id, 0, reach) * view.drift + table.best_rest_ns(reach + 1);
-            if work < best.0 {
-                best = (work, id);
-            }
-        }
+/// Marks what the guides would do: their choices, and what belongs to the request or the processor of the first one's.
+fn mark_votes(observation: &Observation<'_>, votes: &[Vote], rows: &mut [f32]) {
+    for (vote, column) in votes.iter().zip(FIRST_VOTE..) {
+        rows[vote.choice * CANDIDATE_FEATURES + column] = 1.0;
     }
-    // No processor that is up can begin; a large finite number keeps the features finite.
-    if best.0.is_finite() { best } else { (1e12, ProcessorId(0)) }
-}
-
-/// Accuracy of the best variant still possible less this one's, relative to the task's best.
-fn accuracy_left(case: &Case, request: &RequestView, accuracy: f64) -> f32 {
-    let best = variants(case, request).map(|v| case.variant(v).accuracy).fold(accuracy, f64::max);
-    ((best - accuracy) / case.tasks[request.task.0 as usize].best_accuracy) as f32
-}
-
-fn least_work(case: &Case, request: &RequestView) -> f64 {
-    variants(case, request).map(|v| case.variant(v).best_rest_ns(request.next)).fold(f64::INFINITY, f64::min)
-}
-
-/// Earliest finish (nanoseconds from now) and its processor, over all processors that are up, waiting for busy ones included.
-fn earliest_finish(observation: &Observation<'_>, request: &RequestView) -> (f64, ProcessorId) {
-    let mut best = (f64::INFINITY, ProcessorId(0));
-    for variant in variants(observation.case, request) {
-        let table = observation.case.variant(variant);
-        for (p, view) in observation.processors.iter().enumerate() {
-            let id = ProcessorId(p as u16);
-            let Some(reach) = table.reach(id, request.next) else { continue };
-            if !view.up {
-                continue;
-            }
-            let wait = view.expected_free.since(observation.now).0 as f64;
-            let run = table.latency_ns(id, request.next, reach) * view.slowdown * view.drift;
-            let finish = wait + run + table.best_rest_ns(reach + 1);
-            if finish < best.0 {
-                best = (finish, id);
-            }
-        }
+    let Some(first) = votes.first().map(|v| observation.candidates[v.choice].action) else { return };
+    for (candidate, row) in observation.candidates.iter().zip(rows.chunks_exact_mut(CANDIDATE_FEATURES)) {
+        row[46] = f32::from(request_of(first).is_some() && request_of(first) == request_of(candidate.action));
+        row[47] =
+            f32::from(processor_of(first).is_some() && processor_of(first) == processor_of(candidate.action));
     }
-    // No processor is up: nothing can start; a large finite number keeps the features finite.
-    if best.0.is_finite() { best } else { (1e12, ProcessorId(0)) }
 }
 
-/// Utility per priority if the request is answered as early as this launch allows.
-fn expected_utility(
-    o: &Observation<'_>,
-    request: &RequestView,
-    candidate: &Candidate,
-    variant: VariantId,
-) -> f64 {
+fn request_of(action: Action) -> Option<u16> {
+    match action {
+        Action::Launch { request, .. } | Action::Drop { request } => Some(request),
+        Action::Wait => None,
+    }
+}
+
+fn processor_of(action: Action) -> Option<ProcessorId> {
+    match action {
+        Action::Launch { processor, .. } => Some(processor),
+        Action::Drop { .. } | Action::Wait => None,
+    }
+}
+
+/// Utility per priority if the request of a launch is answered as early as this launch allows; 0 for other candidates.
+fn expected_utility(o: &Observation<'_>, candidate: &Candidate) -> f64 {
+    let Action::Launch { request, variant, .. } = candidate.action else { return 0.0 };
+    let request = &o.requests[request as usize];
     let lateness_ms = (o.earliest_answer_ns(candidate) - request.deadline.0 as f64) / 1e6;
     let relative_accuracy = o.case.variant(variant).relative_accuracy;
     let result = objective::Result::Answer { lateness_ms, relative_accuracy };
