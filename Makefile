@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test experiments test-page test-cluster clean check-fresh
+.PHONY: help setup demo test experiments test-clients test-page test-cluster clean check-fresh
 
 # A shell that was open while rustup ran has no cargo in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -23,6 +23,7 @@ help:
 	@echo 'make experiments  run the shipped sweeps and make their reports (QUICK=1: in minutes)'
 	@echo 'make test-page    use a report in a headless browser; make test-cluster: a sweep on a local Ray cluster'
 	@echo 'make setup        only install what is missing (libtorch 527 MB, onnxruntime 24 MB, drivers by apt)'
+	@echo 'make test-clients serve models to the public Python clients of the inference protocol (installs them: 100 MB)'
 	@echo 'make check-fresh  clone the last commit into a new folder and run make test there, as a newcomer would'
 	@echo 'make clean        remove what was built and downloaded: target/, third_party/, runs/'
 
@@ -58,6 +59,9 @@ experiments: setup
 test-page test-cluster: setup
 	$(call step,cargo build $(CARGO_FLAGS))
 	$(call step,bash scripts/$@ $(TARGET)/debug/cosched)
+
+test-clients: setup
+	@bash scripts/test-clients $(CARGO_FLAGS)
 
 check-fresh:
 	@bash scripts/check-fresh

@@ -21,7 +21,9 @@
 
 pub mod export;
 pub mod fidelity;
+pub mod load;
 pub mod online;
+pub mod server;
 pub mod session;
 
 pub use cosched_agent as agent;

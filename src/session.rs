@@ -64,6 +64,9 @@ pub enum SessionError {
     /// The app file has no models.
     #[error("{0}: expected at least one [[task]] with a [[task.variant]] to run live")]
     NoModel(String),
+    /// The app cannot be served.
+    #[error("{0}")]
+    Unserved(String),
     /// The plan was made for something else.
     #[error("{file}: the plan is not of this deployment: {problem}; make it again with `cosched profile`")]
     StalePlan {

@@ -34,6 +34,9 @@ pub struct Request {
     pub priority: f64,
     /// Least accuracy of a variant that may serve it.
     pub min_accuracy: f64,
+    /// The only variant that may serve it, one of its task; `None`: any that is accurate enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<VariantId>,
 }
 
 /// Order to run segments `first..=last` of a variant for a request on a processor.
@@ -86,6 +89,12 @@ pub enum Event {
         processor: ProcessorId,
         /// Whether it takes launches now.
         up: bool,
+    },
+    /// Whoever asked does not want the answer any more: the request expires now, or when its launch ends. One that has ended
+    /// already is not touched: the news crossed its answer.
+    Withdrawn {
+        /// Which request.
+        request: RequestId,
     },
     /// The time that the scheduler asked to be woken at has come.
     Alarm,

@@ -26,7 +26,7 @@ pub struct RequestView {
     pub priority: f64,
     /// Least accuracy of a variant that may serve it.
     pub min_accuracy: f64,
-    /// Variant that it has to go on in, if any of its segments are done.
+    /// Variant that it has to be served by: it asked for no other, or some of its segments are done.
     pub variant: Option<VariantId>,
     /// Next segment to run.
     pub next: u16,

@@ -135,10 +135,18 @@ impl Chain {
     /// # Errors
     /// [`ExecError::Input`] when a segment has not been finished.
     pub fn outputs(&self, values: &Values) -> Result<Vec<Tensor>, ExecError> {
+        Ok(self.shared_outputs(values)?.iter().map(|t| Tensor::clone(t)).collect())
+    }
+
+    /// As [`Chain::outputs`], without a copy.
+    ///
+    /// # Errors
+    /// As [`Chain::outputs`].
+    pub fn shared_outputs(&self, values: &Values) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let get = |output: &Output| match output {
-            Output::Constant(tensor) => Ok(Tensor::clone(tensor)),
+            Output::Constant(tensor) => Ok(tensor.clone()),
             Output::Slot(slot) => {
-                values.slots[*slot].as_deref().cloned().ok_or_else(|| self.missing(self.steps.len(), *slot))
+                values.slots[*slot].clone().ok_or_else(|| self.missing(self.steps.len(), *slot))
             }
         };
         self.outputs.iter().map(get).collect()

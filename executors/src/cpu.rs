@@ -2,7 +2,7 @@
 //! loader has already asked onnxruntime. Its threads never spin, so that other processors keep the cores.
 
 use crate::graph::{Graph, Node, Value, ValueId};
-use crate::onnx::{convert, to_onnx};
+use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::runtime::{self, SessionError};
 use crate::tensor::{DType, Data, Tensor};
@@ -204,8 +204,8 @@ pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[&Tensor]) 
                 shown(tensor.dtype(), &tensor.shape),
             );
         }
-        if convert::raw(&tensor.data).len() != tensor.bytes() {
-            let got = format!("{} bytes of elements", convert::raw(&tensor.data).len());
+        if tensor.data.bytes().len() != tensor.bytes() {
+            let got = format!("{} bytes of elements", tensor.data.bytes().len());
             return wrong(&value.name, format!("{} bytes of elements", tensor.bytes()), got);
         }
     }
@@ -252,7 +252,7 @@ pub(crate) fn output(value: &DynValue) -> Result<Tensor, String> {
         // SAFETY: a dense CPU tensor of this type and shape, owned by `value`, which is borrowed for as long as the slice.
         _ => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), bytes) },
     };
-    Ok(convert::from_raw(dtype, shape, raw))
+    Ok(Tensor { data: Data::from_bytes(dtype, raw), shape })
 }
 
 impl Instance for CpuInstance {

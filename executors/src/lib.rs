@@ -17,6 +17,7 @@ pub mod processor;
 pub mod profile;
 pub mod runtime;
 pub mod segment;
+pub mod submit;
 pub mod tensor;
 mod worker;
 pub mod zoo;

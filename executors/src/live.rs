@@ -5,52 +5,20 @@
 use crate::chain::Values;
 use crate::deploy::Deployment;
 use crate::processor::ExecError;
+use crate::submit::{self, Heard, Message, OnReply, Reply, Submission, Submitter};
 use crate::tensor::Tensor;
 use crate::worker::{Input, Job, Report, Said, Worker};
-use cosched_env::case::{Case, StreamId};
+use cosched_env::case::{Case, ProcessorId};
 use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, RequestId};
 use cosched_env::streams::Arrivals;
-use cosched_env::time::Time;
+use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, World};
 use crossbeam::channel::{Receiver, Sender, after, at, bounded, never, select, unbounded};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// How a caller's request ended.
-#[derive(Debug)]
-pub struct Reply {
-    /// How, when, in which variant.
-    pub ended: Ended,
-    /// The answer when there is one, in the order of the model's outputs.
-    pub outputs: Option<Vec<Tensor>>,
-}
-
-/// A request from a caller.
-struct Submission {
-    stream: StreamId,
-    inputs: Vec<Arc<Tensor>>,
-    at: Instant,
-    reply: Sender<Reply>,
-}
-
-/// Hands requests to a live world from any thread. The world goes on for as long as one of these is there.
-#[derive(Clone)]
-pub struct Submitter(Sender<Submission>);
-
-impl Submitter {
-    /// Asks for the task of a stream. Exactly one reply comes; the receiver is disconnected without one when there is no such
-    /// stream or when the world is gone.
-    pub fn submit(&self, stream: StreamId, inputs: Vec<Tensor>) -> Receiver<Reply> {
-        let (reply, receiver) = bounded(1);
-        let inputs = inputs.into_iter().map(Arc::new).collect();
-        // A world that is gone has dropped its receiver; the reply's sender is dropped here and the caller sees it.
-        let _ = self.0.send(Submission { stream, inputs, at: Instant::now(), reply });
-        receiver
-    }
-}
 
 /// What is kept for a request that has not ended.
 #[derive(Default)]
@@ -58,7 +26,10 @@ struct Kept {
     /// Where it stands after its last good launch; a failed launch is tried again from here.
     values: Option<Values>,
     inputs: Option<Vec<Arc<Tensor>>>,
-    reply: Option<Sender<Reply>>,
+    reply: Option<OnReply>,
+    /// Processors of its good launches, in order, and how long they took together.
+    processors: Vec<ProcessorId>,
+    compute: Span,
 }
 
 /// See the module's text.
@@ -71,12 +42,12 @@ pub struct LiveWorld {
     samples: Vec<Vec<Vec<Arc<Tensor>>>>,
     jobs: Vec<Sender<Job>>,
     said: Receiver<Said>,
-    submissions: Receiver<Submission>,
+    submissions: Receiver<Message>,
+    unheard: Arc<AtomicUsize>,
     /// Whether there is a submitter yet.
     open: bool,
     threads: Vec<JoinHandle<()>>,
     kept: BTreeMap<RequestId, Kept>,
-    next_id: u64,
     running: usize,
     stop: Arc<AtomicBool>,
     /// Events that did not come through a channel.
@@ -84,12 +55,12 @@ pub struct LiveWorld {
     deciding: Option<Instant>,
     /// What each decision took, in nanoseconds.
     pub decision_ns: Vec<u64>,
+    /// Whether `decision_ns` is filled: not where the world goes on for ever. It is at first.
+    pub keep_decision_ns: bool,
 }
 
 /// How often a waiting world looks whether it was told to stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
-/// Requests of callers are numbered from here, above all that streams will ever make.
-const FIRST_SUBMITTED: u64 = 1 << 48;
 
 impl LiveWorld {
     /// Starts a worker per processor, warms up, and only then starts the clock. Streams send requests until `horizon`
@@ -106,7 +77,7 @@ impl LiveWorld {
         stop: Arc<AtomicBool>,
     ) -> Result<(LiveWorld, Submitter), ExecError> {
         let (say, said) = unbounded();
-        let (submit, submissions) = unbounded();
+        let (submitter, Heard { messages: submissions, unheard }) = submit::channel();
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for p in 0..deployment.processors.len() {
             let mut worker = Worker::new(deployment.clone(), p, say.clone())?;
@@ -126,17 +97,18 @@ impl LiveWorld {
             jobs,
             said,
             submissions,
+            unheard,
             open: true,
             threads,
             kept: BTreeMap::new(),
-            next_id: FIRST_SUBMITTED,
             running: 0,
             stop,
             late: VecDeque::new(),
             deciding: None,
             decision_ns: Vec::new(),
+            keep_decision_ns: true,
         };
-        Ok((world, Submitter(submit)))
+        Ok((world, submitter))
     }
 
     fn time(&self, instant: Instant) -> Time {
@@ -166,6 +138,10 @@ impl LiveWorld {
             Ok(values) => {
                 if let Some(kept) = self.kept.get_mut(&report.launch.request) {
                     kept.values = Some(values);
+                    kept.compute += finished.since(started);
+                    if kept.processors.last() != Some(&report.launch.processor) {
+                        kept.processors.push(report.launch.processor);
+                    }
                 }
                 None
             }
@@ -182,21 +158,31 @@ impl LiveWorld {
         Event::Completed(Completion { launch: report.launch.id, started, finished, energy_mj, failure })
     }
 
+    /// What a caller says, as an event.
+    fn told(&mut self, message: Message) -> Option<Event> {
+        self.unheard.fetch_sub(1, Ordering::Relaxed);
+        match message {
+            Message::Ask(submission) => self.submitted(submission),
+            Message::Withdraw(request) => Some(Event::Withdrawn { request }),
+        }
+    }
+
     /// The request of a submission. One that names no stream of the case never becomes a request: for the scheduler it would be a
     /// broken world, and one wrong caller must not end the run of all others.
     fn submitted(&mut self, submission: Submission) -> Option<Event> {
-        let Some(stream) = self.case.streams.get(submission.stream.0 as usize) else {
-            let (given, known) = (submission.stream.0, self.case.streams.len());
-            tracing::warn!("a caller's request for stream {given} is refused: there are {known} streams");
-            return None;
-        };
-        let id = RequestId(self.next_id);
-        let arrival = self.time(submission.at);
-        let request = stream.request(id, submission.stream, arrival, arrival);
-        self.next_id += 1;
-        let kept = Kept { values: None, inputs: Some(submission.inputs), reply: Some(submission.reply) };
-        self.kept.insert(id, kept);
-        Some(Event::Arrived(request))
+        let Submission { id, ask, at, reply } = submission;
+        let arrival = self.time(at);
+        match ask.request(&self.case, id, arrival) {
+            Ok(request) => {
+                let kept = Kept { inputs: Some(ask.inputs), reply: Some(reply), ..Kept::default() };
+                self.kept.insert(id, kept);
+                Some(Event::Arrived(request))
+            }
+            Err(problem) => {
+                tracing::warn!("a caller's request is refused: {problem}");
+                None
+            }
+        }
     }
 
     /// Waits for whatever comes first; `None` when it is only time to look around again.
@@ -207,7 +193,7 @@ impl LiveWorld {
         select! {
             recv(said) -> message => message.ok().map(|m| self.hear(m)),
             recv(submissions) -> message => match message {
-                Ok(submission) => self.submitted(submission),
+                Ok(message) => self.told(message),
                 Err(_) => {
                     // The last submitter is gone: from now on a channel that never says anything.
                     self.submissions = never();
@@ -291,7 +277,7 @@ impl World for LiveWorld {
     }
 
     fn decided(&mut self, _: Decision, _: usize) {
-        if let Some(start) = self.deciding.take() {
+        if let Some(start) = self.deciding.take().filter(|_| self.keep_decision_ns) {
             self.decision_ns.push(start.elapsed().as_nanos() as u64);
         }
     }
@@ -302,12 +288,12 @@ impl World for LiveWorld {
         let Some(reply) = kept.reply else { return };
         let outputs = match (&ended.outcome, ended.variant, &kept.values) {
             (Outcome::Answered | Outcome::Late, Some(v), Some(values)) => {
-                self.deployment.variants[v.0 as usize].chain.outputs(values).ok()
+                self.deployment.variants[v.0 as usize].chain.shared_outputs(values).ok()
             }
             _ => None,
         };
-        // A caller that has gone away has dropped its receiver.
-        let _ = reply.send(Reply { ended: ended.clone(), outputs });
+        let (processors, compute) = (kept.processors, kept.compute);
+        reply(Reply { ended: ended.clone(), outputs, processors, compute });
     }
 }
 

@@ -1,6 +1,7 @@
 //! A dense row-major tensor on the host: the one form in which data crosses between processors.
 //! It refuses to be lazy, strided or device-resident; those are a processor's private matters.
 
+use bytemuck::{AnyBitPattern, NoUninit};
 use std::fmt;
 
 /// Element types that cosched carries. Compute on the GPUs is f32; the others are for inputs, shapes and int8.
@@ -56,6 +57,40 @@ pub enum Data {
     U8(Vec<u8>),
     I8(Vec<i8>),
     Bool(Vec<u8>),
+}
+
+/// Little-endian bytes as elements; copes with unaligned bytes.
+fn cast<X: AnyBitPattern + NoUninit>(bytes: &[u8]) -> Vec<X> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+impl Data {
+    /// Elements from little-endian bytes. A last element that is not whole is filled with zero bytes; a Bool is true unless its byte is 0.
+    pub fn from_bytes(dtype: DType, bytes: &[u8]) -> Data {
+        match dtype {
+            DType::F32 => Data::F32(cast(bytes)),
+            DType::F16 => Data::F16(cast(bytes)),
+            DType::F64 => Data::F64(cast(bytes)),
+            DType::I64 => Data::I64(cast(bytes)),
+            DType::I32 => Data::I32(cast(bytes)),
+            DType::U8 => Data::U8(bytes.to_vec()),
+            DType::I8 => Data::I8(cast(bytes)),
+            DType::Bool => Data::Bool(bytes.iter().map(|&b| u8::from(b != 0)).collect()),
+        }
+    }
+
+    /// The elements as little-endian bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::F32(v) => bytemuck::cast_slice(v),
+            Data::F16(v) => bytemuck::cast_slice(v),
+            Data::F64(v) => bytemuck::cast_slice(v),
+            Data::I64(v) => bytemuck::cast_slice(v),
+            Data::I32(v) => bytemuck::cast_slice(v),
+            Data::U8(v) | Data::Bool(v) => v,
+            Data::I8(v) => bytemuck::cast_slice(v),
+        }
+    }
 }
 
 /// A tensor: `shape` multiplied out equals the number of elements in `data`. A scalar has shape `[]`.

@@ -96,7 +96,7 @@ impl Observer for RunLog {
             Event::Health { processor, up } => {
                 self.health.push(HealthRecord { at: now, processor: *processor, up: *up });
             }
-            Event::Alarm => {}
+            Event::Withdrawn { .. } | Event::Alarm => {}
         }
     }
 

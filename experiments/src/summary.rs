@@ -303,7 +303,7 @@ impl Observer for Tally {
                 self.arrived[stream as usize] += 1;
             }
             Event::Completed(completion) => self.complete(completion),
-            Event::Health { .. } | Event::Alarm => {}
+            Event::Health { .. } | Event::Withdrawn { .. } | Event::Alarm => {}
         }
     }
 

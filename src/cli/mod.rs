@@ -11,11 +11,13 @@ mod demo;
 mod fidelity;
 mod import;
 mod inspect;
+mod load;
 mod policy;
 mod profile;
 mod replay;
 mod report;
 mod run;
+mod serve;
 mod sweep;
 #[cfg(feature = "train")]
 mod train;
@@ -69,6 +71,10 @@ enum Command {
     Policy(policy::Args),
     /// Run an app's streams live under a policy.
     Run(run::Args),
+    /// Answer requests from outside over HTTP and gRPC (Open Inference Protocol v2).
+    Serve(serve::Args),
+    /// Send requests to an inference server at a given rate, and report its latency.
+    Load(load::Args),
     /// Compare policies side by side in the emulated device.
     Compare(compare::Args),
     /// Run an app's streams live and emulated, and report how far the two are apart.
@@ -114,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Adapt(args) => adapt::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
         Command::Sweep(args) => sweep::run(&args),

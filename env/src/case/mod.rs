@@ -97,6 +97,7 @@ impl StreamTable {
             expires: origin + self.expire,
             priority: self.priority,
             min_accuracy: self.min_accuracy,
+            variant: None,
         }
     }
 }

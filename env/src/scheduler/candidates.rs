@@ -90,7 +90,7 @@ impl Scheduler {
                     priority: r.priority,
                     min_accuracy: r.min_accuracy,
                     // One whose first segments failed may start again in another variant.
-                    variant: active.variant.filter(|_| active.next > 0),
+                    variant: active.variant.filter(|_| active.next > 0).or(r.variant),
                     next: active.next,
                     location: active.location,
                     failures: active.failures,
@@ -104,9 +104,8 @@ impl Scheduler {
         let demand_gbps = views.demand_gbps;
         views.candidates.clear();
         for (index, request) in views.requests.iter().enumerate() {
-            let started = request.variant;
             for &variant in &self.case.tasks[request.task.0 as usize].variants {
-                let fits = match started {
+                let fits = match request.variant {
                     Some(chosen) => chosen == variant,
                     None => self.case.variant(variant).accuracy >= request.min_accuracy,
                 };

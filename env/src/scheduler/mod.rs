@@ -10,7 +10,7 @@ mod types;
 pub use types::{Next, Options, ProtocolError};
 
 use crate::case::{Case, ProcessorId, StreamId, VariantId};
-use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request};
+use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request, RequestId};
 use crate::objective::{self, Shares};
 use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestView, StreamView};
 use crate::scenario::Queue;
@@ -176,6 +176,7 @@ impl Scheduler {
                     }
                 }
             }
+            Event::Withdrawn { request } => self.withdrawn(request, now),
             Event::Alarm => {}
         }
         self.now = self.now.max(now);
@@ -278,6 +279,16 @@ impl Scheduler {
             energy_mj: 0.0,
         });
         Ok(())
+    }
+
+    /// Lets a request expire at once; nothing when it has ended.
+    fn withdrawn(&mut self, id: RequestId, now: Time) {
+        let is = |slot: &Option<Active>| slot.as_ref().is_some_and(|a| a.request.id == id);
+        let Some(slot) = self.slots.iter().position(is) else { return };
+        if let Some(active) = &mut self.slots[slot] {
+            active.request.expires = active.request.expires.min(now.max(self.now));
+            self.expiries.push(Reverse((active.request.expires, id.0, slot)));
+        }
     }
 
     /// Ends the requests of a stream that have not started: a newer frame is here.

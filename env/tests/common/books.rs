@@ -281,7 +281,7 @@ impl Books<'_> {
                     self.loaded[*p as usize].clear();
                 }
             }
-            Event::Alarm => {}
+            Event::Withdrawn { .. } | Event::Alarm => {}
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use super::proto::tensor_proto::DataType as T;
 use super::proto::{AttributeProto, TensorProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto};
 use crate::graph::{Attr, Value};
 use crate::tensor::{DType, Data, Tensor};
-use bytemuck::{AnyBitPattern, NoUninit};
 use prost::bytes::Bytes;
 
 /// Our element type for ONNX's number, or its name for a message.
@@ -38,39 +37,6 @@ pub(crate) fn onnx_type(dtype: DType) -> i32 {
     }) as i32
 }
 
-/// Raw little-endian bytes as elements; copes with unaligned bytes.
-fn cast<X: AnyBitPattern + NoUninit>(raw: &[u8]) -> Vec<X> {
-    bytemuck::pod_collect_to_vec(raw)
-}
-
-/// A tensor from little-endian row-major bytes; the caller has checked the length.
-pub(crate) fn from_raw(dtype: DType, shape: Vec<usize>, raw: &[u8]) -> Tensor {
-    let data = match dtype {
-        DType::F32 => Data::F32(cast(raw)),
-        DType::F16 => Data::F16(cast(raw)),
-        DType::F64 => Data::F64(cast(raw)),
-        DType::I64 => Data::I64(cast(raw)),
-        DType::I32 => Data::I32(cast(raw)),
-        DType::U8 => Data::U8(raw.to_vec()),
-        DType::I8 => Data::I8(cast(raw)),
-        DType::Bool => Data::Bool(raw.iter().map(|&b| u8::from(b != 0)).collect()),
-    };
-    Tensor { shape, data }
-}
-
-/// The elements as bytes.
-pub(crate) fn raw(data: &Data) -> &[u8] {
-    match data {
-        Data::F32(v) => bytemuck::cast_slice(v),
-        Data::F16(v) => bytemuck::cast_slice(v),
-        Data::F64(v) => bytemuck::cast_slice(v),
-        Data::I64(v) => bytemuck::cast_slice(v),
-        Data::I32(v) => bytemuck::cast_slice(v),
-        Data::U8(v) | Data::Bool(v) => v,
-        Data::I8(v) => bytemuck::cast_slice(v),
-    }
-}
-
 /// A tensor message as a tensor. Its data must be inside (external data has been read before).
 ///
 /// # Errors
@@ -87,7 +53,7 @@ pub(crate) fn tensor(message: &TensorProto) -> Result<Tensor, String> {
         if len.checked_mul(dtype.size()) != Some(raw.len()) {
             return Err(format!("{} bytes of data do not fill {dtype}{shape:?}", raw.len()));
         }
-        return Ok(from_raw(dtype, shape, raw));
+        return Ok(Tensor { shape, data: Data::from_bytes(dtype, raw) });
     }
     let ints = &message.int32_data;
     let data = match dtype {
@@ -100,7 +66,7 @@ pub(crate) fn tensor(message: &TensorProto) -> Result<Tensor, String> {
         DType::I8 => Data::I8(ints.iter().map(|&v| v as i8).collect()),
         DType::Bool => Data::Bool(ints.iter().map(|&v| u8::from(v != 0)).collect()),
     };
-    let got = raw(&data).len() / dtype.size();
+    let got = data.bytes().len() / dtype.size();
     if got != len {
         return Err(format!("{got} elements of data do not fill {dtype}{shape:?}"));
     }
@@ -113,7 +79,7 @@ pub(crate) fn tensor_message(name: &str, tensor: &Tensor) -> TensorProto {
         name: Some(name.to_owned()),
         dims: tensor.shape.iter().map(|&d| d as i64).collect(),
         data_type: Some(onnx_type(tensor.dtype())),
-        raw_data: Some(Bytes::copy_from_slice(raw(&tensor.data))),
+        raw_data: Some(Bytes::copy_from_slice(tensor.data.bytes())),
         ..Default::default()
     }
 }

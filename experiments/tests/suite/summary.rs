@@ -24,6 +24,7 @@ fn by_hand() -> RunLog {
         expires: Time((at + 50) * MS),
         priority: 1.0,
         min_accuracy: 0.0,
+        variant: None,
     };
     let launch = |id: u64, processor: u16, variant: u16| Launch {
         id: LaunchId(id),

@@ -1,0 +1,97 @@
+//! `cosched load`: sends requests to any server of the Open Inference Protocol v2 at a given rate, and tells how it fared.
+
+use super::{Outcome, print_json, usage};
+use cosched::load::{Arrivals, Client, Load, Percentiles, run as send};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The server, as host:port.
+    #[arg(default_value = "127.0.0.1:8000")]
+    address: String,
+    /// The model.
+    #[arg(short, long)]
+    model: String,
+    /// Requests per second.
+    #[arg(short, long)]
+    rate: f64,
+    /// How requests come.
+    #[arg(short, long, default_value = "poisson")]
+    arrivals: Kind,
+    /// Seconds for which requests are sent and counted.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before that, which are not counted.
+    #[arg(long, default_value_t = 1.0)]
+    warm_up: f64,
+    /// Seed of the gaps and the tensors.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A parameter of every request, e.g. deadline_ms=20; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    parameter: Vec<String>,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Exponential gaps.
+    Poisson,
+    /// Equal gaps.
+    Periodic,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Outcome {
+    if !(args.rate > 0.0 && args.rate <= 1e6) {
+        return Err(usage("--rate: expected a number above 0 and at most 1000000"));
+    }
+    for (name, seconds) in [("--seconds", args.seconds), ("--warm-up", args.warm_up)] {
+        if !(0.0..=1e6).contains(&seconds) {
+            return Err(usage(format!("{name}: expected a number from 0 to 1000000")));
+        }
+    }
+    let mut parameters = Map::new();
+    for given in &args.parameter {
+        let (key, value) = given
+            .split_once('=')
+            .ok_or_else(|| usage(format!("--parameter: expected KEY=VALUE, got `{given}`")))?;
+        // A number or a truth value where it reads as one, else a text.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        parameters.insert(key.to_owned(), value);
+    }
+    let arrivals = match args.arrivals {
+        Kind::Poisson => Arrivals::Poisson,
+        Kind::Periodic => Arrivals::Periodic,
+    };
+    let client = Client::new(args.address.strip_prefix("http://").unwrap_or(&args.address));
+    let question = client.prepare(&args.model, &Value::Object(parameters), args.seed)?;
+    let warm_up = Duration::from_secs_f64(args.warm_up);
+    let length = warm_up + Duration::from_secs_f64(args.seconds);
+    let outcome =
+        send(client, question, &Load { arrivals, rate: args.rate, length, warm_up, seed: args.seed })?;
+    if args.json {
+        return print_json(&outcome);
+    }
+    println!(
+        "{} requests at {:.1}/s: {} answered, {:.1}/s",
+        outcome.requests, outcome.rate, outcome.answered, outcome.achieved
+    );
+    for (status, count) in &outcome.refused {
+        println!("  {count} x {status}");
+    }
+    println!("{:30} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "ms", "mean", "p50", "p90", "p99", "p99.9", "max");
+    let line = |name: &str, p: &Percentiles| {
+        let Percentiles { mean_ms, p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = p;
+        println!(
+            "{name:30} {mean_ms:>9.3} {p50_ms:>9.3} {p90_ms:>9.3} {p99_ms:>9.3} {p999_ms:>9.3} {max_ms:>9.3}"
+        );
+    };
+    line("from when it was due", &outcome.latency);
+    line("from when it was sent", &outcome.uncorrected);
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! `/metrics` in Prometheus' text format (0.0.4), with Triton's names where it has such a number. Written by hand: the crate
+//! `prometheus-client` appends `_total` to every counter, and dashboards for Triton know the names without it. It refuses to count
+//! anything itself.
+
+use super::core::Core;
+use super::model::VERSION;
+use super::stats::{BOUNDS_S, Spread};
+use std::fmt::Write;
+
+/// A text that grows by families.
+struct Page(String);
+
+/// Labels of one number: pairs of a name and a value.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+fn labels(labels: Labels<'_>) -> String {
+    if labels.is_empty() {
+        return String::new();
+    }
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn number(&mut self, name: &str, of: Labels<'_>, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name}{} {value}", labels(of));
+    }
+
+    /// A histogram in seconds.
+    fn spread(&mut self, name: &str, of: Labels<'_>, spread: &Spread) {
+        let mut below = 0;
+        let bounds = BOUNDS_S.iter().map(|b| b.to_string()).chain(["+Inf".to_owned()]);
+        for (count, bound) in spread.buckets.iter().zip(bounds) {
+            below += count;
+            let with_bound: Vec<_> = of.iter().copied().chain([("le", bound.as_str())]).collect();
+            self.number(&format!("{name}_bucket"), &with_bound, below);
+        }
+        self.number(&format!("{name}_sum"), of, spread.all.ns as f64 / 1e9);
+        self.number(&format!("{name}_count"), of, spread.all.count);
+    }
+}
+
+/// The page.
+pub fn text(core: &Core) -> String {
+    let mut page = Page(String::with_capacity(16 << 10));
+    of_models(&mut page, core);
+    of_processors(&mut page, core);
+    let counted = core.stats.read();
+    page.family("cosched_decision_seconds", "histogram", "Time that the policy takes to decide");
+    page.spread("cosched_decision_seconds", &[], &counted.decisions);
+    page.family(
+        "cosched_fallback_decisions_total",
+        "counter",
+        "Decisions of the fallback because the policy panicked",
+    );
+    page.number("cosched_fallback_decisions_total", &[], counted.fallback);
+    page.0
+}
+
+fn of_models(page: &mut Page, core: &Core) {
+    let counted = core.stats.read();
+    let models: Vec<_> = core.models.iter().map(|m| m.name.as_str()).zip(&counted.models).collect();
+    type Number = fn(&super::stats::OfModel) -> u64;
+    let numbers: [(&str, &str, &str, Number); 9] = [
+        ("nv_inference_request_success", "counter", "Requests that were answered", |m| m.success.count),
+        ("nv_inference_count", "counter", "Inferences; there are no batches", |m| m.success.count),
+        ("nv_inference_exec_count", "counter", "Executions; there are no batches", |m| m.success.count),
+        ("nv_inference_request_duration_us", "counter", "Microseconds from arrival to answer", |m| {
+            m.success.ns / 1000
+        }),
+        ("nv_inference_queue_duration_us", "counter", "Microseconds without a launch", |m| m.queue.ns / 1000),
+        ("nv_inference_compute_input_duration_us", "counter", "Microseconds from body to tensors", |m| {
+            m.compute_input.ns / 1000
+        }),
+        ("nv_inference_compute_infer_duration_us", "counter", "Microseconds of launches", |m| {
+            m.compute_infer.ns / 1000
+        }),
+        ("nv_inference_compute_output_duration_us", "counter", "Microseconds from tensors to body", |m| {
+            m.compute_output.ns / 1000
+        }),
+        ("nv_inference_pending_request_count", "gauge", "Requests that have not ended", |m| m.pending),
+    ];
+    for (name, kind, help, number) in numbers {
+        page.family(name, kind, help);
+        for (model, m) in &models {
+            page.number(name, &[("model", model), ("version", VERSION)], number(m));
+        }
+    }
+    page.family("nv_inference_request_failure", "counter", "Requests that were not answered, by reason");
+    for (model, m) in &models {
+        for (reason, t) in &m.failures {
+            page.number(
+                "nv_inference_request_failure",
+                &[("model", model), ("version", VERSION), ("reason", reason)],
+                t.count,
+            );
+        }
+    }
+    page.family("cosched_late_answers_total", "counter", "Answers after their deadline");
+    for (model, m) in &models {
+        page.number("cosched_late_answers_total", &[("model", model)], m.late);
+    }
+    page.family("cosched_variant_answers_total", "counter", "Answers of each variant");
+    for (model, m) in &models {
+        for (variant, count) in &m.variants {
+            page.number("cosched_variant_answers_total", &[("model", model), ("variant", variant)], count);
+        }
+    }
+    page.family(
+        "cosched_failed_request_seconds_total",
+        "counter",
+        "Time from arrival to an end without answer",
+    );
+    for (model, m) in &models {
+        let ns: u64 = m.failures.values().map(|t| t.ns).sum();
+        page.number("cosched_failed_request_seconds_total", &[("model", model)], ns as f64 / 1e9);
+    }
+    page.family("cosched_request_seconds", "histogram", "Time from arrival to answer");
+    for (model, m) in &models {
+        page.spread("cosched_request_seconds", &[("model", model)], &m.latency);
+    }
+}
+
+fn of_processors(page: &mut Page, core: &Core) {
+    let counted = core.stats.read();
+    let names = core.case().plan.processors.iter().map(|p| p.name.as_str());
+    let processors: Vec<_> = names.zip(&counted.processors).collect();
+    page.family("nv_energy_consumption", "counter", "Joules of launches, by the plan's power");
+    for (name, p) in &processors {
+        page.number("nv_energy_consumption", &[("processor", name)], p.energy_mj / 1e3);
+    }
+    page.family("cosched_processor_up", "gauge", "Whether the processor takes launches");
+    for (name, p) in &processors {
+        page.number("cosched_processor_up", &[("processor", name)], u8::from(p.up));
+    }
+    page.family(
+        "cosched_processor_busy_seconds_total",
+        "counter",
+        "Time in which it ran launches; its rate is the utilisation",
+    );
+    for (name, p) in &processors {
+        page.number("cosched_processor_busy_seconds_total", &[("processor", name)], p.busy_ns as f64 / 1e9);
+    }
+    page.family("cosched_launches_total", "counter", "Launches, by how they ended");
+    for (name, p) in &processors {
+        for (outcome, count) in [("good", p.good), ("failed", p.failed)] {
+            page.number("cosched_launches_total", &[("processor", name), ("outcome", outcome)], count);
+        }
+    }
+    page.family("cosched_launch_seconds", "histogram", "Time of a launch on its processor");
+    for (name, p) in &processors {
+        page.spread("cosched_launch_seconds", &[("processor", name)], &p.launches);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped_and_buckets_add_up() {
+        assert_eq!(labels(&[("a", "x\"y\\z\n"), ("b", "1")]), r#"{a="x\"y\\z\n",b="1"}"#);
+        let mut spread = Spread::default();
+        for ns in [5_000, 10_000, 15_000, 3_000_000_000] {
+            spread.add(ns);
+        }
+        let mut page = Page(String::new());
+        page.spread("t", &[], &spread);
+        for line in [
+            "t_bucket{le=\"0.00001\"} 2\n",
+            "t_bucket{le=\"0.00002\"} 3\n",
+            "t_bucket{le=\"2\"} 3\n",
+            "t_bucket{le=\"+Inf\"} 4\n",
+            "t_count 4\n",
+        ] {
+            assert!(page.0.contains(line), "{line} is not in {}", page.0);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A server of the Open Inference Protocol v2: the tasks of an app over HTTP and gRPC, decided by a policy, answered on the processors of
+//! this machine. Every request ends exactly once, at shutdown too. It refuses to read or write any file on behalf of a caller.
+//!
+//! ```no_run
+//! use cosched::experiments::app::App;
+//! use cosched::server::{Options, Server, model::serving};
+//! use cosched::session::{Session, SessionOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let app = serving(App::read("robot.toml".as_ref())?);
+//! let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
+//! let case = app.case_of(session.profile(&app, &mut |_, _, _| {})?)?;
+//! let server = Server::start(&session, case, app.scheduler, "edf", &Options::default())?;
+//! println!("http://{}", server.http());
+//! server.wait_for_signal()?;
+//! server.shutdown();
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod core;
+mod grpc;
+mod http;
+mod listen;
+mod metrics;
+pub mod model;
+pub mod numbers;
+pub mod proto;
+pub mod refusal;
+pub mod request;
+pub mod shared_memory;
+pub mod stats;
+mod watched;
+pub mod wire;
+
+use self::core::Core;
+use crate::session::{Session, SessionError};
+use cosched_env::case::Case;
+use cosched_env::scheduler;
+use listen::Protocol;
+use shared_memory::Regions;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+/// How a server is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where HTTP is spoken; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// Where gRPC is spoken.
+    pub grpc: SocketAddr,
+    /// Largest body of a request, in bytes.
+    pub max_body: usize,
+    /// Most requests of a model that have not ended.
+    pub queue: usize,
+    /// Most connections at a time, for each of the two protocols.
+    pub connections: usize,
+    /// Whether callers may send and get tensors in shared memory of this machine.
+    pub shared_memory: bool,
+    /// How long shutdown waits for requests to end before it gives them up.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    /// The usual ports, on loopback.
+    fn default() -> Options {
+        let on = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Options {
+            http: on(8000),
+            grpc: on(8001),
+            max_body: 64 << 20,
+            queue: 256,
+            connections: 512,
+            shared_memory: false,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The models, the plan or the policy.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The address cannot be used.
+    #[error("{address}: cannot listen: {source}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Threads, signals.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What the handlers of both protocols share.
+#[derive(Clone)]
+struct Shared {
+    core: Arc<Core>,
+    max_body: usize,
+    /// KiB of bodies over HTTP that may be in memory together; who comes too late waits before its body is read.
+    room: Arc<Semaphore>,
+    regions: Arc<Regions>,
+}
+
+/// Bodies of the largest size that may be in memory together.
+const BODIES: usize = 4;
+
+/// A running server.
+pub struct Server {
+    runtime: Runtime,
+    core: Arc<Core>,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    stop: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+    drain: Duration,
+}
+
+/// Threads that speak with callers; inference has threads of its own.
+const THREADS: usize = 2;
+/// What connections may still take after the last request has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Listens, starts the scheduler, and answers from then on. `case` must be of an app made by [`model::serving`].
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn start(
+        session: &Session,
+        case: Arc<Case>,
+        scheduler: scheduler::Options,
+        policy: &str,
+        options: &Options,
+    ) -> Result<Server, ServerError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("server")
+            .enable_all()
+            .build()?;
+        let bind = |address: SocketAddr| {
+            let bound = runtime.block_on(TcpListener::bind(address));
+            let bound = bound.and_then(|l| Ok((l.local_addr()?, l)));
+            bound.map_err(|source| ServerError::Listen { address, source })
+        };
+        // An address that is taken is found out before anything costly.
+        let ((http, http_socket), (grpc, grpc_socket)) = (bind(options.http)?, bind(options.grpc)?);
+        let core = Core::start(&session.deployment, case, scheduler, policy, options.queue)?;
+        let core = Arc::new(core);
+        let room = Arc::new(Semaphore::new(BODIES * options.max_body.div_ceil(1024)));
+        let regions = Arc::new(Regions::new(options.shared_memory));
+        let state = Shared { core: core.clone(), max_body: options.max_body, room, regions };
+        let (stop, stopped) = watch::channel(false);
+        let sockets = [
+            (http_socket, Protocol::Http, http::router(state.clone())),
+            (grpc_socket, Protocol::Grpc, grpc::router(&state)),
+        ];
+        let spawn = |(socket, protocol, router)| {
+            // Connections of one protocol must not use up those of the other.
+            let connections = Arc::new(Semaphore::new(options.connections));
+            runtime.spawn(listen::serve(socket, protocol, router, connections, stopped.clone()))
+        };
+        let listeners = sockets.map(spawn).into();
+        tracing::info!(%http, %grpc, policy, models = core.models.len(), "serving");
+        Ok(Server { runtime, core, http, grpc, stop, listeners, drain: options.drain })
+    }
+
+    /// Where HTTP is spoken.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where gRPC is spoken.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// What is served and counted.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Waits for ctrl-c or SIGTERM. From then on a second one ends the process at once.
+    ///
+    /// # Errors
+    /// When signals cannot be heard.
+    pub fn wait_for_signal(&self) -> io::Result<()> {
+        self.runtime.block_on(signal())?;
+        self.runtime.spawn(async {
+            if signal().await.is_ok() {
+                std::process::exit(130);
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes no more requests, lets those that are there end, then closes the connections. Requests that are still there after
+    /// `drain` are given up. Blocks.
+    pub fn shutdown(self) {
+        tracing::info!("shutting down: no new requests; those that are there still end");
+        self.core.close();
+        let core = self.core.clone();
+        self.runtime.block_on(async {
+            let ended = tokio::task::spawn_blocking(move || core.join());
+            tokio::pin!(ended);
+            if tokio::time::timeout(self.drain, &mut ended).await.is_err() {
+                tracing::warn!("requests are given up after {:?}", self.drain);
+                self.core.give_up();
+                // What runs cannot be stopped in the middle; a device that hangs must not hold the process.
+                let _ = tokio::time::timeout(self.drain, &mut ended).await;
+            }
+            // Connections stay until here, so that whoever came too late was told so.
+            self.stop.send_replace(true);
+            for listener in self.listeners {
+                let _ = tokio::time::timeout(LAST_WORDS, listener).await;
+            }
+        });
+        self.runtime.shutdown_timeout(LAST_WORDS);
+        tracing::info!("ended");
+    }
+}
+
+async fn signal() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            heard = tokio::signal::ctrl_c() => heard,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,91 @@
+//! `cosched serve` as a process: it says where it listens, answers, and ends by SIGTERM with nothing lost.
+
+use crate::http::{body, get, infer, receive, send};
+use crate::rig::{PATIENCE, inputs};
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+const APP: &str = r#"name = "served"
+processors = ["cpu"]
+plan = "plan.json"
+[[task]]
+name = "keyword"
+[[task.variant]]
+model = "zoo:kws_small"
+accuracy = 0.9
+[[stream]]
+task = "keyword"
+period_ms = 20
+deadline_ms = 20000
+"#;
+
+fn spawn(folder: &std::path::Path, arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cosched"));
+    command.arg("serve").args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait(child: &mut Child) -> Option<i32> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_command_serves_until_it_is_told_to_stop() {
+    let folder = std::env::temp_dir().join(format!("cosched-serve-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("app.toml"), APP).unwrap();
+    let mut child = spawn(&folder, &["app.toml", "-p", "edf", "--http-port", "0", "--grpc-port", "0"]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let http: SocketAddr = line
+        .strip_prefix("serving HTTP on http://")
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap_or_else(|| panic!("{line}"))
+        .parse()
+        .unwrap();
+    assert!(http.ip().is_loopback(), "{http}: others could reach it");
+    assert_eq!(get(http, "/v2/health/ready").status, 200);
+    assert_eq!(infer(http, "keyword", &inputs(1), json!({})).status, 200);
+    // The port is taken: the next one says so and ends.
+    let port = http.port().to_string();
+    let mut second = spawn(&folder, &["app.toml", "-p", "edf", "--http-port", &port, "--grpc-port", "0"]);
+    assert_eq!(wait(&mut second), Some(1));
+    let said = std::io::read_to_string(second.stderr.take().unwrap()).unwrap();
+    assert!(said.contains(&format!("error: {http}: cannot listen")), "{said}");
+    let last = send(http, "POST", "/v2/models/keyword/infer", &[], &body(&inputs(2), json!({})));
+    let answer = receive(last);
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    assert_eq!((answer.status, wait(&mut child)), (200, Some(0)));
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
+fn wrong_arguments_are_refused() {
+    let folder = std::env::temp_dir();
+    for (arguments, code, words) in [
+        (vec!["missing.toml"], 1, "missing.toml"),
+        (vec!["x.toml", "-p", "edff"], 2, "did you mean `edf`"),
+        (vec!["x.toml", "--queue", "0"], 2, "--queue"),
+        (vec!["x.toml", "--host", "everywhere"], 2, "--host"),
+        (vec!["x.toml", "--max-body-mb", "99999"], 2, "--max-body-mb"),
+    ] {
+        let mut child = spawn(&folder, &arguments);
+        assert_eq!(wait(&mut child), Some(code), "{arguments:?}");
+        let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}

@@ -1,0 +1,58 @@
+//! The load tool against the server: what it counts is what the server counts, a stall shows, and errors are told by status.
+
+use crate::rig::{Rig, Way, options};
+use cosched::load::{Arrivals, Client, ClientError, Load, run};
+use cosched::server::Options;
+use serde_json::json;
+use std::time::Duration;
+
+fn load(rate: f64, ms: u64) -> Load {
+    let (length, warm_up) = (Duration::from_millis(ms), Duration::from_millis(ms / 4));
+    Load { arrivals: Arrivals::Poisson, rate, length, warm_up, seed: 5 }
+}
+
+#[test]
+fn it_counts_what_the_server_counts() {
+    let rig = Rig::new("edf");
+    let client = Client::new(&rig.http.to_string());
+    let question = client.prepare("keyword", &json!({"variant": "kws_small"}), 1).unwrap();
+    let load = load(200.0, 1000);
+    let (all, counted) = (load.times().count(), load.times().filter(|&t| t >= load.warm_up).count());
+    let outcome = run(client, question, &load).unwrap();
+    assert_eq!((outcome.requests, outcome.answered), (counted as u64, counted as u64), "{outcome:?}");
+    let stats = rig.server().core().stats.read();
+    assert_eq!(
+        (stats.models[0].success.count, stats.models[0].variants["kws_small"]),
+        (all as u64, all as u64)
+    );
+    let (due, sent) = (outcome.latency, outcome.uncorrected);
+    assert!(due.p50_ms > 0.0 && due.p50_ms <= due.p99_ms && due.max_ms >= sent.max_ms, "{outcome:?}");
+}
+
+#[test]
+fn refusals_are_counted_by_status() {
+    let rig = Rig::with("edf", &Options { queue: 1, ..options() });
+    let client = Client::new(&rig.http.to_string());
+    let question = client.prepare("plain", &json!({}), 1).unwrap();
+    rig.gate.set(Way::Closed);
+    let outcome = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run(client, question, &load(100.0, 400)).unwrap());
+        // One is held, all others find the queue full, until the gate opens.
+        rig.until("refusals", |s| {
+            s.core().stats.read().models[1].failures.get("REJECTED").is_some_and(|t| t.count >= 10)
+        });
+        rig.gate.set(Way::Open);
+        sending.join().unwrap()
+    });
+    assert_eq!(outcome.answered + outcome.refused.values().sum::<u64>(), outcome.requests);
+    assert!(outcome.refused["503"] > 0, "{outcome:?}");
+}
+
+#[test]
+fn a_server_that_is_none_is_named() {
+    let rig = Rig::new("edf");
+    let error = Client::new(&rig.http.to_string()).prepare("nope", &json!({}), 1).err().unwrap();
+    assert!(matches!(error, ClientError::Unexpected { .. }) && error.to_string().contains("404"), "{error}");
+    let error = Client::new("127.0.0.1:1").prepare("x", &json!({}), 1).err().unwrap();
+    assert!(error.to_string().contains("127.0.0.1:1: connect"), "{error}");
+}
