@@ -1,9 +1,9 @@
 //! The profile, estimated again while it is used: how long launches take, as a multiple of what the plan says of them.
 //!
 //! Each launch that completes gives one ratio of the time that it took to the time that it should have taken among the launches that
-//! ran beside it. A processor has moving averages of them with a variance, and so has each (variant, segment, processor) of its ratio
+//! ran beside it. A processor has a moving average of them with a variance, and so has each (variant, segment, processor) of its ratio
 //! by its processor's: a processor that slows down moves at once all that it could run, and one segment that was measured wrongly
-//! moves alone. They are exponentially weighted (West, CACM 1979, for the variance) and grow old.
+//! moves alone. Both are exponentially weighted (West, CACM 1979, for the variance) and grow old.
 //! It refuses to tell the decision core, whose estimates follow its own drift: this is what emulators are seeded with.
 
 use cosched_env::case::{Case, CaseError, ProcessorId, VariantId};
@@ -101,18 +101,13 @@ impl Tracker {
     }
 }
 
-/// What ratios are on average, now. A quick moving average notices a change; a slow one is what counts, for a policy that was chosen by
-/// a number which wavers is chosen anew again and again.
+/// An exponentially weighted mean of ratios, with its variance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Slow mean: of all ratios since the last change, then exponentially weighted.
+    /// Mean.
     pub mean: f64,
-    /// Quick mean, and the variance about it.
-    pub quick: f64,
-    /// See `quick`.
+    /// Variance.
     pub variance: f64,
-    /// Ratios since the last change that the slow mean counts; the plan counts as some.
-    pub counted: f64,
     /// Ratios seen so far.
     pub seen: u32,
     /// When the last one was.
@@ -121,47 +116,26 @@ pub struct Estimate {
 
 impl Default for Estimate {
     fn default() -> Estimate {
-        Estimate { mean: 1.0, quick: 1.0, variance: 0.0, counted: PLANNED, seen: 0, at: Time::ZERO }
+        Estimate { mean: 1.0, variance: 0.0, seen: 0, at: Time::ZERO }
     }
 }
 
-/// Weights of the newest launch in the means of a processor and of one of its segments.
-#[derive(Clone, Copy)]
-struct Weights {
-    quick: f64,
-    /// The least one in the slow mean.
-    slow: f64,
-}
-
-const PROCESSOR: Weights = Weights { quick: 0.15, slow: 0.01 };
-const SEGMENT: Weights = Weights { quick: 0.05, slow: 0.01 };
-/// As many ratios of 1 does the plan count as.
-const PLANNED: f64 = 10.0;
-/// Standard errors of the quick mean by which it is off the slow one when there was a change.
-const CHANGE: f64 = 3.5;
 /// Seconds after which what was seen counts for `1 / e` of what it did.
 const MEMORY_S: f64 = 30.0;
+/// Weight of the newest launch, for a processor and for one of its segments.
+const PROCESSOR_WEIGHT: f64 = 0.15;
+const SEGMENT_WEIGHT: f64 = 0.05;
 /// A segment's own ratio is believed half when it was seen so many times.
 const HALF_BELIEVED: f64 = 10.0;
 /// Ratios beyond these bounds count as these.
 const BOUNDS: (f64, f64) = (0.05, 20.0);
 
 impl Estimate {
-    /// Quick: `d = x - quick; quick += w d; variance = (1 - w) (variance + w d^2)`; its standard error is
-    /// `sqrt(variance w / (2 - w))`. Slow: `mean += d / n` for the n-th since the last change, then with the least weight.
-    fn note(&mut self, ratio: f64, weights: Weights, at: Time) {
-        let w = weights.quick;
-        let off = ratio - self.quick;
-        self.quick += w * off;
-        self.variance = (1.0 - w) * (self.variance + w * off * off);
-        self.counted += 1.0;
-        self.mean += (1.0 / self.counted).max(weights.slow) * (ratio - self.mean);
-        let error = (self.variance * w / (2.0 - w)).sqrt();
-        if (self.quick - self.mean).abs() > CHANGE * error {
-            self.mean = self.quick;
-            // So many does a moving average of this weight look back on.
-            self.counted = (2.0 - w) / w;
-        }
+    /// `d = x - mean; mean += w d; variance = (1 - w) (variance + w d^2)`.
+    fn note(&mut self, ratio: f64, weight: f64, at: Time) {
+        let off = ratio - self.mean;
+        self.mean += weight * off;
+        self.variance = (1.0 - weight) * (self.variance + weight * off * off);
         self.seen = self.seen.saturating_add(1);
         self.at = self.at.max(at);
     }
@@ -200,11 +174,11 @@ impl Profile {
     pub fn note(&mut self, sample: &Sample) {
         let (p, n) = (sample.processor.0 as usize, self.processors.len());
         let ratio = sample.ratio.clamp(BOUNDS.0, BOUNDS.1);
-        self.processors[p].note(ratio, PROCESSOR, sample.at);
+        self.processors[p].note(ratio, PROCESSOR_WEIGHT, sample.at);
         let own = ratio / self.processors[p].mean;
         for segment in sample.first..=sample.last {
             let cell = &mut self.segments[sample.variant.0 as usize][segment as usize * n + p];
-            cell.note(own, SEGMENT, sample.at);
+            cell.note(own, SEGMENT_WEIGHT, sample.at);
         }
     }
 
@@ -271,41 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn means_and_variance_by_hand() {
+    fn mean_and_variance_by_hand() {
         let mut e = Estimate::default();
-        let weights = Weights { quick: 0.25, slow: 0.01 };
-        e.note(3.0, weights, at(1.0));
-        // d = 2: quick 1.5, variance 0.75 * 0.25 * 4 = 0.75, error sqrt(0.75 / 7) = 0.33; slow (10 * 1 + 3) / 11 is within 3.5 of that.
-        assert!((e.quick - 1.5).abs() < 1e-12 && (e.variance - 0.75).abs() < 1e-12, "{e:?}");
-        assert!((e.mean - 13.0 / 11.0).abs() < 1e-12, "{e:?}");
-        e.note(1.0, weights, at(2.0));
-        // d = -0.5: quick 1.375, variance 0.75 * (0.75 + 0.0625), error sqrt(0.609375 / 7) = 0.295; slow 14 / 12.
-        assert!((e.quick - 1.375).abs() < 1e-12 && (e.variance - 0.609375).abs() < 1e-12, "{e:?}");
-        assert!((e.mean - 14.0 / 12.0).abs() < 1e-12, "{e:?}");
-        assert_eq!((e.counted, e.seen, e.at), (12.0, 2, at(2.0)));
+        e.note(3.0, 0.25, at(1.0));
+        e.note(1.0, 0.25, at(2.0));
+        // d = 2: mean 1.5, variance 0.75 * 0.25 * 4 = 0.75; d = -0.5: mean 1.375, variance 0.75 * (0.75 + 0.0625).
+        assert!((e.mean - 1.375).abs() < 1e-12 && (e.variance - 0.609375).abs() < 1e-12, "{e:?}");
+        assert_eq!((e.seen, e.at), (2, at(2.0)));
         let later = e.now(at(2.0 + 30_000.0));
-        assert!((later - (1.0 + 1.0 / 6.0 / std::f64::consts::E)).abs() < 1e-9, "{later}");
-    }
-
-    #[test]
-    fn a_change_is_noticed_at_once_and_noise_moves_little() {
-        let mut random = cosched_env::streams::rng(4, "noise", 0);
-        let mut e = Estimate::default();
-        let mut draw = |mean: f64| mean * (1.0 + 0.5 * (rand::RngExt::random::<f64>(&mut random) - 0.5));
-        let (mut slow, mut quick) = (0.0_f64, 0.0_f64);
-        for i in 0..600 {
-            e.note(draw(1.0), PROCESSOR, at(f64::from(i)));
-            if i >= 200 {
-                slow = slow.max((e.mean - 1.0).abs());
-                quick = quick.max((e.quick - 1.0).abs());
-            }
-        }
-        // The saboteur is the quick mean: it wavers three times as much.
-        assert!(slow < 0.04 && quick > 0.1, "slow {slow}, quick {quick}");
-        (0..15).for_each(|i| e.note(draw(3.0), PROCESSOR, at(f64::from(600 + i))));
-        assert!(e.mean > 2.5, "{e:?}");
-        (0..85).for_each(|i| e.note(draw(3.0), PROCESSOR, at(f64::from(615 + i))));
-        assert!((e.mean - 3.0).abs() < 0.2, "{e:?}");
+        assert!((later - (1.0 + 0.375 / std::f64::consts::E)).abs() < 1e-9, "{later}");
     }
 
     #[test]

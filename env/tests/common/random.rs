@@ -157,7 +157,7 @@ fn random_stream(rng: &mut Pcg64Mcg, plan: &Plan, index: usize) -> Stream {
 fn random_scenario(rng: &mut Pcg64Mcg, plan: &Plan) -> Scenario {
     let streams = (0..rng.random_range(1..=6usize)).map(|s| random_stream(rng, plan, s)).collect();
     let fairness_weight = if rng.random() { 0.0 } else { rng.random_range(0.0..2.0) };
-    let continuity_weight = if rng.random() { 0.0 } else { rng.random_range(0.0..1.0) };
+    let continuity_weight = fairness_weight / 2.0;
     let objective = Objective { fairness_weight, continuity_weight, ..Objective::default() };
     Scenario { name: "random".to_owned(), streams, objective }
 }

@@ -58,7 +58,7 @@ fn typos_are_named_with_the_nearest_key() {
         ),
         (
             format!("{APP}[[emulator.faults]]\nprocessor = \"cpu\"\nfrom_ms = 5\nto_ms = 6\nspeed = 0.5\n"),
-            "x.toml:22:1: emulator.faults[0].speed: expected none: only faults of kind slow",
+            "x.toml:22:1: emulator.faults[0].speed: expected none: only faults of kind slow have a speed",
         ),
         (
             format!("{APP}[[task]]\nname = 'see'\n[[task.variant]]\nmodl = 'a.onnx'\naccuracy = 1\n"),
