@@ -22,6 +22,7 @@
 pub mod export;
 pub mod fidelity;
 pub mod load;
+pub mod online;
 pub mod server;
 pub mod session;
 

@@ -1,12 +1,17 @@
 //! A session: the models of an app file deployed on the processors of this machine, to be profiled and run live.
 //! It refuses to print; callers watch through callbacks and `tracing`.
 
+use crate::online::{self, Learning};
+use cosched_agent::online::learner::Report;
+use cosched_agent::online::state::StateError;
 use cosched_env::case::Case;
+use cosched_env::event::{Ended, Event, Launch};
+use cosched_env::observation::Observation;
 use cosched_env::plan::Plan;
 use cosched_env::recording::{Header, Recorder, RecordingError};
 use cosched_env::scheduler::{ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
-use cosched_env::world::drive;
+use cosched_env::world::{Decision, Observer, drive};
 use cosched_executors::deploy::{Deployed, Deployment, Model};
 use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
@@ -47,6 +52,12 @@ pub enum SessionError {
     /// A bug in a policy or a world.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// The state of online learning cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Online learning is not to be had.
+    #[error("{0}")]
+    Online(String),
     /// No processor is there.
     #[error("no processor is available: {0}")]
     NoProcessor(String),
@@ -84,6 +95,8 @@ pub struct RunOptions {
     pub record: Option<Box<dyn Write>>,
     /// Becomes true when the run shall end early: no new requests, those that are there still end.
     pub stop: Arc<AtomicBool>,
+    /// Learn while it runs; only for the policy `learned`.
+    pub online: Option<online::Options>,
 }
 
 /// What a live run gives.
@@ -92,6 +105,8 @@ pub struct LiveRun {
     pub log: RunLog,
     /// What each decision took, in nanoseconds.
     pub decision_ns: Vec<u64>,
+    /// What came of online learning.
+    pub online: Option<Report>,
 }
 
 /// Progress: (done, of, what is being done).
@@ -264,7 +279,13 @@ impl Session {
         policy: &str,
         options: RunOptions,
     ) -> Result<LiveRun, SessionError> {
-        let mut decider = cosched_policies::make(policy, &case)?;
+        let (mut decider, learning) = match &options.online {
+            None => (cosched_policies::make(policy, &case)?, None),
+            Some(online) => {
+                let (actor, learning) = online::begin(policy, &case, app, online)?;
+                (actor, Some(learning))
+            }
+        };
         let seed = options.seed.unwrap_or(app.seed);
         let horizon = Time::ZERO + Span::from_ms(options.seconds.unwrap_or(app.seconds) * 1e3);
         let mut scheduler = Scheduler::new(case.clone(), app.scheduler);
@@ -272,7 +293,7 @@ impl Session {
             LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
         // Only streams send requests here.
         drop(submitter);
-        let mut log = RunLog::new(policy);
+        let mut log = Heard { log: RunLog::new(policy), learning };
         let end = match options.record {
             None => drive(&mut scheduler, &mut world, decider.as_mut(), &mut log)?,
             Some(sink) => {
@@ -283,6 +304,35 @@ impl Session {
                 end
             }
         };
-        Ok(LiveRun { log: log.finish(end), decision_ns: std::mem::take(&mut world.decision_ns) })
+        let online = log.learning.map(Learning::end).transpose()?;
+        let decision_ns = std::mem::take(&mut world.decision_ns);
+        Ok(LiveRun { log: log.log.finish(end), decision_ns, online })
+    }
+}
+
+/// The log of a run, and what learns from it.
+struct Heard {
+    log: RunLog,
+    learning: Option<Learning>,
+}
+
+impl Observer for Heard {
+    fn decided(&mut self, observation: &Observation<'_>, decision: Decision) {
+        self.log.decided(observation, decision);
+    }
+
+    fn launched(&mut self, now: Time, launch: &Launch) {
+        self.log.launched(now, launch);
+        self.learning.iter_mut().for_each(|l| l.ear.launched(now, launch));
+    }
+
+    fn event(&mut self, now: Time, event: &Event) {
+        self.log.event(now, event);
+        self.learning.iter_mut().for_each(|l| l.ear.event(now, event));
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.log.ended(ended);
+        self.learning.iter_mut().for_each(|l| l.ear.ended(ended));
     }
 }

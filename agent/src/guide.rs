@@ -8,6 +8,10 @@ use cosched_env::world::Policy;
 /// Most guides that are heard.
 pub const GUIDES: usize = 2;
 
+/// By how much a candidate's logit may have to exceed that of the first guide's choice. Which of them is found out by a trial: a network
+/// is not equally good everywhere, and infinity, the guide alone, is there for a case that it has no feeling for.
+pub const MARGINS: [f32; 4] = [f32::INFINITY, 3.0, 1.0, 0.0];
+
 /// What one guide would do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vote {

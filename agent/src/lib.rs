@@ -7,6 +7,7 @@ pub mod guide;
 pub mod invent;
 pub mod matmul;
 pub mod network;
+pub mod online;
 pub mod randomize;
 #[cfg(feature = "train")]
 pub mod train;

@@ -133,7 +133,8 @@ pub fn faults(case: &Case, config: &Config, ranges: &Ranges, episode_ms: f64, rn
         let kind = if rng.random() { FaultKind::Die } else { FaultKind::Hang };
         let noticed_ms = lasts_ms * rng.random_range(0.05..0.5);
         let processor = processor.name.clone();
-        config.faults.push(Fault { processor, kind, from_ms, to_ms: from_ms + lasts_ms, noticed_ms });
+        let to_ms = from_ms + lasts_ms;
+        config.faults.push(Fault { processor, kind, from_ms, to_ms, noticed_ms, ..Fault::default() });
     }
     config
 }

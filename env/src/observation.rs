@@ -129,6 +129,12 @@ impl Observation<'_> {
         self.core.clone()
     }
 
+    /// The same moment as somebody sees it who has fewer choices. `case` numbers everything as this one's does; `candidates` end with
+    /// [`Action::Wait`].
+    pub fn narrowed<'b>(&'b self, case: &'b Case, candidates: &'b [Candidate]) -> Observation<'b> {
+        Observation { case, candidates, ..*self }
+    }
+
     /// The request that a candidate is about.
     pub fn request_of(&self, candidate: &Candidate) -> Option<&RequestView> {
         match candidate.action {

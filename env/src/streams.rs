@@ -126,9 +126,9 @@ impl Arrivals {
                 let source = &mut self.sources[i];
                 source.pending.push_back((ended.at, origin));
                 source.next = source.pending[0].0;
+                self.head = self.soonest();
             }
         }
-        self.head = self.soonest();
     }
 
     fn soonest(&self) -> Option<usize> {

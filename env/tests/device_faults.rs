@@ -1,8 +1,10 @@
-//! Hangs of the emulated device and their overlaps, against numbers worked out by hand. Deaths are in `emulator.rs`.
+//! Hangs and slow-downs of the emulated device and their overlaps, against numbers worked out by hand. Deaths are in `emulator.rs`.
 
 mod common;
 
-use common::rig::{alarm, completions, device, die, drain, finished, hang, health, launch, named, near, us};
+use common::rig::{
+    alarm, completions, device, die, drain, finished, hang, health, launch, named, near, slow, us,
+};
 use common::{exact, ms};
 use cosched_env::case::ProcessorId;
 use cosched_env::emulator::{Config, Emulator, Fault};
@@ -104,4 +106,32 @@ fn what_is_done_when_the_hang_begins_is_done() {
 fn a_processor_that_never_comes_back_leaves_the_run_an_end() {
     let mut d = with(vec![die("p0", 1.0, f64::INFINITY)]);
     assert_eq!(health(&mut d), [(ms(1.0), false)]);
+}
+
+#[test]
+fn a_slow_down_is_not_told_and_retimes_what_runs() {
+    let mut d = with(vec![slow("p0", 0.4, 1.3, 1.0 / 3.0)]);
+    d.launch(&launch(0, 0, 0));
+    d.launch(&launch(1, 0, 1));
+    alarm(&mut d, us(700.0));
+    d.launch(&launch(2, 0, 0));
+    let events = drain(&mut d);
+    assert_eq!(events.len(), 3, "only completions: {events:?}");
+    let done = completions(&events);
+    let ends: Vec<_> = done.iter().map(|c| (c.launch.0, c.finished)).collect();
+    // 0.4 ms of the first are done before, 0.3 ms of it while it is slow and 0.3 ms after; of the last 0.2 ms while it is slow.
+    assert_eq!(ends, [(1, us(1000.0)), (0, us(1600.0)), (2, us(2100.0))]);
+    // 1 W each, as long as it takes.
+    for (c, mj) in done.iter().zip([1.0, 1.6, 1.4]) {
+        near(c.energy_mj, mj);
+    }
+}
+
+#[test]
+fn overlapping_slow_downs_are_multiplied() {
+    let faults = vec![slow("p0", 0.0, 1.0, 0.5), slow("p0", 0.5, f64::INFINITY, 0.4)];
+    let mut d = with(faults);
+    d.launch(&launch(0, 0, 0));
+    // 0.25 ms of work by 0.5, 0.1 ms more by 1.0, the rest at 0.4.
+    assert_eq!(finished(&mut d), [(0, 2625.0)]);
 }

@@ -2,6 +2,7 @@
 //! It refuses to touch a device: live runs call in here for their files and reports, never the other way round.
 
 pub mod about;
+pub mod adapt;
 pub mod app;
 pub mod bound;
 pub mod compare;

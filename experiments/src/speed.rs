@@ -9,10 +9,12 @@ use cosched_env::observation::Observation;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use cosched_env::scenario::{ArrivalKind, Scenario, Stream};
 use cosched_env::scheduler::{Next, Options, ProtocolError, Scheduler};
+use cosched_env::streams::rng;
 use cosched_env::time::{Span, Time};
 use cosched_env::vector::Vector;
 use cosched_env::world::{Decision, Policy, drive};
 use hdrhistogram::Histogram;
+use rand::RngExt;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -43,17 +45,15 @@ pub fn speed(spec: &str, make: &dyn Fn() -> Box<dyn Policy>, seconds: f64) -> Re
     let case = case();
     let (counted, taken) = run(&case, make(), seconds, false)?;
     let (timed, _) = run(&case, make(), seconds / 4.0, true)?;
-    let mut histogram: Histogram<u64> =
-        Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are allowed");
+    let mut histogram = histogram();
     timed.nanoseconds.unwrap_or_default().into_iter().for_each(|ns| histogram.saturating_record(ns));
-    let us = |q: f64| histogram.value_at_quantile(q) as f64 / 1e3;
     Ok(Speed {
         policy: spec.to_owned(),
         decisions: counted.decisions,
         candidates: counted.candidates as f64 / counted.decisions.max(1) as f64,
         decisions_per_second: counted.decisions as f64 / taken,
-        p50_us: us(0.5),
-        p99_us: us(0.99),
+        p50_us: us(&histogram, 0.5),
+        p99_us: us(&histogram, 0.99),
     })
 }
 
@@ -115,6 +115,64 @@ pub fn ready(requests: usize, policy: &mut dyn Policy, decisions: u64) -> Result
     let taken = taken.max(1) as f64;
     let decision_ns = (core_seconds() - start) * 1e9 / taken;
     Ok(Ready { requests, candidates: candidates as f64 / taken, decision_ns })
+}
+
+/// How long a policy takes for one decision among so many candidates.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latency {
+    /// Candidates of each decision.
+    pub candidates: usize,
+    /// Median in microseconds, features and guides included.
+    pub p50_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+}
+
+/// Measures decisions at moments of [`case`] at which nothing runs and so many requests of all ages wait, each of which could go to any
+/// processor. The clock is that of the machine: whatever else runs is part of the upper percentiles.
+///
+/// # Errors
+/// [`ProtocolError`] when a request that waits cannot be dropped: a bug.
+pub fn latency(policy: &mut dyn Policy, requests: usize, decisions: usize) -> Result<Latency, ProtocolError> {
+    let options = Options { window: requests, ..Options::default() };
+    let case = case();
+    let mut scheduler = Scheduler::new(case.clone(), options);
+    let mut random = rng(1, "latency", 0);
+    let (mut now, mut id, mut candidates) = (Time::ZERO, 0, 0);
+    let mut times = histogram();
+    // The first tenth warms up.
+    for round in 0..decisions + decisions / 10 {
+        for _ in 0..requests {
+            now = now + Span::from_ms(random.random::<f64>() * 8.0 / requests as f64);
+            let stream = StreamId(random.random_range(0..case.streams.len() as u16));
+            let request = case.stream(stream).request(RequestId(id), stream, now, now);
+            id += 1;
+            scheduler.handle(now, Event::Arrived(request))?;
+        }
+        while let Next::Decide(observation) = scheduler.poll() {
+            if observation.requests.len() == requests {
+                candidates = observation.candidates.len();
+                let start = Instant::now();
+                std::hint::black_box(policy.decide(&observation));
+                if round >= decisions / 10 {
+                    times.saturating_record(start.elapsed().as_nanos() as u64);
+                }
+            }
+            // All of them are given up, so that others can come.
+            let first_drop = observation.candidates.len() - 1 - observation.requests.len();
+            scheduler.decide(Decision(first_drop))?;
+            while scheduler.take_ended().is_some() {}
+        }
+    }
+    Ok(Latency { candidates, p50_us: us(&times, 0.5), p99_us: us(&times, 0.99) })
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are allowed")
+}
+
+fn us(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1e3
 }
 
 /// Decisions per second of one core when 64 copies of [`case`] are stepped together, as for a learner, by the first launch candidate.

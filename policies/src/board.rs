@@ -71,20 +71,6 @@ pub fn variants<'a>(
     })
 }
 
-/// Least cost of handing the tensors over from `from` to whoever runs `segment`; 0 when there is nothing left to run.
-fn handover_ns(observation: &Observation<'_>, variant: VariantId, segment: u16, from: ProcessorId) -> f64 {
-    let case = observation.case;
-    let table = case.variant(variant);
-    if segment >= table.segments {
-        return 0.0;
-    }
-    (0..case.processor_count() as u16)
-        .map(ProcessorId)
-        .filter(|&to| to != from && table.reach(to, segment).is_some())
-        .map(|to| case.transfer_ns(variant, segment, Some(from), to))
-        .fold(f64::INFINITY, f64::min)
-}
-
 /// The launch of `variant` on `on` as far as it can go, were it to start at `start_ns`; `None` when `on` cannot run the next segment.
 pub fn later(
     observation: &Observation<'_>,
@@ -100,7 +86,7 @@ pub fn later(
     let transfer = case.transfer_ns(variant, request.next, request.location, on);
     let alone = table.latency_ns(on, request.next, last);
     let free_ns = start_ns + (transfer + alone * view.slowdown) * view.drift;
-    let rest = table.best_rest_ns(last + 1) + handover_ns(observation, variant, last + 1, on);
+    let rest = table.best_rest_ns(last + 1) + table.handover_ns(on, last + 1);
     Some(Place {
         processor: on,
         variant,
@@ -119,7 +105,7 @@ pub fn at_once(observation: &Observation<'_>, choice: usize) -> Option<Place> {
     let Action::Launch { variant, first, last, processor, .. } = candidate.action else { return None };
     let table = observation.case.variant(variant);
     let now = observation.now.0 as f64;
-    let rest = candidate.rest_ns + handover_ns(observation, variant, last + 1, processor);
+    let rest = candidate.rest_ns + table.handover_ns(processor, last + 1);
     let short = table.reach(processor, first).is_some_and(|reach| last < reach);
     let factor = if short { MIX_FACTOR } else { 1.0 };
     Some(Place {

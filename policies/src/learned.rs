@@ -6,7 +6,7 @@ use crate::tournament::{Budget, scout, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::features::Encoder;
-use cosched_agent::guide::{Guides, Squad};
+use cosched_agent::guide::{Guides, MARGINS, Squad};
 use cosched_agent::network::{Forward, Weights};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
@@ -26,18 +26,22 @@ pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
+    let budget = budget.unwrap_or_default();
     Ok(Box::new(Learned::with(&weights, case, &scout(case, &budget), &budget)))
 }
 
-/// The weights and the budget of a parameter `[CHECKPOINT][@RUNS]`: the shipped checkpoint and [`Budget::default`] where nothing is said.
-pub(crate) fn prepare(policy: &str, parameter: Option<&str>) -> Result<(Weights, Budget), PolicyError> {
+/// The weights and the budget of a parameter `[CHECKPOINT][@RUNS]`: the shipped checkpoint where none is said; `policy` is for messages.
+///
+/// # Errors
+/// [`PolicyError::Unusable`]: the checkpoint cannot be read or is of another network.
+pub fn prepare(policy: &str, parameter: Option<&str>) -> Result<(Weights, Option<Budget>), PolicyError> {
     let unusable = |problem: String| PolicyError::Unusable { policy: policy.to_owned(), problem };
     let (file, runs) = match parameter.map(|p| p.rsplit_once('@').unwrap_or((p, ""))) {
         None => ("", ""),
         Some((_, runs)) if runs.parse::<usize>().is_err() => (parameter.unwrap_or_default(), ""),
         Some(both) => both,
     };
-    let budget = runs.parse().map_or_else(|_| Budget::default(), Budget::of);
+    let budget = runs.parse().ok().map(Budget::of);
     let loaded = match file {
         "" => checkpoint::from_bytes("(shipped)", SHIPPED),
         path => checkpoint::load(Path::new(path)),
@@ -54,10 +58,6 @@ pub struct Learned {
     /// Whether the network was asked at the last decision.
     scored: bool,
 }
-
-/// By how much a candidate's logit may have to exceed that of the first guide's choice. Which of them is found out by a trial: a network
-/// is not equally good everywhere, and infinity, the guide alone, is there for a case that it has no feeling for.
-const MARGINS: [f32; 4] = [f32::INFINITY, 3.0, 1.0, 0.0];
 
 impl Learned {
     /// Decides by these weights, with these guides. A choice other than the first guide's needs a logit that is higher by `margin`.

@@ -1,6 +1,7 @@
 //! Everything that can decide: one file a policy, one row a policy in [`TABLE`]; help, suites and comparisons are made from the table.
 //! It refuses to reach anything but the observation: a policy gets plain data and returns one choice.
 
+mod anneal;
 mod board;
 mod dream;
 mod edf;
@@ -17,7 +18,9 @@ mod lookahead;
 mod mdinference;
 mod min_max_cost;
 mod min_total_cost;
+pub mod online;
 mod placement_search;
+mod restraint;
 pub mod rollout;
 mod round_robin;
 mod shares;

@@ -27,6 +27,7 @@ const REQUESTS: f64 = 240.0;
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
+    let budget = budget.unwrap_or_default();
     let squad = scout(case, &budget);
     let base = squad(case).into_first().expect("a tournament has a winner");
     let futures = Futures::new(case, FUTURES, |count| REQUESTS / (TRIED * count) as f64);

@@ -1,55 +1,48 @@
-//! The search behind `static`: simulated annealing (Kirkpatrick, Gelatt and Vecchi, Science 1983) over routes. A set of routes is worth the
-//! mean utility of a short emulated run of the case under them; each run sees the same arrivals. The best few are compared once more on
-//! arrivals that the annealing has not seen. Deterministic: the budget is a number of runs, not a time.
+//! The search behind `static`: simulated annealing (`anneal.rs`) over routes.
 //! It refuses to know what happens later: streams that open and close count as open, traces as periodic with full jitter.
 
+use crate::anneal::{Space, anneal};
 use crate::short_run::{horizon, short_run};
 use crate::static_placement::{Follower, MOST_SPANS, Route, Span, fits};
 use cosched_env::case::{Case, ProcessorId, StreamId, VariantId};
 use cosched_env::scenario::{ArrivalKind, Scenario};
-use cosched_env::streams::rng;
 use cosched_env::time::Time;
 use rand::{Rng, RngExt};
+use rand_pcg::Pcg64Mcg;
 use std::sync::Arc;
 
 /// Requests that a run should have.
 const REQUESTS: f64 = 200.0;
-/// Temperature at the beginning and at the end, as a share of the mean priority.
-const HOT: f64 = 0.05;
-const COLD: f64 = 0.001;
-/// Runs that routes are judged by, each with other arrivals.
-const SEEDS: usize = 3;
-/// How much worse than needed routes may be on the first seeds to be run on the others, as a multiple of what is needed.
-const EARLY: f64 = 1.0;
-/// How many of the best are compared once more, and on how many seeds at most.
-const FINALISTS: usize = 8;
-const FINAL_SEEDS: usize = 8;
 
 /// The best routes that so many emulated runs find.
 pub(crate) fn search(case: &Case, runs: usize) -> Vec<Route> {
     let case = Arc::new(nominal(case));
+    // Where the annealing begins: the best of some obvious routes.
+    let starts = [(true, true), (true, false), (false, true), (false, false)];
+    let starts = starts.map(|(accurate, spread)| obvious(&case, accurate, spread));
     let priority = case.streams.iter().map(|s| s.priority).sum::<f64>() / case.streams.len() as f64;
-    let mut search = Search { horizon: horizon(&case, REQUESTS), finalists: Vec::new(), runs: 0, case };
-    let rng = &mut rng(1, "placement", 0);
-    let final_seeds = (runs / 100).min(FINAL_SEEDS);
-    let anneal = runs.saturating_sub(FINALISTS * final_seeds);
-    let mut at = search.start(anneal);
-    let from = search.runs;
-    while search.runs < anneal {
-        let done = (search.runs - from) as f64 / (anneal - from) as f64;
-        let temperature = priority * HOT * (COLD / HOT).powf(done);
-        let mut routes = at.routes.clone();
-        change(&search.case, &mut routes, rng);
-        if routes == at.routes {
-            continue;
-        }
-        // Drawn before the run, so that hopeless runs can stop early.
-        let least_gain = temperature * rng.random::<f64>().ln();
-        if let Some(found) = search.try_out(&routes, &at, least_gain) {
-            at = found;
-        }
+    anneal(&Routes { horizon: horizon(&case, REQUESTS), priority, case }, &starts, runs, 0)
+}
+
+/// All routes of a case.
+struct Routes {
+    case: Arc<Case>,
+    horizon: Time,
+    /// Mean over the streams.
+    priority: f64,
+}
+
+impl Space for Routes {
+    type Point = Vec<Route>;
+
+    fn worth(&self, routes: &Vec<Route>, seed: u64) -> f64 {
+        let run = short_run(&self.case, &mut Follower::new(routes.clone()), seed, self.horizon);
+        run.map_or(f64::NEG_INFINITY, |sums| sums.utility / sums.requests / self.priority)
     }
-    search.finish(final_seeds)
+
+    fn change(&self, routes: &mut Vec<Route>, rng: &mut Pcg64Mcg) {
+        change(&self.case, routes, rng);
+    }
 }
 
 /// The case as it mostly is.
@@ -69,95 +62,6 @@ fn nominal(case: &Case) -> Case {
     }
     let scenario = Scenario { streams, ..case.scenario.clone() };
     Case::on(case.plan.clone(), case.device.clone(), scenario).unwrap_or_else(|_| case.clone())
-}
-
-/// Routes and what they are worth on each of the seeds.
-#[derive(Clone, Debug)]
-struct Found {
-    values: [f64; SEEDS],
-    routes: Vec<Route>,
-}
-
-impl Found {
-    fn sum(&self) -> f64 {
-        self.values.iter().sum()
-    }
-}
-
-struct Search {
-    case: Arc<Case>,
-    horizon: Time,
-    /// The best so far, best first.
-    finalists: Vec<Found>,
-    runs: usize,
-}
-
-impl Search {
-    fn run(&mut self, routes: &[Route], seed: u64) -> f64 {
-        self.runs += 1;
-        let mut policy = Follower::new(routes.to_vec());
-        short_run(&self.case, &mut policy, seed, self.horizon)
-            .map_or(f64::NEG_INFINITY, |sums| sums.utility / sums.requests)
-    }
-
-    /// Runs routes on all seeds; `None`: they are not worth `least_gain` more than `than`, as far as was looked.
-    fn try_out(&mut self, routes: &[Route], than: &Found, least_gain: f64) -> Option<Found> {
-        let mut values = [0.0; SEEDS];
-        let mut gain = 0.0;
-        for (seed, (value, base)) in values.iter_mut().zip(than.values).enumerate() {
-            *value = self.run(routes, seed as u64);
-            gain += *value - base;
-            // What is clearly worse on the first seeds is not looked at on the others.
-            if gain / (seed + 1) as f64 + EARLY * least_gain.abs() < least_gain {
-                return None;
-            }
-        }
-        if gain < SEEDS as f64 * least_gain {
-            return None;
-        }
-        let found = Found { values, routes: routes.to_vec() };
-        self.note(&found);
-        Some(found)
-    }
-
-    fn note(&mut self, found: &Found) {
-        let place = self.finalists.partition_point(|f| f.sum() > found.sum());
-        if self.finalists.iter().all(|f| f.routes != found.routes) {
-            self.finalists.insert(place, found.clone());
-            self.finalists.truncate(FINALISTS);
-        }
-    }
-
-    /// Where the annealing begins: the best of some obvious routes.
-    fn start(&mut self, most_runs: usize) -> Found {
-        let mut best: Option<Found> = None;
-        for (accurate, spread) in [(true, true), (true, false), (false, true), (false, false)] {
-            if self.runs > 0 && self.runs >= most_runs {
-                break;
-            }
-            let routes = obvious(&self.case, accurate, spread);
-            let values = std::array::from_fn(|seed| self.run(&routes, seed as u64));
-            let found = Found { values, routes };
-            self.note(&found);
-            if best.as_ref().is_none_or(|b| found.sum() > b.sum()) {
-                best = Some(found);
-            }
-        }
-        best.unwrap_or(Found { values: [0.0; SEEDS], routes: Vec::new() })
-    }
-
-    /// The finalist with the best mean over the seeds so far and so many new ones.
-    fn finish(mut self, seeds: usize) -> Vec<Route> {
-        let mut winner: Option<(f64, Vec<Route>)> = None;
-        for found in std::mem::take(&mut self.finalists) {
-            let unseen: f64 = (0..seeds).map(|seed| self.run(&found.routes, (SEEDS + seed) as u64)).sum();
-            let value = found.sum() + unseen;
-            if winner.as_ref().is_none_or(|w| value > w.0) {
-                winner = Some((value, found.routes));
-            }
-        }
-        winner.map(|w| w.1).unwrap_or_default()
-    }
 }
 
 /// Variants that may serve a stream.

@@ -1,9 +1,10 @@
-//! What a policy earns in one short emulated run of a case: how `static` judges its placements and a tournament its contestants.
+//! What a policy earns in one short emulated run of a case: how searches judge what they find and a tournament its contestants.
 //! It refuses to compare.
 
 use cosched_env::case::Case;
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::event::Ended;
+use cosched_env::scenario::{ArrivalKind, Scenario};
 use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::time::Time;
 use cosched_env::world::{Observer, Policy, drive};
@@ -42,4 +43,85 @@ pub(crate) fn short_run(case: &Arc<Case>, policy: &mut dyn Policy, seed: u64, ho
     let mut sums = Sums::default();
     drive(&mut scheduler, &mut emulator, policy, &mut sums).ok()?;
     (sums.requests > 0.0).then_some(sums)
+}
+
+/// A piece out of a long run of a case: what follows a timetable (traces, apps that open and close, phases of a link) begins in the
+/// middle of it, and a device that heats up does so as far as it would in [`LONG_RUN_S`].
+pub(crate) struct Excerpt {
+    /// The case of the piece.
+    pub case: Arc<Case>,
+    horizon: Time,
+    seed: u64,
+}
+
+/// Seconds that a device heats up for.
+const LONG_RUN_S: f64 = 30.0;
+
+impl Excerpt {
+    /// The timetable begins at a `share` of its length; about so many requests.
+    pub(crate) fn new(case: &Case, share: f64, requests: f64, seed: u64) -> Excerpt {
+        let horizon = horizon(case, requests);
+        let mut case = shifted(case, share);
+        if case.device.thermal.is_some() {
+            let mut device = case.device.clone();
+            let condensed = (horizon.since(Time::ZERO).seconds() / LONG_RUN_S).min(1.0);
+            device.thermal.iter_mut().for_each(|t| t.time_constant_s *= condensed);
+            case = Case::on(case.plan.clone(), device, case.scenario.clone()).unwrap_or(case);
+        }
+        Excerpt { case: Arc::new(case), horizon, seed }
+    }
+
+    /// Mean utility of a request by mean priority; minus infinity: the policy broke the rules, or there was no request.
+    pub(crate) fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
+        match short_run(&self.case, policy.as_mut(), self.seed, self.horizon) {
+            Some(sums) if sums.priority > 0.0 => sums.utility / sums.priority,
+            _ => f64::NEG_INFINITY,
+        }
+    }
+}
+
+/// The case when its timetable begins at this share of its length.
+fn shifted(case: &Case, share: f64) -> Case {
+    let length = timetable_ms(case);
+    if length == 0.0 {
+        return case.clone();
+    }
+    let by = share * length;
+    let mut streams = case.scenario.streams.clone();
+    for stream in &mut streams {
+        if stream.kind == ArrivalKind::Trace {
+            stream.times_ms.iter_mut().for_each(|t| *t = (*t - by).rem_euclid(length));
+            stream.times_ms.sort_by(f64::total_cmp);
+        }
+        let open = std::mem::take(&mut stream.open_ms);
+        let around = open.iter().flat_map(|&[from, to]| {
+            let (from, to) = (from - by, to.min(2.0 * length) - by);
+            // What begins before the start comes at the end.
+            [[from.max(0.0), to], [from + length, (to + length).min(length)]]
+        });
+        stream.open_ms = around.filter(|[from, to]| from < to).collect();
+        stream.open_ms.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    }
+    let mut device = case.device.clone();
+    for link in device.processors.values_mut().filter_map(|p| p.link.as_mut()) {
+        let last_before = link.phases.iter().rposition(|p| p.from_ms <= by).unwrap_or(0);
+        link.phases.rotate_left(last_before);
+        for phase in &mut link.phases {
+            phase.from_ms = (phase.from_ms - by).rem_euclid(length);
+        }
+        link.phases[0].from_ms = 0.0;
+    }
+    let scenario = Scenario { streams, ..case.scenario.clone() };
+    Case::on(case.plan.clone(), device, scenario).unwrap_or_else(|_| case.clone())
+}
+
+/// Milliseconds until nothing changes any more, a bit over the last change; 0: there is no timetable.
+fn timetable_ms(case: &Case) -> f64 {
+    let streams = case.scenario.streams.iter().flat_map(|s| {
+        let ends = s.open_ms.iter().flatten().copied().filter(|t| t.is_finite());
+        s.times_ms.last().copied().into_iter().chain(ends)
+    });
+    let links = case.device.processors.values().filter_map(|p| p.link.as_ref());
+    let phases = links.flat_map(|l| l.phases.iter().map(|p| p.from_ms));
+    1.2 * streams.chain(phases).fold(0.0, f64::max)
 }

@@ -1,21 +1,18 @@
-//! Which policies are best on a case: the cheap ones of the table play a few short emulated runs of it against each other. What comes out
-//! guides the learned policy. Choosing an algorithm by the instance is an old idea (Rice,
+//! Which policies are best on a case: the cheap ones of the table play a few short emulated runs of it against each other, and against
+//! the best of them under restraints that a search has found (`restraint.rs`). What comes out guides the learned policy. Choosing an algorithm by the instance is an old idea (Rice,
 //! "The algorithm selection problem", 1976); here the emulator of the very case is the predictor.
-//! It refuses to know what happens later: what follows a timetable (traces, apps that open and close, phases of a link) begins somewhere
-//! in the middle of it, elsewhere in each run.
+//! It refuses to know what happens later: what follows a timetable begins somewhere in the middle of it, elsewhere in each run.
 
 use crate::TABLE;
-use crate::placement_search::search;
-use crate::short_run::{horizon, short_run};
+use crate::placement_search;
+use crate::restraint::{self, Restraint};
+use crate::short_run::Excerpt;
 use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
 use cosched_env::case::Case;
-use cosched_env::scenario::{ArrivalKind, Scenario};
 use cosched_env::streams::rng;
-use cosched_env::time::Time;
 use cosched_env::world::Policy;
 use rand::RngExt;
-use std::sync::Arc;
 
 /// Policies that play; `static` plays too.
 const CONTESTANTS: &[&str] = &[
@@ -40,8 +37,10 @@ pub struct Budget {
     pub runs: u64,
     /// Requests that a run should have.
     pub requests: f64,
-    /// Emulated runs of the search behind `static`; 0: it does not play.
+    /// Emulated runs of the search behind `static`, and of each attempt at a restraint; 0: neither plays.
     pub placement_runs: usize,
+    /// Attempts at a restraint.
+    pub attempts: usize,
 }
 
 impl Budget {
@@ -52,6 +51,7 @@ impl Budget {
             runs: if placement_runs < 100 { 2 } else { 6 },
             requests: (1000.0 * share).clamp(50.0, 2000.0),
             placement_runs,
+            attempts: if placement_runs < 100 { 1 } else { 3 },
         }
     }
 }
@@ -68,6 +68,9 @@ const FIRST_SEED: u64 = 1 << 40;
 /// After the first run only so many of the best go on.
 const FINALISTS: usize = 6;
 
+/// So many of the best heuristics are tried under restraints.
+const BASES: usize = 3;
+
 /// A contestant and how it did.
 #[derive(Clone, Debug)]
 pub struct Standing {
@@ -75,51 +78,76 @@ pub struct Standing {
     pub name: &'static str,
     /// Mean utility of a request by mean priority: 1 is all on time in the best variant.
     pub score: f64,
+    way: Way,
+}
+
+/// What makes a contestant more than its name.
+#[derive(Clone, Debug)]
+enum Way {
+    Plain,
     /// What `static` follows.
-    routes: Option<Vec<Route>>,
+    Routes(Vec<Route>),
+    Restrained(Restraint),
 }
 
 impl Standing {
+    fn new(name: &'static str, way: Way) -> Standing {
+        Standing { name, score: 0.0, way }
+    }
+
     /// The policy itself, fresh.
     ///
     /// # Panics
     /// Never: contestants take no parameter.
     pub fn policy(&self, case: &Case) -> Box<dyn Policy> {
-        match &self.routes {
-            Some(routes) => Box::new(Follower::new(routes.clone())),
-            None => crate::make(self.name, case).expect("a contestant needs no parameter"),
+        match &self.way {
+            Way::Plain => crate::make(self.name, case).expect("a contestant needs no parameter"),
+            Way::Routes(routes) => Box::new(Follower::new(routes.clone())),
+            Way::Restrained(restraint) => restraint.policy(case),
         }
     }
 }
 
-/// All contestants, best first; of equals the first of the table.
+/// The finalists, best first; of equals the first of the table, restraints last.
 pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
-    let random = &mut rng(1, "tournament", 0);
     let mut standings: Vec<Standing> = TABLE
         .iter()
         .filter(|row| CONTESTANTS.contains(&row.name))
-        .map(|row| Standing { name: row.name, score: 0.0, routes: None })
+        .map(|row| Standing::new(row.name, Way::Plain))
         .collect();
     if budget.placement_runs > 0 {
-        let routes = Some(search(case, budget.placement_runs));
-        standings.push(Standing { name: crate::static_placement::ROW.name, score: 0.0, routes });
+        let routes = placement_search::search(case, budget.placement_runs);
+        standings.push(Standing::new(crate::static_placement::ROW.name, Way::Routes(routes)));
     }
+    let runs = excerpts(case, budget, "tournament", FIRST_SEED);
     let mut playing = standings.len();
-    for run in 0..budget.runs {
-        let shifted = Arc::new(shifted(case, random.random()));
-        let horizon = horizon(&shifted, budget.requests);
+    for (i, run) in runs.iter().enumerate() {
         for standing in &mut standings[..playing] {
-            standing.score += play(&shifted, standing.policy(&shifted), FIRST_SEED + run, horizon);
+            standing.score += run.worth(standing.policy(&run.case));
         }
-        standings[..playing].sort_by(|a, b| b.score.total_cmp(&a.score));
-        if run == 0 {
+        rank(&mut standings[..playing]);
+        if i == 0 {
             playing = playing.min(FINALISTS);
         }
     }
-    for standing in &mut standings[..playing] {
-        standing.score /= budget.runs.max(1) as f64;
+    standings.truncate(playing);
+    if budget.placement_runs > 0 {
+        let plain = standings.iter().filter(|s| matches!(s.way, Way::Plain)).map(|s| s.name);
+        let bases: Vec<&'static str> = plain.take(BASES).collect();
+        for attempt in 0..budget.attempts {
+            let restraint = restraint::search(case, &bases, budget.placement_runs, attempt);
+            let mut standing = Standing::new("restrained", Way::Restrained(restraint));
+            standing.score = runs.iter().map(|run| run.worth(standing.policy(&run.case))).sum();
+            standings.push(standing);
+        }
+        rank(&mut standings);
     }
+    standings.iter_mut().for_each(|s| s.score /= budget.runs.max(1) as f64);
     standings
+}
+
+fn rank(standings: &mut [Standing]) {
+    standings.sort_by(|a, b| b.score.total_cmp(&a.score));
 }
 
 /// The best of a tournament as guides.
@@ -136,67 +164,18 @@ pub(crate) fn trial(
     ways: usize,
     make: impl Fn(usize) -> Box<dyn Policy>,
 ) -> usize {
-    let random = &mut rng(1, "trial", 0);
     let mut scores = vec![0.0; ways];
-    for run in 0..budget.runs {
-        let shifted = Arc::new(shifted(case, random.random()));
-        let horizon = horizon(&shifted, budget.requests);
+    for run in excerpts(case, budget, "trial", FIRST_SEED + budget.runs) {
         for (way, score) in scores.iter_mut().enumerate() {
-            *score += play(&shifted, make(way), FIRST_SEED + budget.runs + run, horizon);
+            *score += run.worth(make(way));
         }
     }
     (1..ways).fold(0, |best, way| if scores[way] > scores[best] { way } else { best })
 }
 
-fn play(case: &Arc<Case>, mut policy: Box<dyn Policy>, seed: u64, horizon: Time) -> f64 {
-    match short_run(case, policy.as_mut(), seed, horizon) {
-        Some(sums) if sums.priority > 0.0 => sums.utility / sums.priority,
-        _ => f64::NEG_INFINITY,
-    }
-}
-
-/// The case when its timetable begins at this share of its length.
-fn shifted(case: &Case, share: f64) -> Case {
-    let length = timetable_ms(case);
-    if length == 0.0 {
-        return case.clone();
-    }
-    let by = share * length;
-    let mut streams = case.scenario.streams.clone();
-    for stream in &mut streams {
-        if stream.kind == ArrivalKind::Trace {
-            stream.times_ms.iter_mut().for_each(|t| *t = (*t - by).rem_euclid(length));
-            stream.times_ms.sort_by(f64::total_cmp);
-        }
-        let open = std::mem::take(&mut stream.open_ms);
-        let around = open.iter().flat_map(|&[from, to]| {
-            let (from, to) = (from - by, to.min(2.0 * length) - by);
-            // What begins before the start comes at the end.
-            [[from.max(0.0), to], [from + length, (to + length).min(length)]]
-        });
-        stream.open_ms = around.filter(|[from, to]| from < to).collect();
-        stream.open_ms.sort_by(|a, b| a[0].total_cmp(&b[0]));
-    }
-    let mut device = case.device.clone();
-    for link in device.processors.values_mut().filter_map(|p| p.link.as_mut()) {
-        let last_before = link.phases.iter().rposition(|p| p.from_ms <= by).unwrap_or(0);
-        link.phases.rotate_left(last_before);
-        for phase in &mut link.phases {
-            phase.from_ms = (phase.from_ms - by).rem_euclid(length);
-        }
-        link.phases[0].from_ms = 0.0;
-    }
-    let scenario = Scenario { streams, ..case.scenario.clone() };
-    Case::on(case.plan.clone(), device, scenario).unwrap_or_else(|_| case.clone())
-}
-
-/// Milliseconds until nothing changes any more, a bit over the last change; 0: there is no timetable.
-fn timetable_ms(case: &Case) -> f64 {
-    let streams = case.scenario.streams.iter().flat_map(|s| {
-        let ends = s.open_ms.iter().flatten().copied().filter(|t| t.is_finite());
-        s.times_ms.last().copied().into_iter().chain(ends)
-    });
-    let links = case.device.processors.values().filter_map(|p| p.link.as_ref());
-    let phases = links.flat_map(|l| l.phases.iter().map(|p| p.from_ms));
-    1.2 * streams.chain(phases).fold(0.0, f64::max)
+/// The runs of a budget, each from a random moment on.
+fn excerpts(case: &Case, budget: &Budget, name: &str, first_seed: u64) -> Vec<Excerpt> {
+    let random = &mut rng(1, name, 0);
+    let seeds = first_seed..first_seed + budget.runs;
+    seeds.map(|seed| Excerpt::new(case, random.random(), budget.requests, seed)).collect()
 }

@@ -1,5 +1,5 @@
 //! Neither a policy nor the loop of scheduler and emulator around it allocates once buffers have grown to the largest observation: counted at
-//! the allocator, for every row of the table that does not search.
+//! the allocator, for every row of the table that does not search and for the actor of online learning.
 //! It is a test binary of its own, with one test, so that nothing else allocates beside it.
 
 #[path = "../../env/tests/common/mod.rs"]
@@ -7,10 +7,16 @@ mod common;
 mod quick;
 
 use common::{Setup, ms, random_setup, run};
+use cosched_agent::checkpoint;
+use cosched_agent::network::Forward;
+use cosched_agent::online::lens::Lens;
+use cosched_agent::online::link::{Actor, Bounds, Brain, Exploration, Links, connect};
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::observation::Observation;
 use cosched_env::scheduler::Scheduler;
 use cosched_env::world::{Decision, Policy, drive};
+use cosched_policies::learned::SHIPPED;
+use cosched_policies::tournament::{Budget, scout};
 use cosched_policies::{Row, TABLE, make};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,11 +98,47 @@ fn watch(setup: &Setup, policy: Box<dyn Policy>) -> (usize, usize) {
     (watched.decisions.saturating_sub(50), watched.allocations)
 }
 
+/// The actor of online learning, whose learner takes everything in between decisions: what that allocates does not count.
+struct Taught {
+    actor: Actor,
+    links: Links,
+}
+
+impl Policy for Taught {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        let decision = self.actor.decide(observation);
+        while let Ok(transition) = self.links.transitions.try_recv() {
+            self.links.pool.try_send(transition).expect("the pool has room for all");
+        }
+        decision
+    }
+}
+
+/// An actor that explores, is guided, sees through a lens and is learned from.
+fn taught(setup: &Setup) -> Taught {
+    let (weights, _) = checkpoint::from_bytes("shipped", SHIPPED).expect("it is well-formed");
+    let squad = scout(&setup.case, &Budget { runs: 1, requests: 50.0, placement_runs: 10, attempts: 1 });
+    let brain = Brain {
+        forward: Forward::new(&weights),
+        guides: squad(&setup.case),
+        margin: 1.0,
+        lens: Some(Lens::new(setup.case.clone())),
+    };
+    let exploration = Exploration { share: 0.1, seed: 1 };
+    // Room in each buffer for the largest observation.
+    let bounds = Bounds { transitions: 4, candidates: 2048, ..Bounds::default() };
+    let (actor, _, links) = connect(setup.case.clone(), brain, exploration, bounds);
+    Taught { actor, links }
+}
+
 #[test]
 fn deciding_allocates_nothing() {
     let (mut decisions, mut looped, mut saboteur) = (0, 0, 0);
     for seed in 0..20 {
         let setup = Setup { horizon: ms(1000.0), ..random_setup(seed) };
+        let (n, allocations) = watch(&setup, Box::new(taught(&setup)));
+        decisions += n;
+        assert!(allocations <= 8, "online, seed {seed}: {allocations} allocations in {n} decisions");
         // A search clones the core, by its nature.
         for row in TABLE.iter().filter(|row| !row.searches) {
             let policy = make(&quick::spec(row.name), &setup.case).expect("the table makes it");

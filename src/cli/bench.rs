@@ -3,14 +3,17 @@
 
 use super::compare::{all_policies, maker};
 use super::{Outcome, print_json};
-use cosched::env::case::StreamId;
+use cosched::agent::checkpoint;
+use cosched::env::case::{Case, StreamId};
 use cosched::env::scheduler::Scheduler;
 use cosched::env::time::Time;
 use cosched::env::world::drive;
 use cosched::executors::live::LiveWorld;
 use cosched::executors::tensor::Tensor;
 use cosched::experiments::app::App;
-use cosched::experiments::speed::{self, Ready, Speed};
+use cosched::experiments::speed::{self, Latency, Ready, Speed};
+use cosched::policies::learned::{Learned, SHIPPED};
+use cosched::policies::tournament::{Budget, scout};
 use cosched::server::model::{Port, datatype, serving};
 use cosched::server::{Options, Server, Setup};
 use cosched::session::{Session, SessionOptions};
@@ -60,6 +63,8 @@ struct Report {
     policies: Vec<Speed>,
     /// Under `edf`.
     ready: Vec<Ready>,
+    /// Of the shipped network where it decides, its guides included.
+    network: Vec<Latency>,
     /// Decisions per second of 64 emulated copies stepped together.
     vector_decisions_per_second: f64,
 }
@@ -99,8 +104,9 @@ pub fn run(args: &Args) -> Outcome {
         )?)
     };
     let ready = [1, 10, 100, 1000].into_iter().map(ready).collect::<Result<Vec<_>, _>>()?;
+    let network = [3, 20].into_iter().map(|n| network(&case, n)).collect::<Result<Vec<_>, _>>()?;
     let vector_decisions_per_second = speed::vector(64, 20_000)?;
-    let report = Report { overhead, policies, ready, vector_decisions_per_second };
+    let report = Report { overhead, policies, ready, network, vector_decisions_per_second };
     if args.json {
         return print_json(&report);
     }
@@ -123,8 +129,19 @@ pub fn run(args: &Args) -> Outcome {
     for r in &report.ready {
         println!("  {:5} requests, {:8.1} candidates: {:10.0} ns", r.requests, r.candidates, r.decision_ns);
     }
+    println!("One decision of the shipped network, features and guides included:");
+    for l in &report.network {
+        println!("  {:5} candidates: p50 {:.2} us, p99 {:.2} us", l.candidates, l.p50_us, l.p99_us);
+    }
     println!("64 copies stepped together: {:.0} decisions/s on one core", report.vector_decisions_per_second);
     Ok(())
+}
+
+/// The shipped network in a case in which it may prefer anything to its guides.
+fn network(case: &Case, requests: usize) -> Result<Latency, Box<dyn std::error::Error>> {
+    let (weights, _) = checkpoint::from_bytes("(shipped)", SHIPPED)?;
+    let guides = scout(case, &Budget::default())(case);
+    Ok(speed::latency(&mut Learned::new(&weights, guides, 0.0), requests, 20_000)?)
 }
 
 /// A connection that sends the same request again and again, as a client would that does nothing else.

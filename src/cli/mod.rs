@@ -1,5 +1,7 @@
 //! The commands, one file each, and what they share: progress bars, logging, exit codes (2 for usage, 1 for failures).
 
+#[cfg(feature = "train")]
+mod adapt;
 mod bench;
 mod compare;
 mod completions;
@@ -59,6 +61,9 @@ enum Command {
     /// Train a policy in the emulated device.
     #[cfg(feature = "train")]
     Train(train::Args),
+    /// Show how fast online learning is back after a processor of the emulated device slows down.
+    #[cfg(feature = "train")]
+    Adapt(adapt::Args),
     /// Show a trained policy's checkpoint, or export it as an ONNX file.
     Policy(policy::Args),
     /// Run an app's streams live under a policy.
@@ -107,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(&args),
+        #[cfg(feature = "train")]
+        Command::Adapt(args) => adapt::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),

@@ -2,14 +2,17 @@
 
 use super::profile::{measure, open, write_plan};
 use super::{Outcome, check_policies, print_json};
+use cosched::agent::online::learner::Report;
 use cosched::env::case::Case;
 use cosched::experiments::app::{App, read_plan};
 use cosched::experiments::html::report;
 use cosched::experiments::summary::Summary;
 use cosched::experiments::trace::chrome_trace;
+use cosched::online::Options as Online;
 use cosched::session::{LiveRun, RunOptions, Session, SessionError};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
+use serde::Serialize;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,21 @@ pub struct Args {
     /// Write a Chrome trace to this file; it opens in Perfetto (ui.perfetto.dev).
     #[arg(long)]
     trace: Option<PathBuf>,
+    /// Learn from the run while it goes on; only for the policy learned. What was learned is forgotten unless --learn-state says where to keep it.
+    #[arg(long, conflicts_with = "record")]
+    online: bool,
+    /// Keep what online learning learned in this file, and go on from it when it is there.
+    #[arg(long, value_name = "FILE", requires = "online")]
+    learn_state: Option<PathBuf>,
+    /// Minutes after which that file is written again while the run goes on; it is also written at the end.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 5.0,
+        requires = "learn_state",
+        allow_negative_numbers = true
+    )]
+    learn_minutes: f64,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -51,6 +69,18 @@ pub fn run(args: &Args) -> Outcome {
     check_policies(std::slice::from_ref(&args.policy))?;
     if args.seconds.is_some_and(|s| !(s > 0.0 && s <= 1e6)) {
         return Err(super::usage("--seconds: expected a number above 0 and at most 1000000"));
+    }
+    if !(args.learn_minutes > 0.0 && args.learn_minutes <= 1e6) {
+        return Err(super::usage("--learn-minutes: expected a number above 0 and at most 1000000"));
+    }
+    if args.online && !cosched::online::can_learn() {
+        return Err(super::usage(cosched::online::NO_LEARNER));
+    }
+    if args.online && args.policy.split(':').next() != Some("learned") {
+        return Err(super::usage(format!(
+            "--online: only the policy `learned` learns, got `{}`",
+            args.policy
+        )));
     }
     let app = App::read(&args.app)?;
     let create = |path: &Option<PathBuf>| -> Result<Option<File>, String> {
@@ -66,6 +96,11 @@ pub fn run(args: &Args) -> Outcome {
         seconds: args.seconds,
         record: record.map(|f| Box::new(BufWriter::new(f)) as Box<dyn std::io::Write>),
         stop,
+        online: args.online.then(|| Online {
+            state: args.learn_state.clone(),
+            save_minutes: args.learn_minutes,
+            ..Online::default()
+        }),
     };
     let live = watched(&session, &app, &case, &args.policy, options)?;
     let summary = Summary::of(&live.log, &case);
@@ -76,11 +111,44 @@ pub fn run(args: &Args) -> Outcome {
         std::fs::write(path, chrome_trace(&live.log, &case).to_string())?;
     }
     if args.json {
-        return print_json(&summary);
+        return match &live.online {
+            None => print_json(&summary),
+            Some(online) => print_json(&Printed { summary: &summary, online }),
+        };
     }
     println!("{summary}");
     println!("{}", decision_line(&live));
+    if let Some(report) = &live.online {
+        println!("{}", online_lines(report));
+    }
     Ok(())
+}
+
+/// What `--json` prints of a run that learned.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    online: &'a Report,
+}
+
+/// What came of online learning, for people.
+fn online_lines(report: &Report) -> String {
+    let c = report.counts;
+    let slowness: Vec<_> = report.slowness.iter().map(|(name, s)| format!("{name} {s:.2}")).collect();
+    let mut lines = vec![format!(
+        "online: {} decisions heard of, {} lessons, {} dropped; weights published {}, refused {}, rolled back {}; baseline took over {}; latency by the plan's: {}",
+        report.decisions,
+        report.lessons,
+        report.dropped,
+        c.published,
+        c.refused,
+        c.rolled_back,
+        c.handed_over,
+        slowness.join(", ")
+    )];
+    lines.extend(report.story.iter().map(|line| format!("  {line}")));
+    lines.join("\n")
 }
 
 /// The app's case from its plan; when there is no plan, the session is profiled first and the plan is kept.

@@ -84,26 +84,30 @@ struct TrainFile {
 struct GuideBudget {
     /// Emulated runs of each; 0: no guides.
     runs: u64,
-    /// Emulated runs of the search behind `static`; 0: it does not play.
+    /// Emulated runs of the search behind `static`, and of each attempt at a restraint; 0: neither plays.
     placement_runs: usize,
+    /// Attempts at a restraint.
+    attempts: usize,
 }
 
 impl Default for GuideBudget {
     fn default() -> Self {
-        Self { runs: 2, placement_runs: 60 }
+        Self { runs: 2, placement_runs: 60, attempts: 1 }
     }
 }
 
 impl GuideBudget {
     fn scout(self) -> impl Fn(&Case) -> Squad + Sync {
-        let budget = Budget { runs: self.runs, requests: 300.0, placement_runs: self.placement_runs };
-        move |case: &Case| if budget.runs == 0 { alone(case) } else { scout(case, &budget) }
+        let GuideBudget { runs, placement_runs, attempts } = self;
+        let budget = Budget { runs, requests: 300.0, placement_runs, attempts };
+        move |case: &Case| if runs == 0 { alone(case) } else { scout(case, &budget) }
     }
 
     /// How the state of a training calls its teacher and its guides.
     fn words(self, teacher: Option<&str>) -> String {
         let teacher = teacher.unwrap_or("guide");
-        format!("{teacher}, guides of {} runs and {} placements", self.runs, self.placement_runs)
+        let GuideBudget { runs, placement_runs, attempts } = self;
+        format!("{teacher}, guides of {runs} runs, {placement_runs} placements and {attempts} attempts")
     }
 }
 

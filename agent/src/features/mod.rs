@@ -351,5 +351,7 @@ fn expected_utility(o: &Observation<'_>, candidate: &Candidate) -> f64 {
     let lateness_ms = (o.earliest_answer_ns(candidate) - request.deadline.0 as f64) / 1e6;
     let relative_accuracy = o.case.variant(variant).relative_accuracy;
     let result = objective::Result::Answer { lateness_ms, relative_accuracy };
-    o.case.objective().utility(result, request.priority, candidate.energy_mj, 0.0) / request.priority
+    let share = o.streams[request.stream.0 as usize].on_time_share;
+    let service = objective::Service { share, gap: 0.0 };
+    o.case.objective().utility(result, request.priority, candidate.energy_mj, service) / request.priority
 }

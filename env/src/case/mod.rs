@@ -2,6 +2,9 @@
 //! It refuses anything ill-formed with an error that names the file's key; after that nothing has to be checked again.
 
 mod check;
+mod variant;
+
+pub use variant::{Ending, VariantTable};
 
 use crate::device::{Device, ProcessorModel};
 use crate::event::{Request, RequestId};
@@ -76,24 +79,6 @@ pub struct StreamTable {
     pub min_accuracy: f64,
 }
 
-/// What a segment costs on a processor: sums over all segments before it (unsupported ones count nothing), so that a span costs one
-/// subtraction, and what bringing its inputs costs. Side by side because a decision reads them together.
-#[derive(Clone, Copy, Debug, Default)]
-struct Row {
-    latency_ns: f64,
-    energy_mj: f64,
-    traffic_bytes: f64,
-    /// Log-normal sigma weighted by latency.
-    sigma_ns: f64,
-    /// Nanoseconds to bring the inputs of this segment here from elsewhere.
-    fetch_ns: f64,
-    /// Nanoseconds of any launch beside its segments.
-    launch_ns: f64,
-}
-
-/// In place of a segment: there is none.
-const NO_SEGMENT: u16 = u16::MAX;
-
 impl StreamTable {
     /// Whether requests come at this time.
     pub fn is_open(&self, at: Time) -> bool {
@@ -115,35 +100,6 @@ impl StreamTable {
             variant: None,
         }
     }
-}
-
-/// Cost tables of one variant.
-#[derive(Clone, Debug)]
-pub struct VariantTable {
-    /// Name.
-    pub name: String,
-    /// Task that it serves.
-    pub task: TaskId,
-    /// Accuracy in (0, 1].
-    pub accuracy: f64,
-    /// Accuracy divided by that of the task's best variant.
-    pub relative_accuracy: f64,
-    /// Number of segments.
-    pub segments: u16,
-    /// Bytes that each segment reads.
-    pub input_bytes: Vec<u64>,
-    /// Bytes that each segment leaves.
-    pub output_bytes: Vec<u64>,
-    /// Bytes of its weights.
-    pub memory_bytes: u64,
-    /// Variants of the same number share weights ([`crate::plan::Variant::weights`]).
-    pub weights: u16,
-    /// `[processor * (segments + 1) + segment]`.
-    rows: Vec<Row>,
-    /// Same index: last segment of the supported run that holds this one, or [`NO_SEGMENT`].
-    run_end: Vec<u16>,
-    /// `[segment]`: nanoseconds from this segment to the end when each runs where it is fastest.
-    best_rest: Vec<f64>,
 }
 
 /// What the device file says of a processor, resolved.
@@ -172,6 +128,8 @@ pub struct Case {
     pub variants: Vec<VariantTable>,
     /// Streams, in scenario order.
     pub streams: Vec<StreamTable>,
+    /// Whether launches can slow each other at all, pairwise or through shared bandwidth.
+    pub disturbing: bool,
 }
 
 impl Case {
@@ -218,7 +176,32 @@ impl Case {
         let variants =
             (0..plan.variants.len()).map(|v| VariantTable::new(&plan, &processors, v, &tasks)).collect();
         let streams = check::streams(&scenario, &tasks)?;
-        Ok(Case { plan, device, processors, scenario, tasks, variants, streams })
+        let contention = plan.contention.iter().enumerate();
+        let pairwise = contention
+            .flat_map(|(i, row)| row.iter().enumerate().filter(move |&(j, _)| j != i))
+            .any(|(_, &factor)| factor != 1.0);
+        let disturbing = pairwise || device.bandwidth.is_some();
+        Ok(Case { plan, device, processors, scenario, tasks, variants, streams, disturbing })
+    }
+
+    /// The case as somebody sees it who may not use some variants on some processors. Identifiers stay as they are; a task loses the
+    /// variants of which no allowed processor can run some segment, which may leave it without any.
+    #[must_use]
+    pub fn restricted(&self, allowed: impl Fn(VariantId, ProcessorId) -> bool) -> Case {
+        let mut case = self.clone();
+        for (v, variant) in case.plan.variants.iter_mut().enumerate() {
+            for (p, cost) in variant.segments.iter_mut().flat_map(|s| s.costs.iter_mut().enumerate()) {
+                if !allowed(VariantId(v as u16), ProcessorId(p as u16)) {
+                    *cost = None;
+                }
+            }
+        }
+        let table = |v: usize| VariantTable::new(&case.plan, &case.processors, v, &case.tasks);
+        case.variants = (0..case.variants.len()).map(table).collect();
+        for task in &mut case.tasks {
+            task.variants.retain(|v| case.variants[v.0 as usize].best_rest_ns(0).is_finite());
+        }
+        case
     }
 
     /// The objective.
@@ -257,8 +240,7 @@ impl Case {
         if from == Some(to) {
             return 0.0;
         }
-        let table = self.variant(variant);
-        table.rows[table.at(to, segment as usize)].fetch_ns
+        self.variant(variant).fetch_ns(to, segment)
     }
 
     /// Nanoseconds to load so many bytes of weights on a processor.
@@ -290,125 +272,5 @@ impl Case {
     pub fn slowdown(&self, on: ProcessorId, others: impl Iterator<Item = ProcessorId>) -> f64 {
         let row = &self.plan.contention[on.0 as usize];
         1.0 + others.filter(|&o| o != on).map(|o| row[o.0 as usize] - 1.0).sum::<f64>()
-    }
-}
-
-impl VariantTable {
-    fn new(plan: &Plan, processors: &[ProcessorTable], index: usize, tasks: &[Task]) -> VariantTable {
-        let variant = &plan.variants[index];
-        let n = variant.segments.len();
-        let fits = |p: usize| processors[p].capacity.is_none_or(|c| variant.memory_bytes <= c);
-        let mut rows = Vec::with_capacity(plan.processors.len() * (n + 1));
-        let mut run_end = vec![NO_SEGMENT; plan.processors.len() * (n + 1)];
-        for (p, spec) in plan.processors.iter().enumerate() {
-            let mut sum = Row { launch_ns: spec.launch_us * 1e3, ..Row::default() };
-            for segment in &variant.segments {
-                let copying_ns =
-                    if spec.copy_gbps > 0.0 { segment.input_bytes as f64 / spec.copy_gbps } else { 0.0 };
-                sum.fetch_ns = spec.copy_us * 1e3 + copying_ns;
-                rows.push(sum);
-                if let Some(cost) = &segment.costs[p] {
-                    let ns = cost.mean_us * 1e3;
-                    sum.latency_ns += ns;
-                    sum.energy_mj += cost.energy_mj;
-                    sum.sigma_ns += cost.log_sigma() * ns;
-                    // What is behind a link has a memory of its own.
-                    if processors[p].model.link.is_none() {
-                        sum.traffic_bytes += segment.traffic_bytes as f64;
-                    }
-                }
-            }
-            rows.push(Row { fetch_ns: 0.0, ..sum });
-            for s in (0..n).rev() {
-                let at = p * (n + 1) + s;
-                if variant.segments[s].costs[p].is_some() && fits(p) {
-                    run_end[at] = if run_end[at + 1] == NO_SEGMENT { s as u16 } else { run_end[at + 1] };
-                }
-            }
-        }
-        for (p, table) in processors.iter().enumerate() {
-            if let Some(link) = &table.model.link {
-                let phase = link.phases[0];
-                for s in 0..n {
-                    let at = p * (n + 1) + s;
-                    let end = if run_end[at] == NO_SEGMENT { s } else { run_end[at] as usize };
-                    let bytes = variant.segments[s].input_bytes + variant.segments[end].output_bytes;
-                    rows[at].fetch_ns = phase.transfer_ns(bytes);
-                }
-            }
-        }
-        let mut best_rest = vec![0.0; n + 1];
-        for s in (0..n).rev() {
-            let costs = variant.segments[s].costs.iter().enumerate();
-            let best = costs.filter(|&(p, _)| fits(p)).filter_map(|(_, c)| c.map(|c| c.mean_us * 1e3));
-            best_rest[s] = best_rest[s + 1] + best.fold(f64::INFINITY, f64::min);
-        }
-        let same = |v: &crate::plan::Variant| v.weights.is_some() && v.weights == variant.weights;
-        let weights = plan.variants.iter().position(same).unwrap_or(index) as u16;
-        let task = tasks.iter().position(|t| t.name == variant.task).unwrap_or(0);
-        VariantTable {
-            name: variant.name.clone(),
-            task: TaskId(task as u16),
-            accuracy: variant.accuracy,
-            relative_accuracy: variant.accuracy / tasks[task].best_accuracy,
-            segments: n as u16,
-            input_bytes: variant.segments.iter().map(|s| s.input_bytes).collect(),
-            output_bytes: variant.segments.iter().map(|s| s.output_bytes).collect(),
-            memory_bytes: variant.memory_bytes,
-            weights,
-            rows,
-            run_end,
-            best_rest,
-        }
-    }
-
-    fn at(&self, on: ProcessorId, segment: usize) -> usize {
-        on.0 as usize * (self.segments as usize + 1) + segment
-    }
-
-    /// The rows of `first` and of the segment after `last`.
-    fn around(&self, on: ProcessorId, first: u16, last: u16) -> (&Row, &Row) {
-        (&self.rows[self.at(on, first as usize)], &self.rows[self.at(on, last as usize + 1)])
-    }
-
-    /// Mean nanoseconds of a launch of segments `first..=last` on `on` alone, its own cost included; all must be supported there.
-    pub fn latency_ns(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let (before, after) = self.around(on, first, last);
-        before.launch_ns + (after.latency_ns - before.latency_ns)
-    }
-
-    /// Millijoules of segments `first..=last` on `on`.
-    pub fn energy_mj(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let (before, after) = self.around(on, first, last);
-        after.energy_mj - before.energy_mj
-    }
-
-    /// Memory bandwidth that segments `first..=last` ask for on `on` at full speed, in GB/s; 0 behind a link.
-    pub fn demand_gbps(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let (before, after) = self.around(on, first, last);
-        let latency_ns = after.latency_ns - before.latency_ns;
-        if latency_ns > 0.0 { (after.traffic_bytes - before.traffic_bytes) / latency_ns } else { 0.0 }
-    }
-
-    /// Log-normal sigma of the latency of `first..=last` on `on`: the latency-weighted mean of the segments'
-    /// (segments of one launch share their disturbance).
-    pub fn log_sigma(&self, on: ProcessorId, first: u16, last: u16) -> f64 {
-        let (before, after) = self.around(on, first, last);
-        let latency_ns = after.latency_ns - before.latency_ns;
-        if latency_ns > 0.0 { (after.sigma_ns - before.sigma_ns) / latency_ns } else { 0.0 }
-    }
-
-    /// The last segment that `on` can reach in one launch from `first`; `None` when it cannot run `first`.
-    pub fn reach(&self, on: ProcessorId, first: u16) -> Option<u16> {
-        match self.run_end[self.at(on, first as usize)] {
-            NO_SEGMENT => None,
-            last => Some(last),
-        }
-    }
-
-    /// Nanoseconds from segment `first` to the end when each segment runs where it is fastest, alone: a lower bound.
-    /// `first` may equal the number of segments (then 0).
-    pub fn best_rest_ns(&self, first: u16) -> f64 {
-        self.best_rest[first as usize]
     }
 }

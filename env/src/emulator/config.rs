@@ -15,7 +15,7 @@ pub struct Config {
     pub candidate_us: f64,
     /// Probability that a launch fails.
     pub failure_rate: f64,
-    /// Processors that die or hang and come back; one that ends before it begins is none.
+    /// Processors that die, hang or slow down, and come back; one that ends before it begins is none.
     pub faults: Vec<Fault>,
 }
 
@@ -25,8 +25,8 @@ impl Default for Config {
     }
 }
 
-/// A processor does not work for a while. Faults of one processor may overlap: it is down as long as any death or noticed hang
-/// lasts, and stands still as long as any hang lasts.
+/// A processor does not work as it should for a while. Faults of one processor may overlap: it is down as long as any death or noticed
+/// hang lasts, stands still as long as any hang lasts, and is as slow as all slow-downs that last make it together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -43,6 +43,15 @@ pub struct Fault {
     /// goes on when it is over.
     #[serde(default)]
     pub noticed_ms: f64,
+    /// The share of its speed at which a slowed processor works, above 0 and below 1; only for [`FaultKind::Slow`].
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub speed: f64,
+}
+
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_nothing(speed: &f64) -> bool {
+    *speed == 0.0
 }
 
 /// What happens to a processor.
@@ -54,4 +63,7 @@ pub enum FaultKind {
     Die,
     /// It stands still: its running launches make no progress, and nobody is told.
     Hang,
+    /// It works at `speed` times its speed, and nobody is told. Its power stays as it is, so that a launch takes as much more energy as
+    /// it takes longer; links are as fast as before.
+    Slow,
 }

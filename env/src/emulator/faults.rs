@@ -1,5 +1,5 @@
-//! When which processor is down or stands still. Overlapping faults are counted: only the first begin and the last end change
-//! anything. It refuses to touch launches; the emulator fails or stops them.
+//! When which processor is down, stands still or is slow. Overlapping deaths and hangs are counted: only the first begin and the last end
+//! change anything; the speeds of overlapping slow-downs are multiplied. It refuses to touch launches; the emulator fails or re-times them.
 
 use super::config::{Config, FaultKind};
 use crate::case::{Case, ProcessorId};
@@ -12,6 +12,8 @@ enum Effect {
     Still,
     /// It takes no launches; those that run when it begins fail for this reason.
     Down(&'static str),
+    /// It works at the speed of the slow-down of this index.
+    Slow(usize),
 }
 
 /// How a processor changes.
@@ -21,7 +23,7 @@ pub(super) enum Change {
     Down(ProcessorId, &'static str),
     /// It takes launches again.
     Up(ProcessorId),
-    /// It stands still or goes on.
+    /// It stands still, goes on, or works at another speed.
     Pace,
 }
 
@@ -34,12 +36,14 @@ pub(super) struct Faults {
     down: Vec<u32>,
     /// Per processor: hangs that it is in now.
     still: Vec<u32>,
+    /// (processor, speed, whether it lasts now).
+    slow: Vec<(ProcessorId, f64, bool)>,
 }
 
 impl Faults {
     pub(super) fn new(case: &Case, config: &Config) -> Faults {
         let at = |ms: f64| Time::ZERO + Span::from_ms(ms);
-        let mut turns = Vec::new();
+        let (mut turns, mut slow) = (Vec::new(), Vec::new());
         for fault in config.faults.iter().filter(|f| f.from_ms < f.to_ms) {
             let mut named = case.plan.processors.iter();
             let Some(index) = named.position(|p| p.name == fault.processor) else { continue };
@@ -51,6 +55,10 @@ impl Faults {
             let noticed_at = fault.from_ms + fault.noticed_ms;
             match fault.kind {
                 FaultKind::Die => lasts(fault.from_ms, Effect::Down("the emulated processor died")),
+                FaultKind::Slow => {
+                    lasts(fault.from_ms, Effect::Slow(slow.len()));
+                    slow.push((ProcessorId(index as u16), fault.speed, false));
+                }
                 FaultKind::Hang => {
                     lasts(fault.from_ms, Effect::Still);
                     if fault.noticed_ms > 0.0 && noticed_at < fault.to_ms {
@@ -64,7 +72,7 @@ impl Faults {
         turns.sort();
         turns.reverse();
         let none = vec![0; case.processor_count()];
-        Faults { turns, down: none.clone(), still: none }
+        Faults { turns, down: none.clone(), still: none, slow }
     }
 
     /// Takes a processor down for good.
@@ -82,6 +90,12 @@ impl Faults {
         self.still[processor.0 as usize] > 0
     }
 
+    /// The share of its speed at which a processor works now.
+    pub(super) fn speed(&self, processor: ProcessorId) -> f64 {
+        let lasting = self.slow.iter().filter(|s| s.2 && s.0 == processor);
+        lasting.map(|s| s.1).product()
+    }
+
     /// When something begins or ends next.
     pub(super) fn next(&self) -> Option<Time> {
         self.turns.last().map(|turn| turn.0)
@@ -90,7 +104,14 @@ impl Faults {
     /// Takes the next begin or end; `None` when it changes nothing.
     pub(super) fn turn(&mut self) -> Option<Change> {
         let (_, processor, over, effect) = self.turns.pop()?;
-        let counts = if effect == Effect::Still { &mut self.still } else { &mut self.down };
+        let counts = match effect {
+            Effect::Slow(index) => {
+                self.slow[index].2 = !over;
+                return Some(Change::Pace);
+            }
+            Effect::Still => &mut self.still,
+            Effect::Down(_) => &mut self.down,
+        };
         let count = &mut counts[processor.0 as usize];
         let before = *count;
         *count = if over { before - 1 } else { before + 1 };
@@ -98,9 +119,9 @@ impl Faults {
             return None;
         }
         Some(match (effect, over) {
-            (Effect::Still, _) => Change::Pace,
             (Effect::Down(why), false) => Change::Down(processor, why),
             (Effect::Down(_), true) => Change::Up(processor),
+            _ => Change::Pace,
         })
     }
 }

@@ -49,8 +49,6 @@ pub struct Emulator {
     running: Vec<Running>,
     /// (time, index) of the launch that completes next if nothing changes; ties: the oldest launch.
     first: Option<(Time, usize)>,
-    /// Whether launches can slow each other at all.
-    disturbing: bool,
     faults: Faults,
     heat: Option<Heat>,
     /// Per processor: index of its frequency step.
@@ -75,10 +73,6 @@ impl Emulator {
     /// A device at time zero; requests arrive before `horizon`.
     pub fn new(case: Arc<Case>, config: Config, seed: u64, horizon: Time) -> Emulator {
         let processors = case.processor_count();
-        let contention = case.plan.contention.iter().enumerate();
-        let pairwise = contention
-            .flat_map(|(i, row)| row.iter().enumerate().filter(move |&(j, _)| j != i))
-            .any(|(_, &factor)| factor != 1.0);
         Emulator {
             as_expected: false,
             rng: rng(seed, "latency", 0),
@@ -89,7 +83,6 @@ impl Emulator {
             decider_free: Time::ZERO,
             running: Vec::new(),
             first: None,
-            disturbing: pairwise || case.device.bandwidth.is_some(),
             faults: Faults::new(&case, &config),
             heat: case.device.thermal.map(Heat::new),
             steps: vec![0; processors],
@@ -268,7 +261,7 @@ impl Emulator {
     /// What a launch meets while all running launches ask for `all_gbps`.
     fn conditions(&self, running: &Running, all_gbps: f64) -> Conditions {
         let p = running.launch.processor;
-        let slowdown = if self.disturbing {
+        let slowdown = if self.case.disturbing {
             let others = self.running.iter().map(|o| o.launch.processor);
             self.case.slowdown(p, others) * self.case.bandwidth_slowdown(p, running.demand_gbps, all_gbps)
         } else {
@@ -277,6 +270,7 @@ impl Emulator {
         let frequencies = &self.case.processors[p.0 as usize].model.frequencies;
         let step = frequencies.get(self.steps[p.0 as usize]);
         let (speed, power) = step.map_or((1.0, 1.0), |f| (f.speed, f.power));
+        let speed = speed * self.faults.speed(p);
         Conditions { slowdown, speed, power, still: self.faults.is_still(p) }
     }
 
@@ -289,7 +283,7 @@ impl Emulator {
     fn complete(&mut self, index: usize, death: Option<&str>) -> Event {
         self.bring();
         let running = self.running.remove(index);
-        if self.disturbing {
+        if self.case.disturbing {
             self.retime();
         } else {
             self.find_first();
@@ -377,7 +371,7 @@ impl World for Emulator {
         let mut running = self.begin(launch, spread);
         running.fails = fails.then_some("the emulated launch failed");
         self.cross_link(&mut running);
-        if self.disturbing {
+        if self.case.disturbing {
             self.running.push(running);
             self.retime();
         } else {

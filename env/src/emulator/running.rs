@@ -13,7 +13,7 @@ use crate::time::{Span, Time};
 pub(super) struct Conditions {
     /// Factor by which others slow it down.
     pub slowdown: f64,
-    /// Speed of the processor's frequency step.
+    /// Speed of the processor: that of its frequency step, less what slows it down.
     pub speed: f64,
     /// Power of that step.
     pub power: f64,

@@ -2,12 +2,17 @@
 //! Candidates are legal by construction; there is no mask beside them.
 
 use super::Scheduler;
-use crate::case::{Case, ProcessorId, StreamId};
+use crate::case::{ProcessorId, StreamId};
 use crate::observation::{Action, Candidate, ProcessorView, RequestView, StreamView};
 use crate::time::Time;
 
 impl Scheduler {
     pub(super) fn build_views(&mut self) {
+        // Every running launch has one request of its own.
+        if self.active() == self.running.len() {
+            self.views.candidates.clear();
+            return;
+        }
         self.build_processors();
         if self.views.processors.iter().any(|p| p.up && p.free > 0) {
             self.build_requests();
@@ -21,12 +26,12 @@ impl Scheduler {
     fn build_processors(&mut self) {
         let views = &mut self.views.processors;
         views.clear();
-        for (spec, state) in self.case.plan.processors.iter().zip(&self.processors) {
+        for (p, spec) in self.case.plan.processors.iter().enumerate() {
             views.push(ProcessorView {
-                up: state.up,
+                up: self.up[p],
                 free: spec.slots,
                 expected_free: Time::NEVER,
-                drift: state.drift(self.now),
+                drift: self.drifts[p].note(self.now),
                 slowdown: 1.0,
             });
         }
@@ -37,8 +42,10 @@ impl Scheduler {
             let here = &mut views[other];
             here.free = here.free.saturating_sub(1);
             here.expected_free = here.expected_free.min(running.expected_end);
-            for (p, view) in views.iter_mut().enumerate().filter(|&(p, _)| p != other) {
-                view.slowdown += self.case.plan.contention[p][other] - 1.0;
+            if self.case.disturbing {
+                for (p, view) in views.iter_mut().enumerate().filter(|&(p, _)| p != other) {
+                    view.slowdown += self.case.plan.contention[p][other] - 1.0;
+                }
             }
         }
         for view in views {
@@ -111,20 +118,28 @@ impl Scheduler {
                         continue;
                     }
                     let on = ProcessorId(p as u16);
-                    let Some(reach) = table.reach(on, first) else { continue };
+                    let endings = table.endings(on, first);
+                    if endings.is_empty() {
+                        continue;
+                    }
                     let running = self.running.iter().map(|r| &r.launch);
                     let Some(missing) = self.memory.missing(&self.case, on, variant, running) else {
                         continue;
                     };
-                    let load_ns = self.case.load_ns(on, missing);
-                    for last in ends(first, reach) {
-                        let action =
-                            Action::Launch { request: index as u16, variant, first, last, processor: on };
-                        views.candidates.push(
-                            Estimate { case: &self.case, request, processor, load_ns, demand_gbps }
-                                .of(action),
-                        );
-                    }
+                    let transfer_ns = self.case.transfer_ns(variant, first, request.location, on);
+                    let bringing_ns = self.case.load_ns(on, missing) + transfer_ns;
+                    views.candidates.extend(endings.iter().map(|end| {
+                        let own_gbps = end.demand_gbps;
+                        let shared = self.case.bandwidth_slowdown(on, own_gbps, own_gbps + demand_gbps);
+                        let alone_ns = end.latency_ns * processor.slowdown * shared;
+                        let (request, last) = (index as u16, end.last);
+                        Candidate {
+                            action: Action::Launch { request, variant, first, last, processor: on },
+                            expected_ns: (bringing_ns + alone_ns) * processor.drift,
+                            energy_mj: end.energy_mj,
+                            rest_ns: end.rest_ns,
+                        }
+                    }));
                 }
             }
         }
@@ -138,55 +153,5 @@ impl Scheduler {
             energy_mj: 0.0,
             rest_ns: 0.0,
         });
-    }
-}
-
-/// Where a launch from `first` may end: as far as the processor can go, half way, and after one segment.
-/// Three choices keep the number of candidates linear in requests x processors and still allow to hand over or to preempt.
-fn ends(first: u16, reach: u16) -> impl Iterator<Item = u16> {
-    let half = first + (reach - first) / 2;
-    [Some(reach), (half < reach && half > first).then_some(half), (first < reach).then_some(first)]
-        .into_iter()
-        .flatten()
-}
-
-/// What the estimates of a launch hang on besides the plan.
-struct Estimate<'a> {
-    case: &'a Case,
-    request: &'a RequestView,
-    processor: &'a ProcessorView,
-    load_ns: f64,
-    /// Bandwidth that running launches ask for.
-    demand_gbps: f64,
-}
-
-impl Estimate<'_> {
-    fn of(&self, action: Action) -> Candidate {
-        let Action::Launch { variant, first, last, processor: on, .. } = action else {
-            return Candidate { action, expected_ns: 0.0, energy_mj: 0.0, rest_ns: 0.0 };
-        };
-        let table = self.case.variant(variant);
-        let own_gbps = table.demand_gbps(on, first, last);
-        let shared = self.case.bandwidth_slowdown(on, own_gbps, own_gbps + self.demand_gbps);
-        let alone = table.latency_ns(on, first, last) * self.processor.slowdown * shared;
-        let transfer = self.case.transfer_ns(variant, first, self.request.location, on);
-        Candidate {
-            action,
-            expected_ns: (self.load_ns + transfer + alone) * self.processor.drift,
-            energy_mj: table.energy_mj(on, first, last),
-            rest_ns: table.best_rest_ns(last + 1),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ends;
-
-    #[test]
-    fn ends_are_distinct_and_within_reach() {
-        assert_eq!(ends(2, 2).collect::<Vec<_>>(), [2]);
-        assert_eq!(ends(2, 3).collect::<Vec<_>>(), [3, 2]);
-        assert_eq!(ends(0, 5).collect::<Vec<_>>(), [5, 2, 0]);
     }
 }

@@ -2,6 +2,7 @@
 //! It never waits, reads no clock, draws no random number, and ends every request exactly once.
 
 mod candidates;
+mod drift;
 mod memory;
 mod progress;
 mod types;
@@ -15,6 +16,7 @@ use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestV
 use crate::scenario::Queue;
 use crate::time::Time;
 use crate::world::Decision;
+use drift::Drift;
 use memory::Memory;
 use progress::{Progress, re_pace};
 use std::cmp::Reverse;
@@ -46,43 +48,6 @@ struct Running {
     progress: Progress,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct ProcessorState {
-    up: bool,
-    /// Moving averages of expected and of actual nanoseconds of its launches, as of `measured`. Averages of both and not of their
-    /// ratio: a short launch, most of which is wake-up time, must not speak for the long ones.
-    expected_ns: f64,
-    actual_ns: f64,
-    measured: Time,
-}
-
-impl ProcessorState {
-    fn new() -> ProcessorState {
-        ProcessorState {
-            up: true,
-            expected_ns: DRIFT_PRIOR_NS,
-            actual_ns: DRIFT_PRIOR_NS,
-            measured: Time::ZERO,
-        }
-    }
-
-    /// Actual by expected latency as it counts now. What is known of a processor grows old: one that was slow once and was avoided
-    /// since would never be tried again if it did not come back to 1 by itself.
-    fn drift(&self, now: Time) -> f64 {
-        let age = now.since(self.measured).seconds();
-        let ratio = (self.actual_ns / self.expected_ns).clamp(0.1, 10.0);
-        1.0 + (ratio - 1.0) * (-age / DRIFT_MEMORY_S).exp()
-    }
-
-    fn measure(&mut self, expected_ns: f64, actual_ns: f64, now: Time) {
-        // What was forgotten meanwhile stays forgotten.
-        self.actual_ns = self.drift(now) * self.expected_ns;
-        self.expected_ns += DRIFT_WEIGHT * (expected_ns - self.expected_ns);
-        self.actual_ns += DRIFT_WEIGHT * (actual_ns - self.actual_ns);
-        self.measured = now;
-    }
-}
-
 /// See the module's text. A clone is a core of its own: searches step one ahead of time.
 #[derive(Clone)]
 pub struct Scheduler {
@@ -101,7 +66,10 @@ pub struct Scheduler {
     last_arrival: Vec<Option<Time>>,
     shares: Shares,
     running: Vec<Running>,
-    processors: Vec<ProcessorState>,
+    /// Per processor: whether it takes launches.
+    up: Vec<bool>,
+    /// Per processor.
+    drifts: Vec<Drift>,
     memory: Memory,
     /// (expiry, request number, slot) of requests; stale entries are skipped.
     expiries: BinaryHeap<Reverse<(Time, u64, usize)>>,
@@ -125,13 +93,6 @@ struct Views {
     candidates: Vec<Candidate>,
 }
 
-/// Weight of the newest launch in a processor's drift.
-const DRIFT_WEIGHT: f64 = 0.1;
-/// Time constant with which an old drift is forgotten, in seconds.
-const DRIFT_MEMORY_S: f64 = 0.5;
-/// What the averages start from, in nanoseconds: a launch of ordinary length that took what was expected.
-const DRIFT_PRIOR_NS: f64 = 1e6;
-
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (now, active, running) = (self.now, self.active(), self.running.len());
@@ -142,10 +103,9 @@ impl std::fmt::Debug for Scheduler {
 impl Scheduler {
     /// A scheduler at time zero with nothing to do.
     pub fn new(case: Arc<Case>, options: Options) -> Scheduler {
-        let processors = vec![ProcessorState::new(); case.processor_count()];
+        let processors = case.processor_count();
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
         let streams = case.streams.len();
-        let memory = Memory::new(case.processor_count());
         Scheduler {
             case,
             options,
@@ -158,8 +118,9 @@ impl Scheduler {
             last_arrival: vec![None; streams],
             shares: Shares::new(streams),
             running: Vec::new(),
-            processors,
-            memory,
+            up: vec![true; processors],
+            drifts: vec![Drift::default(); processors],
+            memory: Memory::new(processors),
             expiries: BinaryHeap::new(),
             next_launch: 0,
             fresh: false,
@@ -186,12 +147,12 @@ impl Scheduler {
 
     /// Actual by planned latency of a processor's launches, as far as is known by now (1: as planned).
     pub fn drift(&self, processor: ProcessorId) -> f64 {
-        self.processors[processor.0 as usize].drift(self.now)
+        self.drifts[processor.0 as usize].at(self.now)
     }
 
     /// Whether a processor takes launches.
     pub fn is_up(&self, processor: ProcessorId) -> bool {
-        self.processors[processor.0 as usize].up
+        self.up[processor.0 as usize]
     }
 
     /// Requests that have arrived and not ended.
@@ -208,8 +169,8 @@ impl Scheduler {
             Event::Arrived(request) => self.arrived(request)?,
             Event::Completed(completion) => self.completed(completion)?,
             Event::Health { processor, up } => {
-                if let Some(state) = self.processors.get_mut(processor.0 as usize) {
-                    state.up = up;
+                if let Some(known) = self.up.get_mut(processor.0 as usize) {
+                    *known = up;
                     if !up {
                         self.memory.forget(processor);
                     }
@@ -373,7 +334,7 @@ impl Scheduler {
             load_bytes,
         };
         self.next_launch += 1;
-        let drift = self.processors[on.0 as usize].drift(self.now);
+        let drift = self.drifts[on.0 as usize].at(self.now);
         self.running.push(Running {
             launch,
             slot,
@@ -413,7 +374,7 @@ impl Scheduler {
         let answered = active.next == self.case.variant(launch.variant).segments;
         let deadline = active.request.deadline;
         let actual = completion.finished.since(completion.started.min(started)).0 as f64;
-        self.processors[launch.processor.0 as usize].measure(base_ns.max(1.0), actual, completion.finished);
+        self.drifts[launch.processor.0 as usize].measure(base_ns.max(1.0), actual, completion.finished);
         if answered {
             let late = completion.finished > deadline;
             self.end(slot, if late { Outcome::Late } else { Outcome::Answered }, completion.finished);
@@ -475,9 +436,10 @@ impl Scheduler {
             _ => objective::Result::Dropped,
         };
         let stream = active.request.stream.0 as usize;
-        let gap = self.shares.gap(stream);
+        let service = self.shares.service(stream);
         self.shares.note(stream, result.on_time());
-        let utility = self.case.objective().utility(result, active.request.priority, active.energy_mj, gap);
+        let utility =
+            self.case.objective().utility(result, active.request.priority, active.energy_mj, service);
         self.pending_ended.push_back(Ended {
             request: active.request,
             outcome,

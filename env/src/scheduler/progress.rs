@@ -45,6 +45,9 @@ impl Progress {
 
 /// Brings all up to `now`; from there on they go at the pace that the present ones leave each other.
 pub(super) fn re_pace(case: &Case, running: &mut [Running], now: Time) {
+    if !case.disturbing {
+        return;
+    }
     let all_gbps = running.iter().map(|r| r.demand_gbps).sum();
     for index in 0..running.len() {
         let (on, own_gbps) = (running[index].launch.processor, running[index].demand_gbps);

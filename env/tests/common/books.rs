@@ -331,9 +331,10 @@ impl Books<'_> {
         };
         let best = self.shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let share = &mut self.shares[stream.0 as usize];
-        let gap = best - *share;
+        let service = objective::Service { share: *share, gap: best - *share };
         *share = 0.95 * *share + if ended.outcome == Outcome::Answered { 0.05 } else { 0.0 };
-        let utility = self.case.objective().utility(result, request.request.priority, request.energy_mj, gap);
+        let utility =
+            self.case.objective().utility(result, request.request.priority, request.energy_mj, service);
         ensure!((ended.utility - utility).abs() < 1e-9, "expected a utility of {utility}");
         if answered {
             self.answers.push((stream, ended.at, origin));

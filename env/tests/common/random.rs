@@ -157,7 +157,8 @@ fn random_stream(rng: &mut Pcg64Mcg, plan: &Plan, index: usize) -> Stream {
 fn random_scenario(rng: &mut Pcg64Mcg, plan: &Plan) -> Scenario {
     let streams = (0..rng.random_range(1..=6usize)).map(|s| random_stream(rng, plan, s)).collect();
     let fairness_weight = if rng.random() { 0.0 } else { rng.random_range(0.0..2.0) };
-    let objective = Objective { fairness_weight, ..Objective::default() };
+    let continuity_weight = if rng.random() { 0.0 } else { rng.random_range(0.0..1.0) };
+    let objective = Objective { fairness_weight, continuity_weight, ..Objective::default() };
     Scenario { name: "random".to_owned(), streams, objective }
 }
 
@@ -166,8 +167,18 @@ fn random_config(rng: &mut Pcg64Mcg, plan: &Plan) -> Config {
         let from_ms = rng.random_range(0.0..HORIZON_MS);
         let to_ms = from_ms + rng.random_range(-5.0..60.0);
         let processor = plan.processors[rng.random_range(0..plan.processors.len())].name.clone();
-        let kind = if rng.random() { FaultKind::Die } else { FaultKind::Hang };
-        Fault { processor, kind, from_ms, to_ms, noticed_ms: if rng.random() { 0.0 } else { 10.0 } }
+        let dies = rng.random();
+        let noticed_ms = if rng.random() { 0.0 } else { 10.0 };
+        // A death is noticed anyway, so that half of those drawn can be something else.
+        match (dies, noticed_ms > 0.0) {
+            (true, true) => {
+                Fault { processor, kind: FaultKind::Slow, from_ms, to_ms, speed: 0.4, ..Fault::default() }
+            }
+            (true, false) => Fault { processor, from_ms, to_ms, ..Fault::default() },
+            (false, _) => {
+                Fault { processor, kind: FaultKind::Hang, from_ms, to_ms, noticed_ms, ..Fault::default() }
+            }
+        }
     });
     let faults = faults.collect();
     Config {

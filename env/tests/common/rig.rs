@@ -62,6 +62,11 @@ pub fn hang(processor: &str, from_ms: f64, to_ms: f64, noticed_ms: f64) -> Fault
     Fault { kind: FaultKind::Hang, noticed_ms, ..die(processor, from_ms, to_ms) }
 }
 
+/// A processor that works at a share of its speed.
+pub fn slow(processor: &str, from_ms: f64, to_ms: f64, speed: f64) -> Fault {
+    Fault { kind: FaultKind::Slow, speed, ..die(processor, from_ms, to_ms) }
+}
+
 pub fn launch(id: u64, variant: u16, processor: u16) -> Launch {
     Launch {
         id: LaunchId(id),

@@ -1,5 +1,5 @@
 //! The emulated device against a slow, obvious twin that integrates everything in small fixed steps, on random devices with
-//! contention, bandwidth, heat, links, loading, hangs and deaths. A twin with one thing wrong must be rejected.
+//! contention, bandwidth, heat, links, loading, hangs, slow-downs and deaths. A twin with one thing wrong must be rejected.
 //! It refuses to be exact: what hangs on less than its step or on a hair's breadth of temperature is not compared.
 
 #[path = "../common/mod.rs"]
@@ -102,6 +102,7 @@ fn a_twin_with_one_thing_wrong_is_found_out() {
         (Wrong::NothingIsLoaded, 8),
         (Wrong::HangsGoOn, 4),
         (Wrong::HangsAreNotNoticed, 2),
+        (Wrong::NothingSlows, 5),
     ];
     for (wrong, least) in wrongs {
         let found = (0..20).filter(|&seed| compare(seed, wrong).is_err()).count();

@@ -1,6 +1,6 @@
 //! Random trials: a device with everything, launches and faults, by seed. It refuses to say how they go.
 
-use super::common::rig::{case_on, die, flat_plan, hang, launch, named};
+use super::common::rig::{case_on, die, flat_plan, hang, launch, named, slow};
 use cosched_env::case::Case;
 use cosched_env::device::{Bandwidth, Device, Frequency, Link, LinkPhase, ProcessorModel, Thermal};
 use cosched_env::emulator::Fault;
@@ -66,6 +66,18 @@ fn random_model(rng: &mut Pcg64Mcg, remote: bool) -> ProcessorModel {
     }
 }
 
+/// Drawn by themselves, so that the rest of a trial is as it was without them.
+fn slow_downs(seed: u64) -> Vec<(usize, Fault)> {
+    let rng = &mut rng(seed, "slow", 0);
+    let drawn = (0..rng.random_range(0..=2usize)).map(|_| {
+        let p = rng.random_range(0..PROCESSORS);
+        let from_ms = f64::from(rng.random_range(0..8u32)) * 0.1;
+        let to_ms = from_ms + f64::from(rng.random_range(1..8u32)) * 0.1;
+        (p, slow(&format!("p{p}"), from_ms, to_ms, rng.random_range(0.2..0.9)))
+    });
+    drawn.collect()
+}
+
 pub fn random_trial(seed: u64) -> Trial {
     let rng = &mut rng(seed, "twin", 0);
     let works: Vec<f64> = (0..JOBS).map(|_| rng.random_range(50.0..400.0)).collect();
@@ -110,7 +122,8 @@ pub fn random_trial(seed: u64) -> Trial {
         let hangs = hang(&name, from_ms, to_ms, noticed_ms);
         (p, if dies { die(&name, from_ms, to_ms) } else { hangs })
     });
-    let faults = faults.collect();
+    let mut faults: Vec<_> = faults.collect();
+    faults.extend(slow_downs(seed));
     let mut handed: Vec<u64> = (0..JOBS).map(|_| rng.random_range(0..8_000)).collect();
     handed.sort_unstable();
     let mut free = 0;

@@ -32,6 +32,7 @@ pub enum Wrong {
     NothingIsLoaded,
     HangsGoOn,
     HangsAreNotNoticed,
+    NothingSlows,
 }
 
 /// A launch of the twin that has been handed over and has not ended.
@@ -71,6 +72,18 @@ impl<'a> Twin<'a> {
             };
             at(from_ms) <= step && step < at(f.to_ms)
         })
+    }
+
+    /// The share of its speed at which a processor works in a step.
+    fn speed(&self, p: usize, step: u64) -> f64 {
+        let at = |ms: f64| (ms / STEP_MS).round() as u64;
+        let mut speed = 1.0;
+        for (_, f) in self.trial.faults.iter().filter(|f| f.0 == p && f.1.kind == FaultKind::Slow) {
+            if at(f.from_ms) <= step && step < at(f.to_ms) && self.wrong != Wrong::NothingSlows {
+                speed *= f.speed;
+            }
+        }
+        speed
     }
 
     fn begin(&self, index: usize, job: &'a Job) -> Going<'a> {
@@ -187,6 +200,7 @@ impl<'a> Twin<'a> {
             let spec = &self.trial.case.plan.processors[p];
             let frequency = self.trial.models[p].frequencies[self.steps[p]];
             let still = self.lasts(FaultKind::Hang, p, step);
+            let speed = frequency.speed * self.speed(p, step);
             let mut slowdown = self.slowdown(&self.going[place]);
             let going = &mut self.going[place];
             if self.wrong == Wrong::NeverRetimed {
@@ -197,10 +211,10 @@ impl<'a> Twin<'a> {
             let on_link = going.link_left_ns > 0.0;
             if still {
             } else if on_link {
-                let slowed = if self.wrong == Wrong::LinkIsSlowed { slowdown / frequency.speed } else { 1.0 };
+                let slowed = if self.wrong == Wrong::LinkIsSlowed { slowdown / speed } else { 1.0 };
                 going.link_left_ns -= STEP_NS as f64 / slowed;
             } else {
-                work_ns = STEP_NS as f64 * frequency.speed / slowdown;
+                work_ns = STEP_NS as f64 * speed / slowdown;
                 computing = going.alone_ns / going.total_ns / slowdown;
             }
             going.work_left_ns -= work_ns;

@@ -264,7 +264,8 @@ impl Draft {
     fn scenario(&self, plan: &Plan) -> Scenario {
         let streams = (0..self.streams.len()).map(|i| self.stream(i, plan)).collect();
         let fairness_weight = f64::from(self.fairness) / 10.0;
-        let objective = Objective { fairness_weight, ..Objective::default() };
+        let continuity_weight = fairness_weight.min(1.0);
+        let objective = Objective { fairness_weight, continuity_weight, ..Objective::default() };
         Scenario { name: "drafted".to_owned(), streams, objective }
     }
 
@@ -327,6 +328,7 @@ impl Draft {
             from_ms: ms(draft.from),
             to_ms: ms(f64::from(draft.from) + f64::from(draft.length)).max(0.0),
             noticed_ms: ms(draft.noticed),
+            ..Fault::default()
         }
     }
 }

@@ -251,7 +251,8 @@ pub fn utility_is_the_formula(run: &Run) -> Result<(), String> {
         let gap = shares.iter().copied().fold(0.0, f64::max) - shares[stream];
         let lateness_ms = ended.at.ms_after(ended.request.deadline);
         let relative = ended.variant.map_or(0.0, |v| case.variant(v).relative_accuracy);
-        let a = 1.0 - o.accuracy_weight * (1.0 - relative);
+        let kept = 1.0 - o.continuity_weight * (1.0 - shares[stream]);
+        let a = (1.0 - o.accuracy_weight * (1.0 - relative)) * kept;
         let (worth, on_time) = match ended.outcome {
             Outcome::Answered => (a, true),
             Outcome::Late => (a * o.late_value * (1.0 - lateness_ms / o.late_ms).max(0.0), false),
@@ -265,7 +266,7 @@ pub fn utility_is_the_formula(run: &Run) -> Result<(), String> {
         shares[stream] = 0.95 * shares[stream] + if on_time { 0.05 } else { 0.0 };
     }
     // The formula in the crate is the one place that weighs; this is what holds it to its text.
-    let nothing = case.objective().utility(objective::Result::Dropped, 0.0, 0.0, 0.0);
+    let nothing = case.objective().utility(objective::Result::Dropped, 0.0, 0.0, objective::Service::FULL);
     ensure!(nothing == 0.0, "a request of no priority is worth {nothing}");
     Ok(())
 }

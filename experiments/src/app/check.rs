@@ -4,7 +4,7 @@
 use super::{App, Processors};
 use crate::config::suggestion;
 use cosched_env::case::{Case, CaseError};
-use cosched_env::emulator::Fault;
+use cosched_env::emulator::{Fault, FaultKind};
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant as PlanVariant};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,6 +136,14 @@ pub(super) fn faults(key: &str, faults: &[Fault]) -> Result<(), Problem> {
     for (i, fault) in faults.iter().enumerate() {
         at_least_zero(&format!("{key}[{i}].from_ms"), fault.from_ms)?;
         at_least_zero(&format!("{key}[{i}].noticed_ms"), fault.noticed_ms)?;
+        let slowed = fault.speed > 0.0 && fault.speed < 1.0;
+        if fault.kind == FaultKind::Slow && !slowed {
+            let problem = format!("expected a share above 0 and below 1 for kind slow, got {}", fault.speed);
+            return bad(format!("{key}[{i}].speed"), problem);
+        }
+        if fault.kind != FaultKind::Slow && fault.speed != 0.0 {
+            return bad(format!("{key}[{i}].speed"), "expected none: only faults of kind slow have a speed");
+        }
         if fault.to_ms.is_nan() || fault.to_ms <= fault.from_ms {
             return bad(format!("{key}[{i}].to_ms"), "expected a time after from_ms");
         }

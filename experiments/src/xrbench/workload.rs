@@ -86,15 +86,16 @@ fn stream(usage: &Usage, model: &Model) -> Stream {
 }
 
 /// Utility that leans on the score, for policies that go by it: RT at the deadline is a half and nothing 0.3 ms later, EN falls by
-/// one with 1.5 J, and a drop costs its frame and a part of what the others of its model are worth.
+/// one with 1.5 J, and a drop costs its frame and, by the experience that a model's score is multiplied by, a share of the others.
 const OBJECTIVE: Objective = Objective {
     late_value: 0.5,
     late_ms: 0.3,
-    drop_penalty: 0.5,
-    fail_penalty: 0.5,
+    drop_penalty: 0.0,
+    fail_penalty: 0.0,
     accuracy_weight: 1.0,
     energy_weight: 1.0 / 1.5,
     fairness_weight: 0.0,
+    continuity_weight: 1.0,
 };
 
 /// The case of a scenario on a chip.

@@ -51,6 +51,16 @@ fn typos_are_named_with_the_nearest_key() {
             "x.toml:19:1: unknown key `active_wats` in [power.cpu]; did you mean `active_watts`?",
         ),
         (
+            format!(
+                "{APP}[[emulator.faults]]\nprocessor = \"cpu\"\nkind = 'slow'\nfrom_ms = 5\nto_ms = 6\nspeed = 1.5\n"
+            ),
+            "x.toml:23:1: emulator.faults[0].speed: expected a share above 0 and below 1 for kind slow, got 1.5",
+        ),
+        (
+            format!("{APP}[[emulator.faults]]\nprocessor = \"cpu\"\nfrom_ms = 5\nto_ms = 6\nspeed = 0.5\n"),
+            "x.toml:22:1: emulator.faults[0].speed: expected none: only faults of kind slow",
+        ),
+        (
             format!("{APP}[[task]]\nname = 'see'\n[[task.variant]]\nmodl = 'a.onnx'\naccuracy = 1\n"),
             "x.toml:21:1: unknown key `modl` in [[task.variant]]; did you mean `model`?",
         ),

@@ -1,0 +1,361 @@
+//! Between deciding and learning: the actor decides and leaves what it saw on bounded channels, the learner takes it from there and
+//! leaves new brains in a mailbox, an atomic pointer. It refuses to wait: what does not fit into a channel is dropped and counted.
+
+use super::lens::Lens;
+use super::profile::{Sample, Tracker};
+use crate::features::{CONTEXT_FEATURES, Encoder};
+use crate::guide::Guides;
+use crate::network::Forward;
+use cosched_env::case::{Case, StreamId};
+use cosched_env::event::{Ended, Event, Launch};
+use cosched_env::observation::Observation;
+use cosched_env::streams::rng;
+use cosched_env::time::{Span, Time};
+use cosched_env::world::{Decision, Observer, Policy};
+use crossbeam::atomic::AtomicCell;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use rand::RngExt;
+use rand_pcg::Pcg64Mcg;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What decides: a network with guides.
+pub struct Brain {
+    /// The network.
+    pub forward: Forward,
+    /// Its guides.
+    pub guides: Guides,
+    /// By how much a candidate's logit has to exceed that of the first guide's choice; infinity: the guide decides.
+    pub margin: f32,
+    /// Through what it sees the device; `None`: as its plan says.
+    pub lens: Option<Lens>,
+}
+
+/// One decision and what it led to. Its buffers go back and forth between actor and learner.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transition {
+    /// `[candidates, CANDIDATE_FEATURES]`.
+    pub rows: Vec<f32>,
+    /// `[CONTEXT_FEATURES]`.
+    pub context: Vec<f32>,
+    /// Candidate chosen.
+    pub action: usize,
+    /// Log-probability that the network gave it.
+    pub log_probability: f32,
+    /// Value of the state by the network.
+    pub value: f32,
+    /// Utility of the requests that ended until the next decision, summed.
+    pub reward: f64,
+    /// Time until the next decision.
+    pub elapsed: Span,
+    /// Whether it follows directly the one sent before it; otherwise some were dropped between.
+    pub follows: bool,
+    /// Whether the network's best candidate is what its first guide would do.
+    pub agrees: bool,
+}
+
+/// What a learner hears besides decisions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum News {
+    /// A request arrived.
+    Arrived(StreamId, Time),
+    /// A launch was measured.
+    Ran(Sample),
+    /// A request ended.
+    Ended {
+        /// Its utility.
+        utility: f64,
+        /// Its priority.
+        priority: f64,
+        /// When.
+        at: Time,
+    },
+}
+
+/// The learner's ends.
+pub struct Links {
+    /// Decisions, in order.
+    pub transitions: Receiver<Transition>,
+    /// Everything else, in order.
+    pub news: Receiver<News>,
+    /// Where buffers of transitions go back to.
+    pub pool: Sender<Transition>,
+    /// Brains that were replaced: they are taken apart here and not where decisions are made.
+    pub retired: Receiver<Box<Brain>>,
+    /// Where new brains go.
+    pub mailbox: Arc<Mailbox>,
+    /// What was dropped because a channel was full.
+    pub dropped: Arc<AtomicU64>,
+}
+
+/// Holds the newest brain until the actor takes it.
+pub type Mailbox = AtomicCell<Option<Box<Brain>>>;
+
+/// Bounds of the channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Transitions under way.
+    pub transitions: usize,
+    /// Candidates that a transition's buffer has room for before it grows.
+    pub candidates: usize,
+    /// News under way.
+    pub news: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { transitions: 2048, candidates: 32, news: 8192 }
+    }
+}
+
+/// How the actor explores.
+#[derive(Clone, Copy, Debug)]
+pub struct Exploration {
+    /// Share of decisions that are drawn from the network's softmax; in the others the best candidate is taken.
+    pub share: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+/// Decides by the newest brain. See the module's text.
+pub struct Actor {
+    brain: Box<Brain>,
+    encoder: Encoder,
+    exploration: Exploration,
+    random: Pcg64Mcg,
+    line: Option<Line>,
+}
+
+/// The actor's ends.
+struct Line {
+    transitions: Sender<Transition>,
+    pool: Receiver<Transition>,
+    retired: Sender<Box<Brain>>,
+    mailbox: Arc<Mailbox>,
+    dropped: Arc<AtomicU64>,
+    earned: Arc<AtomicU64>,
+    /// The last decision and when it was; what it led to is not known yet.
+    open: Option<(Transition, Time)>,
+    /// Whether the last transition went out.
+    whole: bool,
+}
+
+/// Hears what happens in a run, for the learner.
+pub struct Ear {
+    news: Sender<News>,
+    tracker: Tracker,
+    dropped: Arc<AtomicU64>,
+    /// Utility since the last decision: the bits of a float. Actor and ear live on one thread.
+    earned: Arc<AtomicU64>,
+}
+
+/// An actor that begins with `brain`, its ear, and the ends of their learner.
+pub fn connect(
+    case: Arc<Case>,
+    brain: Brain,
+    exploration: Exploration,
+    bounds: Bounds,
+) -> (Actor, Ear, Links) {
+    let (send_transition, transitions) = bounded(bounds.transitions);
+    let (pool, buffers) = bounded(bounds.transitions + 1);
+    for _ in 0..=bounds.transitions {
+        let rows = Vec::with_capacity(bounds.candidates * crate::features::CANDIDATE_FEATURES);
+        let context = Vec::with_capacity(CONTEXT_FEATURES);
+        // The pool has room for all of them.
+        let _ = pool.try_send(Transition { rows, context, ..Transition::default() });
+    }
+    let (news_sender, news) = bounded(bounds.news);
+    // A brain is published far more seldom than a decision is made.
+    let (retire, retired) = bounded(8);
+    let mailbox = Arc::new(Mailbox::new(None));
+    let (dropped, earned) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let line = Line {
+        transitions: send_transition,
+        pool: buffers,
+        retired: retire,
+        mailbox: mailbox.clone(),
+        dropped: dropped.clone(),
+        earned: earned.clone(),
+        open: None,
+        whole: false,
+    };
+    let actor = Actor { line: Some(line), ..Actor::still(brain) };
+    let actor = Actor { random: rng(exploration.seed, "explore", 0), exploration, ..actor };
+    let ear = Ear { news: news_sender, tracker: Tracker::new(case), dropped: dropped.clone(), earned };
+    (actor, ear, Links { transitions, news, pool, retired, mailbox, dropped })
+}
+
+impl Actor {
+    /// One that neither explores nor is learned from.
+    pub fn still(brain: Brain) -> Actor {
+        Actor {
+            brain: Box::new(brain),
+            encoder: Encoder::new(),
+            exploration: Exploration { share: 0.0, seed: 0 },
+            random: rng(0, "explore", 0),
+            line: None,
+        }
+    }
+}
+
+impl Policy for Actor {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        if let Some(line) = &mut self.line {
+            line.renew(&mut self.brain);
+        }
+        let Brain { forward, guides, margin, lens } = &mut *self.brain;
+        let seen;
+        let observation = match lens {
+            Some(lens) => {
+                seen = lens.look(observation);
+                &seen
+            }
+            None => observation,
+        };
+        self.encoder.encode(observation, guides.vote(observation));
+        let value = forward.run(&self.encoder);
+        let best = forward.best();
+        let guided = guides.votes().first().map(|v| v.choice);
+        let explores = self.exploration.share > 0.0
+            && *margin < f32::INFINITY
+            && self.random.random::<f64>() < self.exploration.share;
+        let choice = match guided {
+            _ if explores => draw(&forward.logits, &mut self.random),
+            Some(choice) if forward.logits[best] - forward.logits[choice] <= *margin => choice,
+            _ => best,
+        };
+        if let Some(line) = &mut self.line {
+            let log_probability = log_probability(&forward.logits, choice);
+            line.close(observation.now);
+            line.open(&self.encoder, observation.now, choice, log_probability, value, guided == Some(best));
+        }
+        Decision(choice)
+    }
+}
+
+impl Line {
+    /// Takes the newest brain; the one before is left to the learner.
+    fn renew(&mut self, brain: &mut Box<Brain>) {
+        if let Some(newest) = self.mailbox.take() {
+            let old = std::mem::replace(brain, newest);
+            // A learner that does not take them back has them taken apart here.
+            drop(self.retired.try_send(old));
+        }
+    }
+
+    /// Sends the last decision with what it led to.
+    fn close(&mut self, now: Time) {
+        let earned = f64::from_bits(self.earned.swap(0, Ordering::Relaxed));
+        let Some((mut transition, since)) = self.open.take() else { return };
+        transition.reward = earned;
+        transition.elapsed = now.since(since);
+        transition.follows = self.whole;
+        self.whole = match self.transitions.try_send(transition) {
+            Ok(()) => true,
+            Err(_) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        };
+    }
+
+    fn open(
+        &mut self,
+        encoder: &Encoder,
+        now: Time,
+        action: usize,
+        log_probability: f32,
+        value: f32,
+        agrees: bool,
+    ) {
+        let Ok(mut transition) = self.pool.try_recv() else {
+            // All buffers are under way.
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.whole = false;
+            return;
+        };
+        transition.rows.clear();
+        transition.rows.extend_from_slice(&encoder.candidates);
+        transition.context.clear();
+        transition.context.extend_from_slice(&encoder.context);
+        self.open = Some((Transition { action, log_probability, value, agrees, ..transition }, now));
+    }
+}
+
+impl Ear {
+    fn tell(&self, news: News) {
+        if self.news.try_send(news).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Observer for Ear {
+    fn launched(&mut self, now: Time, launch: &Launch) {
+        self.tracker.launched(now, launch);
+    }
+
+    fn event(&mut self, _: Time, event: &Event) {
+        match event {
+            Event::Arrived(request) => self.tell(News::Arrived(request.stream, request.arrival)),
+            Event::Completed(completion) => {
+                if let Some(sample) = self.tracker.completed(completion) {
+                    self.tell(News::Ran(sample));
+                }
+            }
+            Event::Health { .. } | Event::Alarm => {}
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let before = f64::from_bits(self.earned.load(Ordering::Relaxed));
+        self.earned.store((before + ended.utility).to_bits(), Ordering::Relaxed);
+        let (utility, priority) = (ended.utility, ended.request.priority);
+        self.tell(News::Ended { utility, priority, at: ended.at });
+    }
+}
+
+/// Draws from the softmax of the logits.
+fn draw(logits: &[f32], random: &mut Pcg64Mcg) -> usize {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = logits.iter().map(|l| (l - max).exp()).sum();
+    let mut left = random.random::<f32>() * total;
+    for (i, l) in logits.iter().enumerate() {
+        left -= (l - max).exp();
+        if left <= 0.0 {
+            return i;
+        }
+    }
+    logits.len() - 1
+}
+
+fn log_probability(logits: &[f32], choice: usize) -> f32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = logits.iter().map(|l| (l - max).exp()).sum();
+    logits[choice] - max - total.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_by_hand() {
+        // softmax of ln 1, ln 2, ln 5 is 1/8, 2/8, 5/8.
+        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
+        for (i, p) in [0.125_f32, 0.25, 0.625].into_iter().enumerate() {
+            assert!((log_probability(&logits, i) - p.ln()).abs() < 1e-6);
+        }
+        let random = &mut rng(3, "test", 0);
+        let mut counts = [0_f64; 3];
+        (0..8000).for_each(|_| counts[draw(&logits, random)] += 1.0);
+        for (count, expected) in counts.into_iter().zip([1000.0, 2000.0, 5000.0]) {
+            assert!((count - expected).abs() < 200.0, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_mailbox_is_a_pointer_that_is_swapped() {
+        assert!(Mailbox::is_lock_free());
+    }
+}
