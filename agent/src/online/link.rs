@@ -303,7 +303,7 @@ impl Observer for Ear {
                     self.tell(News::Ran(sample));
                 }
             }
-            Event::Health { .. } | Event::Alarm => {}
+            Event::Health { .. } | Event::Withdrawn { .. } | Event::Alarm => {}
         }
     }
 
