@@ -12,7 +12,7 @@ use cosched_env::recording::{Header, Recorder, RecordingError};
 use cosched_env::scheduler::{ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, Observer, drive};
-use cosched_executors::deploy::{Deployment, Model};
+use cosched_executors::deploy::{Deployed, Deployment, Model};
 use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
@@ -187,6 +187,42 @@ impl Session {
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Arc::new(Deployment::new(models, processors, &cut, progress)?);
         Ok(Session { deployment, absent })
+    }
+
+    /// A session for an app that has changed: processors that are open and models that are the same are taken over.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn reopen(&self, app: &App, progress: Progress<'_>) -> Result<Session, SessionError> {
+        let models = load_models(app)?;
+        let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
+        let here = |name: &&str| self.deployment.processors.iter().any(|p| p.name() == *name);
+        let gone = |name: &&str| self.absent.iter().any(|(absent, _)| absent == name);
+        let names = app.choose_processors(&known)?;
+        let (processors, absent) = if names.iter().all(|n| here(n) || gone(n)) {
+            let by_name = |n: &&str| self.deployment.processors.iter().find(|p| p.name() == *n).cloned();
+            (names.iter().filter_map(by_name).collect(), self.absent.clone())
+        } else {
+            open_processors(app, &processor::Options::default())?
+        };
+        let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
+        let deployment = Deployment::again(Some(&self.deployment), models, processors, &cut, progress)?;
+        Ok(Session { deployment: Arc::new(deployment), absent })
+    }
+
+    /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
+    ///
+    /// # Errors
+    /// When a segment fails while it is measured.
+    pub fn complete(&self, app: &App, plan: &mut Plan, progress: Progress<'_>) -> Result<bool, SessionError> {
+        let missing = |v: &Deployed| !plan.variants.iter().any(|planned| planned.name == v.model.name);
+        let deployment = self.deployment.only(&missing);
+        if deployment.variants.is_empty() {
+            return Ok(false);
+        }
+        let part = Session { deployment: Arc::new(deployment), absent: Vec::new() };
+        plan.variants.extend(part.profile(app, progress)?.variants);
+        Ok(true)
     }
 
     /// Measures every segment on every processor.

@@ -14,6 +14,11 @@ pub struct Decision(pub usize);
 pub trait Policy: Send {
     /// The choice for this observation: an index below `observation.candidates.len()`.
     fn decide(&mut self, observation: &Observation<'_>) -> Decision;
+
+    /// What it thinks of each candidate of the last observation, higher is better; empty where it has no such numbers. For people.
+    fn scores(&self) -> &[f32] {
+        &[]
+    }
 }
 
 /// Where launches go and events and time come from: emulated, live, recorded, replayed.

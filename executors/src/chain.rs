@@ -34,6 +34,13 @@ pub struct Values {
     slots: Vec<Option<Arc<Tensor>>>,
 }
 
+impl Values {
+    /// Whether any value that a launch could start from holds NaN.
+    pub fn has_nan(&self) -> bool {
+        self.slots.iter().flatten().any(|t| t.has_nan())
+    }
+}
+
 impl Chain {
     /// The chain of the segments that [`cut`](crate::segment::cut) made of `graph`.
     pub fn new(graph: &Graph, segments: &[Segment]) -> Self {

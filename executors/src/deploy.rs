@@ -12,6 +12,7 @@ use rand::RngExt;
 use std::sync::Arc;
 
 /// A model that serves a task.
+#[derive(Clone, PartialEq)]
 pub struct Model {
     /// Name of the variant, unique.
     pub name: String,
@@ -27,6 +28,7 @@ pub struct Model {
 pub type Preparation = Result<Arc<dyn Prepared>, String>;
 
 /// One variant, ready to run.
+#[derive(Clone)]
 pub struct Deployed {
     /// The model.
     pub model: Model,
@@ -48,6 +50,8 @@ pub struct Deployment {
     pub processors: Vec<Arc<dyn Processor>>,
     /// The variants, in plan order.
     pub variants: Vec<Deployed>,
+    /// How they were cut.
+    cut: CutOptions,
 }
 
 /// Samples that calibrate int8 and feed the profile.
@@ -68,13 +72,33 @@ impl Deployment {
         options: &CutOptions,
         progress: Progress<'_>,
     ) -> Result<Deployment, ExecError> {
+        Deployment::again(None, models, processors, options, progress)
+    }
+
+    /// As [`Deployment::new`]; what is the same in `previous` (the graph, the cut, all processors) is taken over and not prepared again.
+    ///
+    /// # Errors
+    /// As [`Deployment::new`].
+    pub fn again(
+        previous: Option<&Deployment>,
+        models: Vec<Model>,
+        processors: Vec<Arc<dyn Processor>>,
+        options: &CutOptions,
+        progress: Progress<'_>,
+    ) -> Result<Deployment, ExecError> {
+        let previous = previous.filter(|p| p.cut == *options && same(&p.processors, &processors));
         let mut variants = Vec::new();
         for model in models {
-            variants.push(Deployed::cut(model, &processors, options)?);
+            let known = previous.and_then(|p| p.variants.iter().find(|v| v.model.graph == model.graph));
+            variants.push(match known {
+                Some(known) => Deployed { model, ..known.clone() },
+                None => Deployed::cut(model, &processors, options)?,
+            });
         }
-        let total = variants.iter().map(|v| v.segments.len()).sum::<usize>() * processors.len();
-        let mut done = 0;
-        for variant in &mut variants {
+        let fresh = |v: &Deployed| v.prepared.iter().any(Vec::is_empty);
+        let total = variants.iter().filter(|v| fresh(v)).map(|v| v.segments.len()).sum::<usize>();
+        let (mut done, total) = (0, total * processors.len());
+        for variant in variants.iter_mut().filter(|v| fresh(v)) {
             for s in 0..variant.segments.len() {
                 for (p, processor) in processors.iter().enumerate() {
                     progress(
@@ -90,8 +114,19 @@ impl Deployment {
             }
         }
         progress(total, total, "");
-        Ok(Deployment { processors, variants })
+        Ok(Deployment { processors, variants, cut: *options })
     }
+
+    /// The same with those variants only that `keep` says.
+    pub fn only(&self, keep: &dyn Fn(&Deployed) -> bool) -> Deployment {
+        let variants = self.variants.iter().filter(|v| keep(v)).cloned().collect();
+        Deployment { processors: self.processors.clone(), variants, cut: self.cut }
+    }
+}
+
+/// Whether these are the very same processors.
+fn same(a: &[Arc<dyn Processor>], b: &[Arc<dyn Processor>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 impl Deployed {

@@ -93,7 +93,7 @@ impl Node {
 }
 
 /// A directed acyclic graph of nodes in topological order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     /// Name, for messages.
     pub name: String,

@@ -10,6 +10,7 @@ pub mod flops;
 pub(crate) mod fold;
 pub mod gpu;
 pub mod graph;
+pub mod inject;
 pub mod inspect;
 pub mod live;
 pub mod onnx;

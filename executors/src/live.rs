@@ -1,20 +1,21 @@
 //! The live world: real processors on real threads, the system's clock, requests from streams and from callers.
-//! Every launch ends in one completion, whatever the driver does: errors, panics and dead processors are outcomes.
+//! Every launch ends in one completion, whatever the driver does: errors, panics, dead and hanging processors are outcomes.
 //! It refuses to decide anything.
 
 use crate::chain::Values;
 use crate::deploy::Deployment;
+use crate::inject::{Injection, Striker};
 use crate::processor::ExecError;
 use crate::submit::{self, Heard, Message, OnReply, Reply, Submission, Submitter};
 use crate::tensor::Tensor;
 use crate::worker::{Input, Job, Report, Said, Worker};
 use cosched_env::case::{Case, ProcessorId};
-use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, RequestId};
+use cosched_env::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, RequestId};
 use cosched_env::streams::Arrivals;
 use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, World};
 use crossbeam::channel::{Receiver, Sender, after, at, bounded, never, select, unbounded};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -48,7 +49,11 @@ pub struct LiveWorld {
     open: bool,
     threads: Vec<JoinHandle<()>>,
     kept: BTreeMap<RequestId, Kept>,
-    running: usize,
+    /// When each running launch went out, and when it counts as hanging.
+    running: BTreeMap<LaunchId, (Launch, Instant, Option<Instant>)>,
+    /// Launches that were given up, with their processors: what still comes of them is not heard.
+    hanging: BTreeMap<LaunchId, usize>,
+    patience: Option<Duration>,
     stop: Arc<AtomicBool>,
     /// Events that did not come through a channel.
     late: VecDeque<Event>,
@@ -58,6 +63,19 @@ pub struct LiveWorld {
     /// Whether `decision_ns` is filled: not where the world goes on for ever. It is at first.
     pub keep_decision_ns: bool,
 }
+
+/// How a live world meets trouble. The default: it waits for a launch as long as it takes, and makes no trouble itself.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble {
+    /// A launch that takes longer than this, and longer than [`TIMES`] what the plan says, is given up; its processor is down until it
+    /// comes back.
+    pub patience: Option<Duration>,
+    /// Faults on purpose.
+    pub injections: Vec<Injection>,
+}
+
+/// How many times as long as planned a launch may take before it counts as hanging.
+pub const TIMES: f64 = 20.0;
 
 /// How often a waiting world looks whether it was told to stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
@@ -76,15 +94,37 @@ impl LiveWorld {
         horizon: Time,
         stop: Arc<AtomicBool>,
     ) -> Result<(LiveWorld, Submitter), ExecError> {
+        LiveWorld::with(deployment, case, seed, horizon, stop, &Trouble::default())
+    }
+
+    /// As [`LiveWorld::new`], with a way to meet trouble.
+    ///
+    /// # Errors
+    /// As [`LiveWorld::new`].
+    pub fn with(
+        deployment: Arc<Deployment>,
+        case: Arc<Case>,
+        seed: u64,
+        horizon: Time,
+        stop: Arc<AtomicBool>,
+        trouble: &Trouble,
+    ) -> Result<(LiveWorld, Submitter), ExecError> {
         let (say, said) = unbounded();
         let (submitter, Heard { messages: submissions, unheard }) = submit::channel();
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
-        for p in 0..deployment.processors.len() {
-            let mut worker = Worker::new(deployment.clone(), p, say.clone())?;
+        for (p, processor) in deployment.processors.iter().enumerate() {
+            let striker = Striker::new(&trouble.injections, processor.name());
+            let mut worker = Worker::new(deployment.clone(), p, say.clone(), striker)?;
             worker.warm_up()?;
             let (job, queue) = bounded::<Job>(4);
             jobs.push(job);
-            threads.push(std::thread::spawn(move || worker.work(&queue)));
+            let named = std::thread::Builder::new().name(format!("processor {}", processor.name()));
+            let thread = named.spawn(move || worker.work(&queue)).map_err(|e| ExecError::Failed {
+                processor: processor.name().into(),
+                graph: "all".into(),
+                reason: format!("no thread for it: {e}"),
+            })?;
+            threads.push(thread);
         }
         let shared = |sample: &Vec<Tensor>| sample.iter().cloned().map(Arc::new).collect::<Vec<_>>();
         let samples = deployment.variants.iter().map(|v| v.samples.iter().map(shared).collect()).collect();
@@ -101,7 +141,9 @@ impl LiveWorld {
             open: true,
             threads,
             kept: BTreeMap::new(),
-            running: 0,
+            running: BTreeMap::new(),
+            hanging: BTreeMap::new(),
+            patience: trouble.patience,
             stop,
             late: VecDeque::new(),
             deciding: None,
@@ -119,19 +161,45 @@ impl LiveWorld {
         self.time(Instant::now())
     }
 
-    fn hear(&mut self, said: Said) -> Event {
-        match said {
-            Said::Health { processor, up } => {
-                let name = self.deployment.processors[processor].name();
-                tracing::warn!("processor {name} is {}", if up { "back" } else { "dead" });
-                Event::Health { processor: cosched_env::case::ProcessorId(processor as u16), up }
+    /// What a worker says, as an event, unless it was given up on.
+    fn hear(&mut self, said: Said) -> Option<Event> {
+        Some(match said {
+            Said::Done(report) if self.hanging.contains_key(&report.launch.id) => {
+                let processor = self.hanging.remove(&report.launch.id)?;
+                // One that died says itself when it is back.
+                let back = !self.hanging.values().any(|&p| p == processor)
+                    && !matches!(report.result, Err(ExecError::Died { .. }));
+                back.then(|| self.health(processor, true))?
             }
+            Said::Health { processor, up } => self.health(processor, up),
             Said::Done(report) => self.completed(report),
-        }
+        })
+    }
+
+    fn health(&self, processor: usize, up: bool) -> Event {
+        let name = self.deployment.processors[processor].name();
+        tracing::warn!("processor {name} is {}", if up { "back" } else { "down" });
+        Event::Health { processor: ProcessorId(processor as u16), up }
+    }
+
+    /// Gives up a launch that hangs: its processor goes down, and the launch has failed.
+    fn give_up(&mut self) -> Option<Event> {
+        let now = Instant::now();
+        let late =
+            |(_, _, until): &&(Launch, Instant, Option<Instant>)| until.is_some_and(|until| until < now);
+        let (launch, started, _) = *self.running.values().find(late)?;
+        let processor = launch.processor.0 as usize;
+        self.hanging.insert(launch.id, processor);
+        let reason = format!("it did not end in {:.1} s", (now - started).as_secs_f64());
+        let processor_name = self.deployment.processors[processor].name().into();
+        let result = Err(ExecError::Died { processor: processor_name, reason });
+        let failed = self.completed(Report { launch, started, finished: now, result });
+        self.late.push_back(failed);
+        Some(self.health(processor, false))
     }
 
     fn completed(&mut self, report: Report) -> Event {
-        self.running -= 1;
+        self.running.remove(&report.launch.id);
         let (started, finished) = (self.time(report.started), self.time(report.finished));
         let watts = self.case.processor(report.launch.processor).active_watts;
         let failure = match report.result {
@@ -191,7 +259,7 @@ impl LiveWorld {
         let alarm = until.map_or_else(never, at);
         let (said, submissions) = (self.said.clone(), self.submissions.clone());
         select! {
-            recv(said) -> message => message.ok().map(|m| self.hear(m)),
+            recv(said) -> message => message.ok().and_then(|m| self.hear(m)),
             recv(submissions) -> message => match message {
                 Ok(message) => self.told(message),
                 Err(_) => {
@@ -210,7 +278,7 @@ impl LiveWorld {
     fn alive(&mut self) -> bool {
         let stopped = self.stop.load(Ordering::Relaxed);
         let coming = !stopped && (self.arrivals.peek().is_some() || self.open);
-        coming || self.running > 0
+        coming || !self.running.is_empty()
     }
 }
 
@@ -226,7 +294,10 @@ impl World for LiveWorld {
                 Input::Fresh(pool[launch.request.0 as usize % pool.len()].clone())
             }
         };
-        self.running += 1;
+        let planned =
+            self.case.variant(launch.variant).latency_ns(launch.processor, launch.first, launch.last);
+        let (now, least) = (Instant::now(), Duration::from_nanos((planned * TIMES) as u64));
+        self.running.insert(launch.id, (*launch, now, self.patience.map(|p| now + p.max(least))));
         if let Err(refused) = self.jobs[launch.processor.0 as usize].send(Job { launch: *launch, input }) {
             // The worker is gone for good; its launch fails like any other.
             let now = Instant::now();
@@ -247,7 +318,12 @@ impl World for LiveWorld {
             }
             // What processors say comes before new requests: a slot that is free is better known than not.
             if let Ok(said) = self.said.try_recv() {
-                let event = self.hear(said);
+                match self.hear(said) {
+                    Some(event) => return Some((self.now(), event)),
+                    None => continue,
+                }
+            }
+            if let Some(event) = self.give_up() {
                 return Some((self.now(), event));
             }
             let stopped = self.stop.load(Ordering::Relaxed);
@@ -302,7 +378,12 @@ impl Drop for LiveWorld {
         self.jobs.clear();
         // Workers that probe a dead processor notice that nobody listens.
         self.said = never();
-        for thread in self.threads.drain(..) {
+        let hanging: BTreeSet<usize> = self.hanging.values().copied().collect();
+        for (processor, thread) in self.threads.drain(..).enumerate() {
+            // It ends when it comes back, if it ever does.
+            if hanging.contains(&processor) {
+                continue;
+            }
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked outside a launch");
             }

@@ -117,6 +117,15 @@ impl Tensor {
         Self { shape: shape.to_vec(), data: Data::F32(data) }
     }
 
+    /// Whether any element is NaN (f32 and f64; the other types are not looked at).
+    pub fn has_nan(&self) -> bool {
+        match &self.data {
+            Data::F32(v) => v.iter().any(|x| x.is_nan()),
+            Data::F64(v) => v.iter().any(|x| x.is_nan()),
+            _ => false,
+        }
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         match &self.data {

@@ -1,14 +1,16 @@
 //! One thread per processor: runs launches one after the other and reports how each ended. A panic below it is a failed launch;
-//! a processor that died is probed until it is back. It refuses to hold anything of a request after its report.
+//! a processor that died is probed until it is back, and one that makes NaN of numbers counts as dead. It refuses to hold anything of a
+//! request after its report.
 
 use crate::chain::Values;
 use crate::deploy::Deployment;
+use crate::inject::{How, Striker};
 use crate::processor::{ExecError, Instance};
 use crate::runtime::panic_text;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 use cosched_env::event::Launch;
 use crossbeam::channel::{Receiver, Sender};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +52,9 @@ pub(crate) struct Worker {
     pub processor: usize,
     pub instances: BTreeMap<(usize, usize), Box<dyn Instance>>,
     pub said: Sender<Said>,
+    /// Segments that make no NaN of their samples: whatever holds NaN after them is the processor's fault, unless it was sent.
+    clean: BTreeSet<(usize, usize)>,
+    striker: Striker,
 }
 
 impl Worker {
@@ -61,6 +66,7 @@ impl Worker {
         deployment: Arc<Deployment>,
         processor: usize,
         said: Sender<Said>,
+        striker: Striker,
     ) -> Result<Worker, ExecError> {
         let mut instances = BTreeMap::new();
         for (v, variant) in deployment.variants.iter().enumerate() {
@@ -70,7 +76,7 @@ impl Worker {
                 }
             }
         }
-        Ok(Worker { deployment, processor, instances, said })
+        Ok(Worker { deployment, processor, instances, said, clean: BTreeSet::new(), striker })
     }
 
     /// Runs every segment once, so that nothing is compiled or paged in during the run.
@@ -80,9 +86,31 @@ impl Worker {
     pub fn warm_up(&mut self) -> Result<(), ExecError> {
         for (&(v, s), instance) in &mut self.instances {
             let inputs: Vec<_> = self.deployment.variants[v].segment_samples[s][0].iter().collect();
-            instance.run(&inputs)?;
+            if !instance.run(&inputs)?.iter().any(Tensor::has_nan) {
+                self.clean.insert((v, s));
+            }
         }
         Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.deployment.processors[self.processor].name().into()
+    }
+
+    /// Something that was asked to go wrong now.
+    fn strike(&mut self) -> Result<Option<How>, ExecError> {
+        let reason = || "injected".to_owned();
+        match self.striker.strike() {
+            Some(How::Die) => Err(ExecError::Died { processor: self.name(), reason: reason() }),
+            Some(How::Fail) => {
+                Err(ExecError::Failed { processor: self.name(), graph: "launch".into(), reason: reason() })
+            }
+            Some(How::Hang(long)) => {
+                std::thread::sleep(long);
+                Ok(None)
+            }
+            other => Ok(other),
+        }
     }
 
     /// Works until the other side hangs up.
@@ -105,11 +133,13 @@ impl Worker {
 
     fn run(&mut self, launch: &Launch, input: Input) -> Result<Values, ExecError> {
         let v = launch.variant.0 as usize;
+        let strike = self.strike()?;
         let chain = &self.deployment.variants[v].chain;
         let mut values = match input {
             Input::Values(values) => values,
             Input::Fresh(inputs) => chain.start(inputs)?,
         };
+        let before = values.clone();
         for s in launch.first..=launch.last {
             let s = s as usize;
             let instance = self.instances.get_mut(&(v, s)).ok_or_else(|| ExecError::Failed {
@@ -117,10 +147,22 @@ impl Worker {
                 graph: format!("{} segment {s}", self.deployment.variants[v].model.name),
                 reason: "it is not prepared here: the plan is not of this deployment".into(),
             })?;
-            let outputs = instance.run(&chain.inputs(&values, s)?)?;
+            let mut outputs = instance.run(&chain.inputs(&values, s)?)?;
+            if strike == Some(How::Nan) {
+                spoil(&mut outputs);
+            }
+            // Callers may send NaN; that must not take a processor out.
+            let judged = s == launch.last as usize && self.clean.contains(&(v, s));
+            if judged && outputs.iter().any(Tensor::has_nan) && !before.has_nan() {
+                return Err(self.nan());
+            }
             chain.finish(&mut values, s, outputs)?;
         }
         Ok(values)
+    }
+
+    fn nan(&self) -> ExecError {
+        ExecError::Died { processor: self.name(), reason: "it makes NaN of numbers".into() }
     }
 
     /// Turns a panic into a failed launch.
@@ -146,10 +188,9 @@ impl Worker {
             let alive = self.guarded(|worker| {
                 let inputs: Vec<_> =
                     worker.deployment.variants[probe.0].segment_samples[probe.1][0].iter().collect();
-                match worker.instances.get_mut(&probe) {
-                    Some(instance) => instance.run(&inputs).map(drop),
-                    None => Ok(()),
-                }
+                let outputs = worker.instances.get_mut(&probe).map_or(Ok(Vec::new()), |i| i.run(&inputs))?;
+                let spoilt = worker.clean.contains(&probe) && outputs.iter().any(Tensor::has_nan);
+                if spoilt { Err(worker.nan()) } else { Ok(()) }
             });
             match alive {
                 Ok(()) => {
@@ -164,6 +205,17 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Puts NaN into every f32 tensor.
+fn spoil(outputs: &mut [Tensor]) {
+    for tensor in outputs {
+        if let Data::F32(values) = &mut tensor.data
+            && let Some(first) = values.first_mut()
+        {
+            *first = f32::NAN;
         }
     }
 }

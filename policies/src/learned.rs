@@ -55,12 +55,14 @@ pub struct Learned {
     encoder: Encoder,
     forward: Forward,
     margin: f32,
+    /// Whether the network was asked at the last decision.
+    scored: bool,
 }
 
 impl Learned {
     /// Decides by these weights, with these guides. A choice other than the first guide's needs a logit that is higher by `margin`.
     pub fn new(weights: &Weights, guides: Guides, margin: f32) -> Learned {
-        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights), margin }
+        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights), margin, scored: false }
     }
 
     /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in about a second.
@@ -109,9 +111,15 @@ impl Policy for Learned {
         if let Some(choice) = guide
             && self.margin == f32::INFINITY
         {
+            self.scored = false;
             return Decision(choice);
         }
+        self.scored = true;
         self.encoder.encode(observation, self.guides.votes());
         Decision(self.choose())
+    }
+
+    fn scores(&self) -> &[f32] {
+        if self.scored { &self.forward.logits } else { &[] }
     }
 }

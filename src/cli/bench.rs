@@ -1,5 +1,5 @@
-//! `cosched bench`: what the scheduler itself costs. Overhead per request against calling the processor directly, decision latency
-//! of each policy, emulator decisions per second.
+//! `cosched bench`: what the scheduler itself costs. Overhead per request against calling the processor directly, and of the server over
+//! loopback against calling the scheduler; decision latency of each policy, emulator decisions per second.
 
 use super::compare::{all_policies, maker};
 use super::{Outcome, print_json};
@@ -9,13 +9,19 @@ use cosched::env::scheduler::Scheduler;
 use cosched::env::time::Time;
 use cosched::env::world::drive;
 use cosched::executors::live::LiveWorld;
+use cosched::executors::tensor::Tensor;
 use cosched::experiments::app::App;
 use cosched::experiments::speed::{self, Latency, Ready, Speed};
 use cosched::policies::learned::{Learned, SHIPPED};
 use cosched::policies::tournament::{Budget, scout};
+use cosched::server::model::{Port, datatype, serving};
+use cosched::server::{Options, Server, Setup};
 use cosched::session::{Session, SessionOptions};
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -71,6 +77,9 @@ struct Overhead {
     scheduled_p50_us: f64,
     scheduled_p99_us: f64,
     overhead_p50_us: f64,
+    served_p50_us: f64,
+    served_p99_us: f64,
+    server_overhead_p50_us: f64,
 }
 
 /// Runs the command.
@@ -105,7 +114,9 @@ pub fn run(args: &Args) -> Outcome {
     println!("Scheduler overhead over {} requests, one at a time, a small model on the cpu:", o.requests);
     println!("  direct call          p50 {:8.1} us", o.direct_p50_us);
     println!("  through the scheduler p50 {:7.1} us, p99 {:.1} us", o.scheduled_p50_us, o.scheduled_p99_us);
-    println!("  overhead             p50 {:8.1} us (goal: under 50)", o.overhead_p50_us);
+    println!("  over HTTP on loopback p50 {:7.1} us, p99 {:.1} us", o.served_p50_us, o.served_p99_us);
+    println!("  overhead of the scheduler p50 {:7.1} us (goal: under 50)", o.overhead_p50_us);
+    println!("  overhead of the server    p50 {:7.1} us (goal: under 200)", o.server_overhead_p50_us);
     println!("Decisions in the emulator (4 processors, 6 streams, one core):");
     println!("  {:12} {:>11} {:>16} {:>8} {:>8}", "policy", "candidates", "decisions/s", "p50 us", "p99 us");
     for s in &report.policies {
@@ -133,18 +144,72 @@ fn network(case: &Case, requests: usize) -> Result<Latency, Box<dyn std::error::
     Ok(speed::latency(&mut Learned::new(&weights, guides, 0.0), requests, 20_000)?)
 }
 
-/// The same requests through the scheduler and straight to the prepared segment.
+/// A connection that sends the same request again and again, as a client would that does nothing else.
+struct Loopback {
+    stream: BufReader<TcpStream>,
+    request: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Loopback {
+    fn new(server: &Server, inputs: &[Tensor]) -> std::io::Result<Loopback> {
+        let catalog = server.core().catalog();
+        let model = &catalog.models[0];
+        let tensor = |(port, tensor): (&Port, &Tensor)| {
+            let size = json!({ "binary_data_size": port.bytes() });
+            json!({ "name": port.name, "datatype": datatype(port.dtype), "shape": tensor.shape, "parameters": size })
+        };
+        let tensors: Vec<_> = model.inputs.iter().zip(inputs).map(tensor).collect();
+        let asked = json!({ "parameters": { "binary_data_output": true }, "inputs": tensors }).to_string();
+        let blobs: Vec<u8> = inputs.iter().flat_map(|t| t.data.bytes().to_vec()).collect();
+        let (name, json_bytes, all) = (&model.name, asked.len(), asked.len() + blobs.len());
+        let head = format!(
+            "POST /v2/models/{name}/infer HTTP/1.1\r\nHost: bench\r\nContent-Length: {all}\r\n\
+             Inference-Header-Content-Length: {json_bytes}\r\n\r\n"
+        );
+        let stream = TcpStream::connect(server.http())?;
+        stream.set_nodelay(true)?;
+        let request = [head.as_bytes(), asked.as_bytes(), &blobs].concat();
+        Ok(Loopback { stream: BufReader::new(stream), request, body: Vec::new() })
+    }
+
+    fn ask(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        self.stream.get_mut().write_all(&self.request)?;
+        let (mut line, mut length) = (String::new(), 0);
+        self.stream.read_line(&mut line)?;
+        if !line.starts_with("HTTP/1.1 200") {
+            return Err(format!("the server answers {}", line.trim()).into());
+        }
+        while line != "\r\n" {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        self.body.resize(length, 0);
+        Ok(self.stream.read_exact(&mut self.body)?)
+    }
+}
+
+/// The same requests to a server on loopback, through the scheduler, and straight to the prepared segment.
 fn overhead(requests: usize) -> Result<Overhead, Box<dyn std::error::Error>> {
-    let app = App::parse(APP, "bench.toml".as_ref())?;
+    let app = serving(App::parse(APP, "bench.toml".as_ref())?);
     let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
     let plan = session.profile(&app, &mut |_, _, _| {})?;
     let case = app.case_of(plan)?;
     let variant = &session.deployment.variants[0];
     let inputs = &variant.samples[0];
     let mut direct: Histogram<u64> = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
-    let mut scheduled = direct.clone();
+    let (mut scheduled, mut served) = (direct.clone(), direct.clone());
     let prepared = variant.prepared[0][0].as_ref().map_err(Clone::clone)?;
     let mut instance = prepared.spawn()?;
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let options = Options { http: free, grpc: free, ..Options::default() };
+    let (deployment, policy) = (session.deployment.clone(), "edf".to_owned());
+    let setup = Setup { deployment, case: case.clone(), scheduler: app.scheduler, policy };
+    let server = Server::start(&setup, None, &options)?;
+    let mut loopback = Loopback::new(&server, inputs)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (mut world, submitter) =
         LiveWorld::new(session.deployment.clone(), case.clone(), 0, Time::ZERO, stop)?;
@@ -163,16 +228,22 @@ fn overhead(requests: usize) -> Result<Overhead, Box<dyn std::error::Error>> {
             let start = Instant::now();
             submitter.submit(StreamId(0), given).recv()?;
             let whole = start.elapsed();
+            let start = Instant::now();
+            loopback.ask()?;
+            let over_http = start.elapsed();
             // The first tenth warms up.
             if i >= requests / 10 {
                 direct.saturating_record(alone.as_nanos() as u64);
                 scheduled.saturating_record(whole.as_nanos() as u64);
+                served.saturating_record(over_http.as_nanos() as u64);
             }
         }
         drop(submitter);
         scheduler.join().map_err(|_| "the scheduler's thread panicked")??;
         Ok(())
     })?;
+    drop(loopback);
+    server.shutdown();
     let us = |h: &Histogram<u64>, q: f64| h.value_at_quantile(q) as f64 / 1e3;
     Ok(Overhead {
         requests,
@@ -180,5 +251,8 @@ fn overhead(requests: usize) -> Result<Overhead, Box<dyn std::error::Error>> {
         scheduled_p50_us: us(&scheduled, 0.5),
         scheduled_p99_us: us(&scheduled, 0.99),
         overhead_p50_us: us(&scheduled, 0.5) - us(&direct, 0.5),
+        served_p50_us: us(&served, 0.5),
+        served_p99_us: us(&served, 0.99),
+        server_overhead_p50_us: us(&served, 0.5) - us(&scheduled, 0.5),
     })
 }

@@ -1,11 +1,13 @@
 //! `cosched load`: sends requests to any server of the Open Inference Protocol v2 at a given rate, and tells how it fared.
 
 use super::{Outcome, print_json, usage};
+use cosched::experiments::app::read_trace;
 use cosched::load::{Arrivals, Client, Load, Percentiles, run as send};
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// Arguments.
+/// Arguments. A token that the server wants is taken from the variable `COSCHED_TOKEN`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The server, as host:port.
@@ -15,11 +17,17 @@ pub struct Args {
     #[arg(short, long)]
     model: String,
     /// Requests per second.
-    #[arg(short, long)]
-    rate: f64,
+    #[arg(short, long, required_unless_present = "trace")]
+    rate: Option<f64>,
     /// How requests come.
     #[arg(short, long, default_value = "poisson")]
     arrivals: Kind,
+    /// Requests of a burst.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    burst: u32,
+    /// A file of arrivals, one time in milliseconds a line, in place of a rate.
+    #[arg(long, conflicts_with_all = ["rate", "arrivals"])]
+    trace: Option<PathBuf>,
     /// Seconds for which requests are sent and counted.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -43,11 +51,28 @@ enum Kind {
     Poisson,
     /// Equal gaps.
     Periodic,
+    /// Several at a time, with exponential gaps between the bursts.
+    Bursts,
+}
+
+impl Args {
+    fn arrivals(&self) -> Result<Arrivals, Box<dyn std::error::Error>> {
+        if let Some(path) = &self.trace {
+            let times = read_trace(path)?.into_iter().map(|ms| Duration::from_secs_f64(ms / 1e3));
+            return Ok(Arrivals::Trace(times.collect()));
+        }
+        Ok(match self.arrivals {
+            Kind::Poisson => Arrivals::Poisson,
+            Kind::Periodic => Arrivals::Periodic,
+            Kind::Bursts => Arrivals::Bursts(self.burst),
+        })
+    }
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
-    if !(args.rate > 0.0 && args.rate <= 1e6) {
+    let rate = args.rate.unwrap_or(1.0);
+    if !(rate > 0.0 && rate <= 1e6) {
         return Err(usage("--rate: expected a number above 0 and at most 1000000"));
     }
     for (name, seconds) in [("--seconds", args.seconds), ("--warm-up", args.warm_up)] {
@@ -64,16 +89,13 @@ pub fn run(args: &Args) -> Outcome {
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
         parameters.insert(key.to_owned(), value);
     }
-    let arrivals = match args.arrivals {
-        Kind::Poisson => Arrivals::Poisson,
-        Kind::Periodic => Arrivals::Periodic,
-    };
-    let client = Client::new(args.address.strip_prefix("http://").unwrap_or(&args.address));
+    let arrivals = args.arrivals()?;
+    let client = Client::new(args.address.strip_prefix("http://").unwrap_or(&args.address))
+        .with_token(std::env::var("COSCHED_TOKEN").ok());
     let question = client.prepare(&args.model, &Value::Object(parameters), args.seed)?;
     let warm_up = Duration::from_secs_f64(args.warm_up);
     let length = warm_up + Duration::from_secs_f64(args.seconds);
-    let outcome =
-        send(client, question, &Load { arrivals, rate: args.rate, length, warm_up, seed: args.seed })?;
+    let outcome = send(client, question, &Load { arrivals, rate, length, warm_up, seed: args.seed })?;
     if args.json {
         return print_json(&outcome);
     }

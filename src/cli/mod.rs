@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod serve;
 mod sweep;
+mod top;
 #[cfg(feature = "train")]
 mod train;
 mod xrbench;
@@ -75,6 +76,8 @@ enum Command {
     Serve(serve::Args),
     /// Send requests to an inference server at a given rate, and report its latency.
     Load(load::Args),
+    /// Watch what a server does: processors, models, the last decisions.
+    Top(top::Args),
     /// Compare policies side by side in the emulated device.
     Compare(compare::Args),
     /// Run an app's streams live and emulated, and report how far the two are apart.
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Fidelity(args) => fidelity::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -2,6 +2,7 @@
 //! tensors where the server says that it understands them, JSON elsewhere. It refuses models with strings.
 
 use axum::body::Body;
+use axum::http::request::Builder;
 use axum::http::{Request, header};
 use cosched_env::streams::rng;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -49,6 +50,8 @@ pub struct Question {
 pub struct Client {
     /// `host:port`.
     address: String,
+    /// The value of the header `Authorization`.
+    authorization: Option<String>,
     idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
@@ -58,7 +61,32 @@ const MOST: usize = 1 << 30;
 impl Client {
     /// For a server at `host:port`.
     pub fn new(address: &str) -> Client {
-        Client { address: address.to_owned(), idle: Mutex::new(Vec::new()) }
+        Client { address: address.to_owned(), authorization: None, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// The same with a bearer token in every request, where there is one.
+    pub fn with_token(self, token: Option<String>) -> Client {
+        Client { authorization: token.map(|token| format!("Bearer {token}")), ..self }
+    }
+
+    fn with_head(&self, request: Builder) -> Builder {
+        let request = request.header(header::HOST, &self.address);
+        match &self.authorization {
+            Some(value) => request.header(header::AUTHORIZATION, value),
+            None => request,
+        }
+    }
+
+    /// What a path says, as JSON. Blocks.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn read(&self, path: &str) -> Result<Value, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let value = runtime.block_on(self.get(path));
+        // What was opened here belongs to this runtime.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        value
     }
 
     async fn connection(&self) -> Result<SendRequest<Body>, String> {
@@ -89,7 +117,7 @@ impl Client {
 
     /// Asks and gives the status of the answer, or what went wrong with the connection.
     pub(super) async fn ask(&self, question: &Question) -> Result<u16, String> {
-        let mut request = Request::post(&question.path).header(header::HOST, &self.address);
+        let mut request = self.with_head(Request::post(&question.path));
         request = match question.json_bytes {
             Some(n) => request
                 .header(header::CONTENT_TYPE, "application/octet-stream")
@@ -105,7 +133,7 @@ impl Client {
         let unreachable = |problem| ClientError::Unreachable { address: address(), problem };
         let unexpected =
             |problem| ClientError::Unexpected { address: address(), path: path.to_owned(), problem };
-        let request = Request::get(path).header(header::HOST, &self.address).body(Body::empty());
+        let request = self.with_head(Request::get(path)).body(Body::empty());
         let request = request.map_err(|e| unexpected(e.to_string()))?;
         let (status, body) = self.send(request).await.map_err(unreachable)?;
         let text = String::from_utf8_lossy(&body);

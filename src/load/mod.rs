@@ -16,16 +16,20 @@ use tokio::sync::mpsc;
 pub use client::{Client, ClientError, Question};
 
 /// How requests come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Arrivals {
     /// Exponential gaps.
     Poisson,
     /// Equal gaps.
     Periodic,
+    /// So many at a time, with exponential gaps between the bursts.
+    Bursts(u32),
+    /// At these times, from the start; the rate has no meaning then.
+    Trace(Arc<[Duration]>),
 }
 
 /// What is sent, and how often.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Load {
     /// How requests come.
     pub arrivals: Arrivals,
@@ -42,17 +46,32 @@ pub struct Load {
 impl Load {
     /// When each request goes out, from the start.
     pub fn times(&self) -> impl Iterator<Item = Duration> + use<> {
-        let Load { arrivals, rate, length, seed, .. } = *self;
-        let (mut random, mut at) = (rng(seed, "load", 0), 0.0);
+        let Load { arrivals, rate, length, seed, .. } = self.clone();
+        let (mut random, mut at, mut number) = (rng(seed, "load", 0), 0.0, 0);
         std::iter::from_fn(move || {
-            let time = Duration::from_secs_f64(at);
-            let gap: f64 = match arrivals {
-                Arrivals::Poisson => Exp1.sample(&mut random),
+            let time = match &arrivals {
+                Arrivals::Trace(times) => *times.get(number)?,
+                _ => Duration::from_secs_f64(at),
+            };
+            number += 1;
+            let mut exponential = || -> f64 { Exp1.sample(&mut random) };
+            let gap = match arrivals {
+                Arrivals::Poisson => exponential(),
                 Arrivals::Periodic => 1.0,
+                Arrivals::Bursts(size) if number % size as usize == 0 => exponential() * f64::from(size),
+                Arrivals::Bursts(_) | Arrivals::Trace(_) => 0.0,
             };
             at += gap / rate;
             (time < length).then_some(time)
         })
+    }
+
+    /// Requests per second that it asks for.
+    pub fn asked(&self) -> f64 {
+        match &self.arrivals {
+            Arrivals::Trace(_) => self.times().count() as f64 / self.length.as_secs_f64().max(1e-9),
+            _ => self.rate,
+        }
     }
 }
 
@@ -117,7 +136,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (tell, mut told) = mpsc::unbounded_channel();
     let (client, question) = (Arc::new(client), Arc::new(question));
-    let (handle, sent) = (runtime.handle().clone(), *load);
+    let (handle, sent) = (runtime.handle().clone(), load.clone());
     let begun = Instant::now() + Duration::from_millis(10);
     // A thread of its own: tokio's clock is too coarse for gaps below a millisecond.
     let pacer = std::thread::Builder::new().name("pacer".into()).spawn(move || {
@@ -142,7 +161,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
     });
     let seconds = (begun + load.warm_up).elapsed().as_secs_f64();
     drop(pacer.join());
-    Ok(tally.outcome(load.rate, seconds))
+    Ok(tally.outcome(load.asked(), seconds))
 }
 
 struct Tally {
@@ -211,6 +230,19 @@ mod tests {
         let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.1, "{}", variance.sqrt() / mean);
         assert!(poisson == load(Arrivals::Poisson).times().map(|t| t.as_secs_f64()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn bursts_come_together_and_traces_as_they_are() {
+        let bursts: Vec<_> = load(Arrivals::Bursts(8)).times().collect();
+        assert!(bursts.chunks_exact(8).all(|b| b.iter().all(|t| *t == b[0])), "not together");
+        assert!(bursts.chunks_exact(8).zip(bursts.chunks_exact(8).skip(1)).all(|(a, b)| a[0] < b[0]));
+        // 625 bursts of eight are expected, standard deviation 25.
+        assert!((4000..6000).contains(&bursts.len()), "{}", bursts.len());
+        let times: Arc<[Duration]> = [0, 5, 5, 99_000, 100_000].map(Duration::from_millis).into();
+        let trace = load(Arrivals::Trace(times.clone()));
+        // The last one is beyond the length.
+        assert_eq!((trace.times().collect::<Vec<_>>().as_slice(), trace.asked()), (&times[..4], 0.04));
     }
 
     #[test]

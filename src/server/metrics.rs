@@ -4,7 +4,7 @@
 
 use super::core::Core;
 use super::model::VERSION;
-use super::stats::{BOUNDS_S, Spread};
+use super::stats::{BOUNDS_S, Counted, Spread};
 use std::fmt::Write;
 
 /// A text that grows by families.
@@ -49,23 +49,26 @@ impl Page {
 /// The page.
 pub fn text(core: &Core) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
-    of_models(&mut page, core);
-    of_processors(&mut page, core);
     let counted = core.stats.read();
+    of_models(&mut page, &counted);
+    of_processors(&mut page, &counted);
     page.family("cosched_decision_seconds", "histogram", "Time that the policy takes to decide");
     page.spread("cosched_decision_seconds", &[], &counted.decisions);
     page.family(
         "cosched_fallback_decisions_total",
         "counter",
-        "Decisions of the fallback because the policy panicked",
+        "Decisions of the fallback, by why the policy's was not taken",
     );
-    page.number("cosched_fallback_decisions_total", &[], counted.fallback);
+    for (reason, count) in &counted.fallbacks {
+        page.number("cosched_fallback_decisions_total", &[("reason", reason)], count);
+    }
+    page.family("cosched_policy_info", "gauge", "The policy that decides");
+    page.number("cosched_policy_info", &[("policy", &core.catalog().policy)], 1);
     page.0
 }
 
-fn of_models(page: &mut Page, core: &Core) {
-    let counted = core.stats.read();
-    let models: Vec<_> = core.models.iter().map(|m| m.name.as_str()).zip(&counted.models).collect();
+fn of_models(page: &mut Page, counted: &Counted) {
+    let models: Vec<_> = counted.models.iter().map(|m| (m.name.as_str(), m)).collect();
     type Number = fn(&super::stats::OfModel) -> u64;
     let numbers: [(&str, &str, &str, Number); 9] = [
         ("nv_inference_request_success", "counter", "Requests that were answered", |m| m.success.count),
@@ -127,10 +130,8 @@ fn of_models(page: &mut Page, core: &Core) {
     }
 }
 
-fn of_processors(page: &mut Page, core: &Core) {
-    let counted = core.stats.read();
-    let names = core.case().plan.processors.iter().map(|p| p.name.as_str());
-    let processors: Vec<_> = names.zip(&counted.processors).collect();
+fn of_processors(page: &mut Page, counted: &Counted) {
+    let processors: Vec<_> = counted.processors.iter().map(|p| (p.name.as_str(), p)).collect();
     page.family("nv_energy_consumption", "counter", "Joules of launches, by the plan's power");
     for (name, p) in &processors {
         page.number("nv_energy_consumption", &[("processor", name)], p.energy_mj / 1e3);

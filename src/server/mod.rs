@@ -3,14 +3,16 @@
 //!
 //! ```no_run
 //! use cosched::experiments::app::App;
-//! use cosched::server::{Options, Server, model::serving};
+//! use cosched::server::{Options, Server, Setup, model::serving};
 //! use cosched::session::{Session, SessionOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let app = serving(App::read("robot.toml".as_ref())?);
 //! let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
 //! let case = app.case_of(session.profile(&app, &mut |_, _, _| {})?)?;
-//! let server = Server::start(&session, case, app.scheduler, "edf", &Options::default())?;
+//! let (deployment, policy) = (session.deployment, "edf".to_owned());
+//! let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
+//! let server = Server::start(&setup, None, &Options::default())?;
 //! println!("http://{}", server.http());
 //! server.wait_for_signal()?;
 //! server.shutdown();
@@ -18,26 +20,34 @@
 //! # }
 //! ```
 
+mod auth;
 pub mod core;
+pub mod engine;
 mod grpc;
 mod http;
 mod listen;
+pub mod live;
 mod metrics;
 pub mod model;
 pub mod numbers;
 pub mod proto;
 pub mod refusal;
+pub mod repository;
 pub mod request;
+pub mod rolling;
 pub mod shared_memory;
 pub mod stats;
 mod watched;
 pub mod wire;
 
-use self::core::Core;
-use crate::session::{Session, SessionError};
-use cosched_env::case::Case;
-use cosched_env::scheduler;
+use self::core::NO_CHANGE;
+pub use self::core::{Core, Maker, Wanted};
+pub use self::engine::Setup;
+use crate::session::SessionError;
+use cosched_executors::live::Trouble;
+use engine::Limits;
 use listen::Protocol;
+use refusal::{Kind, Refusal};
 use shared_memory::Regions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,14 +65,22 @@ pub struct Options {
     pub http: SocketAddr,
     /// Where gRPC is spoken.
     pub grpc: SocketAddr,
+    /// One of these has to come with each request; none: everybody may ask.
+    pub tokens: Vec<String>,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
     /// Most requests of a model that have not ended.
     pub queue: usize,
+    /// Longest time that a decision may take before the fallback decides instead.
+    pub decision: Duration,
     /// Most connections at a time, for each of the two protocols.
     pub connections: usize,
     /// Whether callers may send and get tensors in shared memory of this machine.
     pub shared_memory: bool,
+    /// Whether callers may load and unload models and change the policy.
+    pub control: bool,
+    /// When launches count as hanging, and faults on purpose.
+    pub trouble: Trouble,
     /// How long shutdown waits for requests to end before it gives them up.
     pub drain: Duration,
 }
@@ -74,10 +92,14 @@ impl Default for Options {
         Options {
             http: on(8000),
             grpc: on(8001),
+            tokens: Vec::new(),
             max_body: 64 << 20,
             queue: 256,
+            decision: Duration::from_millis(250),
             connections: 512,
             shared_memory: false,
+            control: false,
+            trouble: Trouble { patience: Some(Duration::from_secs(10)), injections: Vec::new() },
             drain: Duration::from_secs(30),
         }
     }
@@ -107,9 +129,17 @@ pub enum ServerError {
 struct Shared {
     core: Arc<Core>,
     max_body: usize,
-    /// KiB of bodies over HTTP that may be in memory together; who comes too late waits before its body is read.
+    /// KiB of large bodies over HTTP that may be in memory together; who comes too late waits before its body is read.
     room: Arc<Semaphore>,
     regions: Arc<Regions>,
+    control: bool,
+}
+
+impl Shared {
+    /// What callers may change.
+    fn controlled(&self) -> Result<&Arc<Core>, Refusal> {
+        if self.control { Ok(&self.core) } else { Err(Refusal::new(Kind::NotBuilt, NO_CHANGE)) }
+    }
 }
 
 /// Bodies of the largest size that may be in memory together.
@@ -132,15 +162,13 @@ const THREADS: usize = 2;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Listens, starts the scheduler, and answers from then on. `case` must be of an app made by [`model::serving`].
+    /// Listens, starts the scheduler, and answers from then on. What is served can change while it runs where there is a `maker`.
     ///
     /// # Errors
     /// [`ServerError`].
     pub fn start(
-        session: &Session,
-        case: Arc<Case>,
-        scheduler: scheduler::Options,
-        policy: &str,
+        setup: &Setup,
+        maker: Option<Arc<dyn Maker>>,
         options: &Options,
     ) -> Result<Server, ServerError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -155,15 +183,31 @@ impl Server {
         };
         // An address that is taken is found out before anything costly.
         let ((http, http_socket), (grpc, grpc_socket)) = (bind(options.http)?, bind(options.grpc)?);
-        let core = Core::start(&session.deployment, case, scheduler, policy, options.queue)?;
+        let Options { queue, decision, trouble, .. } = options.clone();
+        let limits = Limits { queue, decision, trouble };
+        let core = Core::start(setup, maker, limits)?;
         let core = Arc::new(core);
         let room = Arc::new(Semaphore::new(BODIES * options.max_body.div_ceil(1024)));
         let regions = Arc::new(Regions::new(options.shared_memory));
-        let state = Shared { core: core.clone(), max_body: options.max_body, room, regions };
+        let state = Shared {
+            core: core.clone(),
+            max_body: options.max_body,
+            room,
+            regions,
+            control: options.control,
+        };
         let (stop, stopped) = watch::channel(false);
         let sockets = [
-            (http_socket, Protocol::Http, http::router(state.clone())),
-            (grpc_socket, Protocol::Grpc, grpc::router(&state)),
+            (
+                http_socket,
+                Protocol::Http,
+                auth::guard(http::router(state.clone()), &options.tokens, auth::over_http),
+            ),
+            (
+                grpc_socket,
+                Protocol::Grpc,
+                auth::guard(grpc::router(&state), &options.tokens, auth::over_grpc),
+            ),
         ];
         let spawn = |(socket, protocol, router)| {
             // Connections of one protocol must not use up those of the other.
@@ -171,7 +215,7 @@ impl Server {
             runtime.spawn(listen::serve(socket, protocol, router, connections, stopped.clone()))
         };
         let listeners = sockets.map(spawn).into();
-        tracing::info!(%http, %grpc, policy, models = core.models.len(), "serving");
+        tracing::info!(%http, %grpc, policy = setup.policy, models = core.catalog().models.len(), "serving");
         Ok(Server { runtime, core, http, grpc, stop, listeners, drain: options.drain })
     }
 
@@ -186,19 +230,38 @@ impl Server {
     }
 
     /// What is served and counted.
-    pub fn core(&self) -> &Core {
+    pub fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    /// Waits for ctrl-c or SIGTERM. From then on a second one ends the process at once.
+    /// Waits for ctrl-c or SIGTERM. From then on a second one ends the process at once. At SIGHUP it reads again what it serves.
     ///
     /// # Errors
     /// When signals cannot be heard.
     pub fn wait_for_signal(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        self.reload_at_hangup()?;
         self.runtime.block_on(signal())?;
         self.runtime.spawn(async {
             if signal().await.is_ok() {
                 std::process::exit(130);
+            }
+        });
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn reload_at_hangup(&self) -> io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _entered = self.runtime.enter();
+        let mut hangup = signal(SignalKind::hangup())?;
+        let core = self.core.clone();
+        self.runtime.spawn(async move {
+            while hangup.recv().await.is_some() {
+                match core.reload().await {
+                    Ok(()) => tracing::info!("reloaded"),
+                    Err(refusal) => tracing::error!("not reloaded, all is as it was: {refusal}"),
+                }
             }
         });
         Ok(())

@@ -6,6 +6,8 @@
 pub enum Kind {
     /// The request is malformed or does not fit the model.
     Invalid,
+    /// No token, or a wrong one.
+    Unauthenticated,
     /// No such model, version, stream or path.
     Unknown,
     /// The path knows another method.
@@ -31,6 +33,7 @@ impl Kind {
     pub fn http(self) -> u16 {
         match self {
             Kind::Invalid => 400,
+            Kind::Unauthenticated => 401,
             Kind::Unknown => 404,
             Kind::Method => 405,
             Kind::Slow => 408,
@@ -47,6 +50,7 @@ impl Kind {
     pub fn grpc(self) -> tonic::Code {
         match self {
             Kind::Invalid | Kind::Encoding => tonic::Code::InvalidArgument,
+            Kind::Unauthenticated => tonic::Code::Unauthenticated,
             Kind::Unknown => tonic::Code::NotFound,
             Kind::Method | Kind::NotBuilt => tonic::Code::Unimplemented,
             Kind::TooLarge => tonic::Code::ResourceExhausted,

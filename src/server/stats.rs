@@ -50,6 +50,8 @@ impl Spread {
 /// What is counted of a model.
 #[derive(Clone, Debug, Default)]
 pub struct OfModel {
+    /// Its name.
+    pub name: String,
     /// Answered, from arrival at the scheduler to the answer.
     pub success: Timed,
     /// Not answered: why, in a word, and from arrival to the end.
@@ -77,6 +79,8 @@ pub struct OfModel {
 /// What is counted of a processor.
 #[derive(Clone, Debug, Default)]
 pub struct OfProcessor {
+    /// Its name.
+    pub name: String,
     /// Whether it takes launches.
     pub up: bool,
     /// Launches that went well.
@@ -94,14 +98,14 @@ pub struct OfProcessor {
 /// Everything that is counted.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
-    /// In the order of the case's tasks.
+    /// Every model that was ever served, in the order in which they came.
     pub models: Vec<OfModel>,
-    /// In the order of the plan.
+    /// Every processor that was ever used.
     pub processors: Vec<OfProcessor>,
     /// Decisions, and how long they took.
     pub decisions: Spread,
-    /// Choices of the fallback, because the policy panicked.
-    pub fallback: u64,
+    /// Choices of the fallback, by what was wrong with the policy's.
+    pub fallbacks: BTreeMap<&'static str, u64>,
 }
 
 /// How an answered request spent its time, in nanoseconds.
@@ -115,15 +119,41 @@ pub struct Spent {
     pub input: u64,
 }
 
+/// Where the models and processors of a case stand in [`Counted`].
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    /// In the order of the case's tasks.
+    pub models: Vec<usize>,
+    /// In the order of the plan.
+    pub processors: Vec<usize>,
+}
+
 /// See the module's text.
+#[derive(Default)]
 pub struct Stats(Mutex<Counted>);
 
 impl Stats {
-    /// Nothing yet.
-    pub fn new(case: &Case) -> Stats {
-        let processors = vec![OfProcessor { up: true, ..OfProcessor::default() }; case.processor_count()];
-        let models = vec![OfModel::default(); case.tasks.len()];
-        Stats(Mutex::new(Counted { models, processors, ..Counted::default() }))
+    /// Where a case is counted: what had the same name before is counted on. Its processors are taken to be up.
+    pub fn slots(&self, case: &Case) -> Slots {
+        let mut counted = self.lock();
+        let model = |name: &String| {
+            counted.models.iter().position(|m| m.name == *name).unwrap_or_else(|| {
+                counted.models.push(OfModel { name: name.clone(), ..OfModel::default() });
+                counted.models.len() - 1
+            })
+        };
+        let models = case.tasks.iter().map(|t| &t.name).map(model).collect();
+        let processor = |name: &String| {
+            let known = counted.processors.iter().position(|p| p.name == *name);
+            let slot = known.unwrap_or_else(|| {
+                counted.processors.push(OfProcessor { name: name.clone(), ..OfProcessor::default() });
+                counted.processors.len() - 1
+            });
+            counted.processors[slot].up = true;
+            slot
+        };
+        let processors = case.plan.processors.iter().map(|p| &p.name).map(processor).collect();
+        Slots { models, processors }
     }
 
     /// The numbers, for a moment.

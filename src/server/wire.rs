@@ -1,7 +1,7 @@
 //! The bodies of `infer` over HTTP: JSON first, then binary tensors one after the other; the same way back. It refuses more of anything
 //! than a model can have before it allocates, and lengths that do not add up.
 
-use super::core::Answer;
+use super::engine::Answer;
 use super::model::{Model, Port, VERSION, datatype};
 use super::numbers;
 use super::refusal::{Kind, Refusal};

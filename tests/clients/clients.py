@@ -19,6 +19,7 @@ import tritonclient.grpc.aio as grpc_aio
 import tritonclient.http as http
 import tritonclient.http.aio as http_aio
 import tritonclient.utils.shared_memory as shm
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 HTTP, GRPC, ZOO = sys.argv[1:4]
@@ -141,10 +142,40 @@ def errors(h, g):
         wrong.set_data_from_numpy(tensor)
         refused("no input", lambda: client.infer("keyword", [wrong]), invalid)
         refused("no output", lambda: client.infer("keyword", good["inputs"], outputs=[module.InferRequestedOutput("x")]), invalid)
-        refused("loaded or unloaded", lambda: client.load_model("keyword"))
-        refused("loaded or unloaded", lambda: client.unload_model("keyword"))
+        refused("unknown model", lambda: client.load_model("nope"), unknown)
+        refused("unknown model", lambda: client.unload_model("nope"), unknown)
         refused("unknown model", lambda: client.get_model_metadata("nope"), unknown)
         check_answer(client.infer(**good), tensor)
+
+
+def repository(h, g):
+    """A model goes and comes back by either client, while the other one asks another model without a break."""
+    for module, client in ((http, h), (grpc, g)):
+        tensor = tensor_of("keyword")
+        with ThreadPoolExecutor(1) as pool:
+            others = [pool.submit(client_of(module).infer, **ask(module, "image", tensor_of("image"))) for _ in range(20)]
+            client.unload_model("keyword")
+            assert not client.is_model_ready("keyword") and client.is_model_ready("image")
+            refused("unknown model", lambda: client.infer(**ask(module, "keyword", tensor)))
+            index = client.get_model_repository_index()
+            states = {m["name"]: m["state"] for m in index} if module is http else {m.name: m.state for m in index.models}
+            assert states == {"image": "READY", "keyword": "UNAVAILABLE"}, states
+            client.load_model("keyword")
+            check_answer(client.infer(**ask(module, "keyword", tensor)), tensor)
+            for answer in others:
+                assert answer.result() is not None
+
+
+def metrics(h, g):
+    """An independent parser reads the whole page; counters and histograms are what their names say."""
+    page = urllib.request.urlopen(f"http://{HTTP}/metrics").read().decode()
+    families = {f.name: f for f in text_string_to_metric_families(page)}
+    kept = sum(line.split(" ")[0].split("{")[0].startswith(("nv_", "cosched_")) for line in page.splitlines() if line[0] != "#")
+    assert kept == sum(len(f.samples) for f in families.values()) > 50, (kept, families.keys())
+    success = {s.labels["model"]: s.value for s in families["nv_inference_request_success"].samples}
+    buckets = [s for s in families["cosched_request_seconds"].samples if s.name.endswith("_bucket") and s.labels["model"] == "keyword"]
+    values = [s.value for s in buckets]
+    assert buckets[-1].labels["le"] == "+Inf" and values == sorted(values) and values[-1] == success["keyword"], values
 
 
 def timeouts(h, g):
@@ -249,7 +280,7 @@ def statistics(h, g):
 
 def main():
     h, g = client_of(http), client_of(grpc)
-    for check in (health_and_metadata, answers, request_parameters, errors, timeouts, shared_memory, concurrency, statistics):
+    for check in (health_and_metadata, answers, request_parameters, errors, timeouts, shared_memory, concurrency, repository, statistics, metrics):
         check(h, g)
         print(f"good: {check.__name__}", flush=True)
     asyncio.run(asyncio_clients())

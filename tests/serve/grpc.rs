@@ -19,15 +19,30 @@ pub fn call<A: Message + Default>(
     method: &str,
     question: &impl Message,
 ) -> Result<A, Refused> {
+    call_as(to, method, question, "")
+}
+
+/// Calls a method with an authorization.
+pub fn call_as<A: Message + Default>(
+    to: SocketAddr,
+    method: &str,
+    question: &impl Message,
+    authorization: &str,
+) -> Result<A, Refused> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let asked = ask(to, method, question.encode_to_vec());
+        let asked = ask(to, method, question.encode_to_vec(), authorization);
         let bytes = tokio::time::timeout(PATIENCE, asked).await.expect("a hang")?;
         Ok(A::decode(&bytes[..]).expect("a message of that type"))
     })
 }
 
-async fn ask(to: SocketAddr, method: &str, message: Vec<u8>) -> Result<Vec<u8>, Refused> {
+async fn ask(
+    to: SocketAddr,
+    method: &str,
+    message: Vec<u8>,
+    authorization: &str,
+) -> Result<Vec<u8>, Refused> {
     let stream = tokio::net::TcpStream::connect(to).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
@@ -35,6 +50,7 @@ async fn ask(to: SocketAddr, method: &str, message: Vec<u8>) -> Result<Vec<u8>, 
     let request = Request::post(format!("http://{to}/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
+        .header("authorization", authorization)
         .body(())
         .unwrap();
     let (response, mut body) = client.send_request(request, false).unwrap();

@@ -1,14 +1,19 @@
 //! The server from outside: plain HTTP/1.1 and gRPC against a server in this process, on real models on the cpu. Nothing here hangs on how
 //! fast the machine is: launches are held and let go by a gate.
 
+mod changes;
 mod command;
 mod ends;
 mod errors;
+mod faults;
 mod grpc;
 mod http;
 mod infer;
+mod live;
 mod load;
 mod memory;
 mod over_grpc;
 mod parsers;
 mod rig;
+mod slow;
+mod tokens;

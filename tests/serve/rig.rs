@@ -11,10 +11,10 @@ use cosched::executors::tensor::{Data, Tensor};
 use cosched::executors::{cpu, onnx, zoo};
 use cosched::experiments::app::App;
 use cosched::server::model::serving;
-use cosched::server::{Options, Server};
-use cosched::session::Session;
+use cosched::server::{Maker, Options, Server, Setup, Wanted};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -67,11 +67,13 @@ pub enum Way {
 pub struct Gate {
     state: Mutex<(Way, usize)>,
     moved: Condvar,
+    /// Segments that were prepared behind it.
+    pub prepared: AtomicUsize,
 }
 
 impl Gate {
-    fn new() -> Gate {
-        Gate { state: Mutex::new((Way::Open, 0)), moved: Condvar::new() }
+    pub fn new() -> Gate {
+        Gate { state: Mutex::new((Way::Open, 0)), moved: Condvar::new(), prepared: AtomicUsize::new(0) }
     }
 
     pub fn set(&self, way: Way) {
@@ -87,6 +89,10 @@ impl Gate {
     }
 
     fn pass(&self) -> Result<(), ExecError> {
+        // Launches have a thread of their processor; preparing, measuring and warming up are not held.
+        if !std::thread::current().name().is_some_and(|name| name.starts_with("processor ")) {
+            return Ok(());
+        }
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         self.moved.notify_all();
@@ -117,6 +123,7 @@ impl Processor for Gated {
         self.0.supports(graph, node)
     }
     fn prepare(&self, segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError> {
+        self.1.prepared.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(GatedSegment(self.0.prepare(segment, samples)?, self.1.clone())))
     }
 }
@@ -142,27 +149,68 @@ fn graph(name: &str) -> Graph {
     onnx::from_bytes(name, &bytes, &BTreeMap::new()).unwrap()
 }
 
+/// All models of [`APP`], cut and prepared on the cpu behind a gate.
+pub fn deployment(gate: &Arc<Gate>) -> Deployment {
+    let app = App::parse(APP, "served.toml".as_ref()).unwrap();
+    let row = processor::TABLE.iter().find(|row| row.name == "cpu").unwrap();
+    let inner = (row.open)(&processor::Options::default()).unwrap();
+    let processors: Vec<Arc<dyn Processor>> = vec![Arc::new(Gated(inner, gate.clone()))];
+    let mut models = Vec::new();
+    for task in &app.tasks {
+        for v in &task.variants {
+            let name = v.plan_name();
+            let graph = graph(v.model.strip_prefix("zoo:").unwrap());
+            models.push(Model { name, task: task.name.clone(), accuracy: v.accuracy, graph });
+        }
+    }
+    let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
+    Deployment::new(models, processors, &cut, &mut |_, _, _| {}).unwrap()
+}
+
+/// Serves what a text says, from models that are there already.
+struct FromText {
+    text: Arc<Mutex<String>>,
+    deployment: Deployment,
+}
+
+impl Maker for FromText {
+    fn make(&self, wanted: &Wanted) -> Result<Setup, String> {
+        let mut app =
+            App::parse(&self.text.lock().unwrap(), "served.toml".as_ref()).map_err(|e| e.to_string())?;
+        app.tasks.retain(|t| !wanted.without.contains(&t.name));
+        app.streams.retain(|s| !wanted.without.contains(&s.task));
+        let app = serving(app);
+        let plan = plan(&self.deployment);
+        let names: Vec<_> = app.tasks.iter().flat_map(|t| t.variants.iter().map(|v| v.plan_name())).collect();
+        let deployment = Arc::new(self.deployment.only(&|v| names.contains(&v.model.name)));
+        let case = app.case_of(plan).map_err(|e| e.to_string())?;
+        Ok(Setup { deployment, case, scheduler: app.scheduler, policy: wanted.policy.clone() })
+    }
+}
+
 /// A running server.
 pub struct Rig {
     pub server: Option<Server>,
     pub gate: Arc<Gate>,
+    /// The app, as it will be read the next time.
+    pub text: Arc<Mutex<String>>,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
 }
 
 /// The plan is measured once: every test has the same models.
-fn plan(session: &Session) -> Plan {
+fn plan(deployment: &Deployment) -> Plan {
     static PLAN: OnceLock<Plan> = OnceLock::new();
     let ms = Duration::from_millis;
     let quick = profile::Options { warm_up: 1, least_runs: 3, most_runs: 5, budget: ms(5), pair: ms(5) };
-    let measure = || profile(&session.deployment, &quick, &|_| (1.0, 0.1), &mut |_, _, _| {}).unwrap();
+    let measure = || profile(deployment, &quick, &|_| (1.0, 0.1), &mut |_, _, _| {}).unwrap();
     PLAN.get_or_init(measure).clone()
 }
 
-/// Options of the tests: free ports.
+/// Options of the tests: free ports, and time to decide on a machine that is busy.
 pub fn options() -> Options {
     let free = "127.0.0.1:0".parse().unwrap();
-    Options { http: free, grpc: free, ..Options::default() }
+    Options { http: free, grpc: free, decision: Duration::from_secs(10), ..Options::default() }
 }
 
 impl Rig {
@@ -171,26 +219,13 @@ impl Rig {
     }
 
     pub fn with(policy: &str, options: &Options) -> Rig {
-        let app = serving(App::parse(APP, "served.toml".as_ref()).unwrap());
         let gate = Arc::new(Gate::new());
-        let row = processor::TABLE.iter().find(|row| row.name == "cpu").unwrap();
-        let inner = (row.open)(&processor::Options::default()).unwrap();
-        let processors: Vec<Arc<dyn Processor>> = vec![Arc::new(Gated(inner, gate.clone()))];
-        let mut models = Vec::new();
-        for task in &app.tasks {
-            for v in &task.variants {
-                let name = v.plan_name();
-                let graph = graph(v.model.strip_prefix("zoo:").unwrap());
-                models.push(Model { name, task: task.name.clone(), accuracy: v.accuracy, graph });
-            }
-        }
-        let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
-        let deployment = Arc::new(Deployment::new(models, processors, &cut, &mut |_, _, _| {}).unwrap());
-        let session = Session { deployment, absent: Vec::new() };
-        let case = app.case_of(plan(&session)).unwrap();
-        let server = Server::start(&session, case, app.scheduler, policy, options).unwrap();
+        let text = Arc::new(Mutex::new(APP.to_owned()));
+        let maker = Arc::new(FromText { text: text.clone(), deployment: deployment(&gate) });
+        let setup = maker.make(&Wanted { policy: policy.to_owned(), ..Wanted::default() }).unwrap();
+        let server = Server::start(&setup, Some(maker), options).unwrap();
         let (http, grpc) = (server.http(), server.grpc());
-        Rig { server: Some(server), gate, http, grpc }
+        Rig { server: Some(server), gate, text, http, grpc }
     }
 
     pub fn server(&self) -> &Server {

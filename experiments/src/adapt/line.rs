@@ -205,6 +205,7 @@ mod tests {
                 expires: arrival,
                 priority: 1.0,
                 min_accuracy: 0.0,
+                variant: None,
             };
             Ended {
                 request,

@@ -7,6 +7,8 @@ mod check;
 pub mod device;
 mod trace;
 
+pub use trace::read_trace;
+
 use crate::config::{ConfigError, parse_toml, read_json, read_text, suggestion};
 use cosched_env::emulator;
 use cosched_env::objective::Objective;

@@ -2,7 +2,7 @@
 //! typed and raw tensors.
 
 use super::super::Shared;
-use super::super::core::Answer;
+use super::super::engine::Answer;
 use super::super::model::{Model, VERSION, datatype};
 use super::super::proto::inference::infer_parameter::ParameterChoice;
 use super::super::proto::inference::model_infer_response::InferOutputTensor;

@@ -4,7 +4,7 @@
 mod infer;
 
 use super::Shared;
-use super::http::{NO_CHANGE, extensions};
+use super::http::extensions;
 use super::model::{Model, PLATFORM, Port, VERSION, datatype};
 use super::proto::health::health_check_response::ServingStatus;
 use super::proto::health::health_server::{Health, HealthServer};
@@ -95,7 +95,7 @@ impl GrpcInferenceService for Service {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answered<ModelReadyResponse> {
         let ModelReadyRequest { name, version } = request.get_ref();
-        self.0.core.model(name, version)?;
+        self.0.core.catalog().model(name, version)?;
         Ok(Response::new(ModelReadyResponse { ready: self.0.core.ready() }))
     }
 
@@ -112,7 +112,8 @@ impl GrpcInferenceService for Service {
         request: Request<ModelMetadataRequest>,
     ) -> Answered<ModelMetadataResponse> {
         let ModelMetadataRequest { name, version } = request.get_ref();
-        let model = &self.0.core.models[self.0.core.model(name, version)?];
+        let catalog = self.0.core.catalog();
+        let model = &catalog.models[catalog.model(name, version)?];
         Ok(Response::new(ModelMetadataResponse {
             name: model.name.clone(),
             versions: vec![VERSION.into()],
@@ -125,23 +126,26 @@ impl GrpcInferenceService for Service {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answered<ModelInferResponse> {
         let begun = Instant::now();
         let request = request.into_inner();
-        let core = &self.0.core;
-        let index = core.model(&request.model_name, &request.model_version)?;
-        let model = &core.models[index];
+        let engine = self.0.core.engine()?;
+        let catalog = engine.catalog.clone();
+        let index = catalog.model(&request.model_name, &request.model_version)?;
+        let model = &catalog.models[index];
         let (ask, wanted) = infer::read(&self.0, model, &request)?;
         let id = request.id.clone();
         // Its bytes are tensors now.
         drop(request);
-        let answer = core.infer(index, ask, begun.elapsed()).await?;
+        let answer = engine.infer(index, ask, begun.elapsed()).await?;
+        drop(engine);
         let begun = Instant::now();
         let response = infer::response(model, &answer, id, &wanted)?;
-        core.stats.written(index, begun.elapsed());
+        self.0.core.stats.written(catalog.slots.models[index], begun.elapsed());
         Ok(Response::new(response))
     }
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answered<ModelConfigResponse> {
         let ModelConfigRequest { name, version } = request.get_ref();
-        let model = &self.0.core.models[self.0.core.model(name, version)?];
+        let catalog = self.0.core.catalog();
+        let model = &catalog.models[catalog.model(name, version)?];
         let input =
             |p: &Port| ModelInput { name: p.name.clone(), data_type: config_type(p.dtype), dims: p.dims() };
         let output =
@@ -162,13 +166,12 @@ impl GrpcInferenceService for Service {
         request: Request<ModelStatisticsRequest>,
     ) -> Answered<ModelStatisticsResponse> {
         let ModelStatisticsRequest { name, version } = request.get_ref();
-        let core = &self.0.core;
-        let counted = core.stats.read();
-        let of = |m: usize| statistics(&core.models[m], &counted.models[m]);
+        let (catalog, counted) = (self.0.core.catalog(), self.0.core.stats.read());
+        let of = |m: usize| statistics(&catalog.models[m], &counted.models[catalog.slots.models[m]]);
         let model_stats = if name.is_empty() {
-            (0..core.models.len()).map(of).collect()
+            (0..catalog.models.len()).map(of).collect()
         } else {
-            vec![of(core.model(name, version)?)]
+            vec![of(catalog.model(name, version)?)]
         };
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
@@ -177,27 +180,31 @@ impl GrpcInferenceService for Service {
         &self,
         _: Request<RepositoryIndexRequest>,
     ) -> Answered<RepositoryIndexResponse> {
-        let model = |m: &Model| ModelIndex {
-            name: m.name.clone(),
+        let model = |(name, state, reason): (String, &str, &str)| ModelIndex {
+            name,
             version: VERSION.into(),
-            state: "READY".into(),
-            reason: String::new(),
+            state: state.into(),
+            reason: reason.into(),
         };
-        Ok(Response::new(RepositoryIndexResponse { models: self.0.core.models.iter().map(model).collect() }))
+        Ok(Response::new(RepositoryIndexResponse {
+            models: self.0.core.index().into_iter().map(model).collect(),
+        }))
     }
 
     async fn repository_model_load(
         &self,
-        _: Request<RepositoryModelLoadRequest>,
+        request: Request<RepositoryModelLoadRequest>,
     ) -> Answered<RepositoryModelLoadResponse> {
-        Err(Status::unimplemented(NO_CHANGE))
+        self.0.controlled()?.load(&request.get_ref().model_name).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<RepositoryModelUnloadRequest>,
+        request: Request<RepositoryModelUnloadRequest>,
     ) -> Answered<RepositoryModelUnloadResponse> {
-        Err(Status::unimplemented(NO_CHANGE))
+        self.0.controlled()?.unload(&request.get_ref().model_name).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(

@@ -2,6 +2,7 @@
 //! speak with callers. It refuses encodings and lengths before it reads anything.
 
 use super::super::Shared;
+use super::super::engine::Engine;
 use super::super::refusal::{Kind, Refusal};
 use super::super::request;
 use super::super::wire::{self, Wanted};
@@ -11,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use cosched_executors::submit::Ask;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -23,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Bodies above this are worked on by threads that may be busy for a while.
 const LARGE: usize = 256 << 10;
 
-/// A body made into something to ask.
+/// A body made into something to ask, and whom to ask.
 struct Read {
+    engine: Arc<Engine>,
+    model: usize,
     ask: Ask,
     id: String,
     wanted: Vec<Wanted>,
@@ -33,7 +37,7 @@ struct Read {
 
 pub(super) async fn infer(
     State(shared): State<Shared>,
-    Target(model): Target,
+    target: Target,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (length, json_bytes) = check_head(request.headers(), shared.max_body)?;
@@ -42,14 +46,18 @@ pub(super) async fn infer(
     let body = whole(request.into_body(), shared.max_body).await?;
     let large = body.len() > LARGE;
     let there = shared.clone();
-    let Read { ask, id, wanted, took } = work(large, move || read(&there, model, &body, json_bytes)).await?;
-    let answer = shared.core.infer(model, ask, took).await?;
+    let Read { engine, model, ask, id, wanted, took } =
+        work(large, move || read(&there, &target.model().name, &body, json_bytes)).await?;
+    let answer = engine.infer(model, ask, took).await?;
     let begun = Instant::now();
-    let core = shared.core.clone();
+    let catalog = engine.catalog.clone();
+    // What takes its place while this is written need not wait for it.
+    drop(engine);
+    let slot = catalog.slots.models[model];
     let large = answer.outputs.iter().map(|t| t.bytes()).sum::<usize>() > LARGE;
-    let write = move || wire::write(&core.models[model], &answer, &id, &wanted);
+    let write = move || wire::write(&catalog.models[model], &answer, &id, &wanted);
     let (body, json_bytes) = work(large, write).await?;
-    shared.core.stats.written(model, begun.elapsed());
+    shared.core.stats.written(slot, begun.elapsed());
     Ok(match json_bytes {
         None => ([(CONTENT_TYPE, "application/json")], body).into_response(),
         Some(n) => {
@@ -59,13 +67,16 @@ pub(super) async fn infer(
     })
 }
 
-/// Waits until there is memory for a body of that length, or of any that is allowed.
-async fn room(shared: &Shared, length: Option<usize>) -> Result<OwnedSemaphorePermit, Refusal> {
+/// Waits until there is memory for a large body of that length, or of any that is allowed. Small ones do not wait: connections are few
+/// enough, and whoever sends large bodies slowly must not stop them.
+async fn room(shared: &Shared, length: Option<usize>) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    if length.is_some_and(|n| n <= LARGE) {
+        return Ok(None);
+    }
     let kib = length.unwrap_or(shared.max_body).div_ceil(1024) as u32;
     let room = tokio::time::timeout(PATIENCE, shared.room.clone().acquire_many_owned(kib)).await;
-    room.ok()
-        .and_then(Result::ok)
-        .ok_or_else(|| Refusal::unavailable("no memory for the body: too many large requests"))
+    let permit = room.ok().and_then(Result::ok);
+    permit.map(Some).ok_or_else(|| Refusal::unavailable("no memory for the body: too many large requests"))
 }
 
 /// The lengths of the body and of its JSON, where the head tells them and promises nothing that is not allowed.
@@ -104,14 +115,18 @@ async fn whole(body: Body, max_body: usize) -> Result<Bytes, Refusal> {
     }
 }
 
-fn read(shared: &Shared, model: usize, body: &[u8], json_bytes: Option<usize>) -> Result<Read, Refusal> {
+/// The body was perhaps a long time on its way: who is asked is decided now.
+fn read(shared: &Shared, model: &str, body: &[u8], json_bytes: Option<usize>) -> Result<Read, Refusal> {
     let begun = Instant::now();
-    let model = &shared.core.models[model];
+    let engine = shared.core.engine()?;
+    let index = engine.catalog.model(model, "")?;
+    let model = &engine.catalog.models[index];
     let asked = wire::parse(body, json_bytes)?;
     let wanted = asked.outputs(model, &shared.regions)?;
     let inputs = request::tensors(model, &asked.inputs(&shared.regions)?)?;
     let ask = asked.parameters().ask(model, inputs)?;
-    Ok(Read { ask, id: asked.id().to_owned(), wanted, took: begun.elapsed() })
+    let id = asked.id().to_owned();
+    Ok(Read { engine: engine.clone(), model: index, ask, id, wanted, took: begun.elapsed() })
 }
 
 /// Runs `task` here, or on a thread of its own kind when it is large.

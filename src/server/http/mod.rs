@@ -1,9 +1,12 @@
 //! The protocol over HTTP: paths, methods, health, metadata, statistics. Every answer is JSON, errors too: `{"error":"..."}`. It refuses
 //! to touch the file system: a path of a request is looked up in the table of models and nowhere else.
 
+mod control;
 mod infer;
+mod live;
 mod shared_memory;
 
+use super::engine::Catalog;
 use super::model::{Model, PLATFORM, Port, VERSION, datatype};
 use super::refusal::{Kind, Refusal};
 use super::stats::{OfModel, Timed};
@@ -17,11 +20,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What of the protocol and of Triton's extensions is spoken.
 pub fn extensions(shared: &Shared) -> Vec<&'static str> {
     let mut all =
         vec!["binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics"];
+    all.extend(shared.control.then_some("model_repository"));
     all.extend(shared.regions.allowed().then_some("system_shared_memory"));
     all
 }
@@ -36,11 +41,8 @@ pub fn router(shared: Shared) -> Router {
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(all_statistics))
-        .route("/v2/repository/index", post(index))
-        .route("/v2/repository/models/{model}/load", post(change))
-        .route("/v2/repository/models/{model}/unload", post(change))
         .route("/metrics", get(numbers));
-    router = shared_memory::routes(router);
+    router = live::routes(control::routes(shared_memory::routes(router)));
     for (path, handler) in [
         ("", get(metadata)),
         ("/ready", get(model_ready)),
@@ -73,8 +75,17 @@ fn good(value: &Value) -> Response {
     reply(200, value)
 }
 
-/// The model that a path names.
-struct Target(usize);
+/// The model that a path names, of what is served at this moment.
+struct Target {
+    catalog: Arc<Catalog>,
+    model: usize,
+}
+
+impl Target {
+    fn model(&self) -> &Model {
+        &self.catalog.models[self.model]
+    }
+}
 
 impl FromRequestParts<Shared> for Target {
     type Rejection = Refusal;
@@ -83,7 +94,9 @@ impl FromRequestParts<Shared> for Target {
         let named = Path::<BTreeMap<String, String>>::from_request_parts(parts, shared).await;
         let Path(named) = named.map_err(|e| Refusal::invalid(format!("the path: {e}")))?;
         let word = |key: &str| named.get(key).map_or("", String::as_str);
-        shared.core.model(word("model"), word("version")).map(Target)
+        let catalog = shared.core.catalog();
+        let model = catalog.model(word("model"), word("version"))?;
+        Ok(Target { catalog, model })
     }
 }
 
@@ -103,14 +116,14 @@ async fn ready(State(shared): State<Shared>) -> Response {
     reply(if ready { 200 } else { 503 }, &json!({ "ready": ready }))
 }
 
-async fn model_ready(State(shared): State<Shared>, Target(model): Target) -> Response {
+async fn model_ready(State(shared): State<Shared>, target: Target) -> Response {
     let ready = shared.core.ready();
-    let name = &shared.core.models[model].name;
+    let name = &target.model().name;
     reply(if ready { 200 } else { 503 }, &json!({ "name": name, "ready": ready }))
 }
 
-async fn metadata(State(shared): State<Shared>, Target(model): Target) -> Response {
-    let model = &shared.core.models[model];
+async fn metadata(target: Target) -> Response {
+    let model = target.model();
     let tensor = |p: &Port| json!({ "name": p.name, "datatype": datatype(p.dtype), "shape": p.shape });
     let tensors = |ports: &[Port]| ports.iter().map(tensor).collect::<Vec<_>>();
     good(&json!({
@@ -122,8 +135,8 @@ async fn metadata(State(shared): State<Shared>, Target(model): Target) -> Respon
     }))
 }
 
-async fn config(State(shared): State<Shared>, Target(model): Target) -> Response {
-    let model = &shared.core.models[model];
+async fn config(target: Target) -> Response {
+    let model = target.model();
     let tensor = |p: &Port| json!({ "name": p.name, "data_type": format!("TYPE_{}", datatype(p.dtype)), "dims": p.shape });
     let tensors = |ports: &[Port]| ports.iter().map(tensor).collect::<Vec<_>>();
     let variant = |v: &super::model::Choice| json!({ "name": v.name, "accuracy": v.accuracy });
@@ -164,29 +177,17 @@ fn statistics_of(model: &Model, m: &OfModel) -> Value {
     })
 }
 
-async fn statistics(State(shared): State<Shared>, Target(model): Target) -> Response {
+async fn statistics(State(shared): State<Shared>, target: Target) -> Response {
     let counted = shared.core.stats.read();
-    let one = statistics_of(&shared.core.models[model], &counted.models[model]);
+    let one = statistics_of(target.model(), &counted.models[target.catalog.slots.models[target.model]]);
     good(&json!({ "model_stats": [one] }))
 }
 
 async fn all_statistics(State(shared): State<Shared>) -> Response {
-    let counted = shared.core.stats.read();
-    let all = shared.core.models.iter().zip(&counted.models).map(|(model, m)| statistics_of(model, m));
+    let (catalog, counted) = (shared.core.catalog(), shared.core.stats.read());
+    let of = catalog.models.iter().zip(&catalog.slots.models);
+    let all = of.map(|(model, &slot)| statistics_of(model, &counted.models[slot]));
     good(&json!({ "model_stats": all.collect::<Vec<_>>() }))
-}
-
-async fn index(State(shared): State<Shared>) -> Response {
-    let model = |m: &Model| json!({ "name": m.name, "version": VERSION, "state": "READY", "reason": "" });
-    good(&Value::Array(shared.core.models.iter().map(model).collect()))
-}
-
-/// What load and unload are answered.
-pub const NO_CHANGE: &str =
-    "models cannot be loaded or unloaded while the server runs: change the app file and start it again";
-
-async fn change() -> Refusal {
-    Refusal::new(Kind::NotBuilt, NO_CHANGE)
 }
 
 async fn numbers(State(shared): State<Shared>) -> Response {
