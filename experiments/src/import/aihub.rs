@@ -10,6 +10,9 @@ use std::path::Path;
 /// The table has one number a model; the 95th percentile is assumed to be this much above it.
 const SPREAD: f64 = 1.1;
 
+/// By compute unit.
+type Milliseconds = BTreeMap<String, f64>;
+
 /// Reads the table of the device whose name holds `device`. A model of several parts is one variant with a segment a part; precisions
 /// are variants of one task.
 ///
@@ -20,8 +23,8 @@ pub fn import(file: &Path, device: &str, given: &Given) -> Result<Plan, ConfigEr
     let csv = Csv::read(file, &columns)?;
     let devices: BTreeSet<&str> = csv.rows.iter().map(|(_, r)| r[3].as_str()).collect();
     let device = choose(file, "device", device, &devices.into_iter().collect::<Vec<_>>())?;
-    // (Model, precision) -> part -> unit -> milliseconds.
-    let mut table: BTreeMap<(String, String), BTreeMap<String, BTreeMap<String, f64>>> = BTreeMap::new();
+    // (Model, precision) -> part -> milliseconds.
+    let mut table: BTreeMap<(String, String), BTreeMap<String, Milliseconds>> = BTreeMap::new();
     for (line, row) in csv.rows.iter().filter(|(_, r)| r[3] == device) {
         let ms = csv.ms(*line, &row[4], "inference_ms")?;
         let parts = table.entry((row[0].clone(), row[2].clone())).or_default();
@@ -36,19 +39,16 @@ pub fn import(file: &Path, device: &str, given: &Given) -> Result<Plan, ConfigEr
     let processors: Vec<(String, String)> =
         units.iter().map(|u| ((*u).clone(), format!("{device}, {}", u.to_uppercase()))).collect();
     let precisions = |model: &str| table.keys().filter(|(m, _)| m == model).count();
-    let measured =
-        |((model, precision), parts): (&(String, String), &BTreeMap<String, BTreeMap<String, f64>>)| {
-            let row = |units: &BTreeMap<String, f64>| -> Vec<Option<[f64; 3]>> {
-                let ms = |(name, _): &(String, String)| units.get(name).map(|&ms| [ms, ms, ms * SPREAD]);
-                processors.iter().map(ms).collect()
-            };
-            Measured {
-                name: if precisions(model) > 1 { format!("{model}-{precision}") } else { model.clone() },
-                task: model.clone(),
-                segments: parts.iter().map(|(part, units)| (part.clone(), row(units))).collect(),
-            }
-        };
-    let models = table.iter().map(measured).collect();
+    let row = |units: &Milliseconds| -> Vec<Option<[f64; 3]>> {
+        let ms = |(name, _): &(String, String)| units.get(name).map(|&ms| [ms, ms, ms * SPREAD]);
+        processors.iter().map(ms).collect()
+    };
+    let measured = table.iter().map(|((model, precision), parts)| Measured {
+        name: if precisions(model) > 1 { format!("{model}-{precision}") } else { model.clone() },
+        task: model.clone(),
+        segments: parts.iter().map(|(part, units)| (part.clone(), row(units))).collect(),
+    });
+    let models = measured.collect();
     let source =
         format!("AI Hub's table ({}), 95th percentile assumed {SPREAD} of the one number", file.display());
     plan(&processors, models, given, &source).map_err(|problem| ConfigError::new(file, problem))

@@ -67,12 +67,14 @@ fn numeric_axes(records: &[Record]) -> Vec<String> {
     axes
 }
 
+/// Of one chart: contender -> (value of the axis, group).
+type Lines<'a> = BTreeMap<usize, Vec<(f64, &'a Group)>>;
+
 /// The main metric over each swept number, one chart for each combination of the other settings.
 pub fn over_axes(records: &[Record], all: &[Group], names: &[String]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for axis in numeric_axes(records) {
-        // Chart -> contender -> (value of the axis, group).
-        let mut charts: BTreeMap<String, BTreeMap<usize, Vec<(f64, &Group)>>> = BTreeMap::new();
+        let mut charts: BTreeMap<String, Lines<'_>> = BTreeMap::new();
         for record in records {
             let Ok(outcome) = &record.outcome else { continue };
             let at = record.spec.settings.iter().find(|(k, _)| *k == axis).and_then(|(_, v)| v.as_f64());

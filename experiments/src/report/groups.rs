@@ -198,14 +198,13 @@ fn compare(contenders: &mut [Contender], gathered: &Gathered, reference: &str, k
     }
 }
 
+/// By group and contender.
+type ByContender<T> = BTreeMap<(String, String), T>;
+
 /// Mean curves of one kind, by group and contender: at each place the mean over those curves that reach so far, with half of its
 /// 95 % interval where there are two.
-pub fn curves(
-    records: &[Record],
-    what: &str,
-    name: Option<&str>,
-) -> BTreeMap<(String, String), Vec<(f64, f64, f64)>> {
-    let mut all: BTreeMap<(String, String), Vec<&[(f64, f64)]>> = BTreeMap::new();
+pub fn curves(records: &[Record], what: &str, name: Option<&str>) -> ByContender<Vec<(f64, f64, f64)>> {
+    let mut all: ByContender<Vec<&[(f64, f64)]>> = BTreeMap::new();
     for curve in records.iter().filter_map(|r| r.outcome.as_ref().ok()).flat_map(|o| &o.curves) {
         if curve.what == what && name.is_none_or(|n| curve.name == n) {
             all.entry((curve.group.clone(), curve.contender.clone())).or_default().push(&curve.points);

@@ -97,7 +97,7 @@ fn onnxruntime_by_hand() {
     );
     let cost = segments[0].costs[1].unwrap();
     assert_eq!((cost.mean_us, cost.p50_us, cost.p95_us), (5000.0, 4000.0, 6000.0));
-    let three = ort::import(&[a.clone()], 8, &Given::default()).unwrap();
+    let three = ort::import(std::slice::from_ref(&a), 8, &Given::default()).unwrap();
     assert_eq!(three.variants[0].segments.len(), 2);
     // Other kernels on the other processor: one segment.
     assert_eq!(ort::import(&[a.clone(), c], 8, &Given::default()).unwrap().variants[0].segments.len(), 1);

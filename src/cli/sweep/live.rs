@@ -54,7 +54,13 @@ fn plan(session: &Session, app: &App) -> Result<Plan, String> {
 }
 
 fn options(spec: &Spec, app: &App, stop: &Arc<AtomicBool>) -> RunOptions {
-    RunOptions { seed: Some(spec.seed), seconds: Some(app.seconds), record: None, stop: stop.clone() }
+    RunOptions {
+        seed: Some(spec.seed),
+        seconds: Some(app.seconds),
+        record: None,
+        stop: stop.clone(),
+        online: None,
+    }
 }
 
 impl Kind for Run {
