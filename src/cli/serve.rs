@@ -99,10 +99,11 @@ pub fn run(args: &Args) -> Outcome {
     let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
     let maker = Arc::new(FromFile { app: args.app.clone(), session: Mutex::new(session) });
     let server = Server::start(&setup, Some(maker), &options)?;
-    // One line that scripts can read the ports from.
+    // One line that scripts can read the ports from; who reads it may send signals.
+    let signals = server.hear_signals()?;
     println!("serving HTTP on http://{} and gRPC on {}", server.http(), server.grpc());
     std::io::stdout().flush()?;
-    server.wait_for_signal()?;
+    server.wait_for(signals)?;
     eprintln!("stopping: no new requests; those that are there still end (ctrl-c again to give up)");
     server.shutdown();
     Ok(())

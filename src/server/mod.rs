@@ -14,7 +14,7 @@
 //! let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
 //! let server = Server::start(&setup, None, &Options::default())?;
 //! println!("http://{}", server.http());
-//! server.wait_for_signal()?;
+//! server.wait_for(server.hear_signals()?)?;
 //! server.shutdown();
 //! # Ok(())
 //! # }
@@ -234,16 +234,25 @@ impl Server {
         &self.core
     }
 
-    /// Waits for ctrl-c or SIGTERM. From then on a second one ends the process at once. At SIGHUP it reads again what it serves.
+    /// From now on ctrl-c, SIGTERM and SIGHUP do not end the process: the first two end the wait, at SIGHUP it reads again what it serves.
     ///
     /// # Errors
     /// When signals cannot be heard.
-    pub fn wait_for_signal(&self) -> io::Result<()> {
+    pub fn hear_signals(&self) -> io::Result<Signals> {
         #[cfg(unix)]
         self.reload_at_hangup()?;
-        self.runtime.block_on(signal())?;
-        self.runtime.spawn(async {
-            if signal().await.is_ok() {
+        let _entered = self.runtime.enter();
+        Signals::new()
+    }
+
+    /// Waits for ctrl-c or SIGTERM. From then on a second one ends the process at once.
+    ///
+    /// # Errors
+    /// When signals cannot be heard.
+    pub fn wait_for(&self, mut signals: Signals) -> io::Result<()> {
+        self.runtime.block_on(signals.next())?;
+        self.runtime.spawn(async move {
+            if signals.next().await.is_ok() {
                 std::process::exit(130);
             }
         });
@@ -293,16 +302,35 @@ impl Server {
     }
 }
 
-async fn signal() -> io::Result<()> {
+/// What ends a server; heard from when it is made.
+pub struct Signals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            heard = tokio::signal::ctrl_c() => heard,
-            _ = terminate.recv() => Ok(()),
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+            Ok(Signals { interrupt, terminate })
         }
+        #[cfg(not(unix))]
+        Ok(Signals {})
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+
+    async fn next(&mut self) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            tokio::select! {
+                _ = self.interrupt.recv() => Ok(()),
+                _ = self.terminate.recv() => Ok(()),
+            }
+        }
+        #[cfg(not(unix))]
+        tokio::signal::ctrl_c().await
+    }
 }

@@ -62,6 +62,7 @@ fn the_command_serves_until_it_is_told_to_stop() {
     std::fs::write(folder.join("app.toml"), "nonsense").unwrap();
     signal(&child, "-HUP");
     assert_eq!(infer(http, "second", &inputs(1), json!({})).status, 200);
+    std::fs::write(folder.join("app.toml"), APP).unwrap();
     // The port is taken: the next one says so and ends.
     let port = http.port().to_string();
     let mut second = spawn(&folder, &["app.toml", "-p", "edf", "--http-port", &port, "--grpc-port", "0"]);

@@ -39,7 +39,8 @@ fn slow_bodies_do_not_stop_others() {
 #[test]
 fn a_flood_is_answered_or_hung_up_on() {
     let rig = Rig::new("edf");
-    let bytes = body(&inputs(1), json!({}));
+    // Time enough: what waits too long would be told so.
+    let bytes = body(&inputs(1), json!({"deadline_ms": 30_000}));
     let head = format!(
         "POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         bytes.len()
