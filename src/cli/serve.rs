@@ -8,7 +8,7 @@ use cosched::executors::live::Trouble;
 use cosched::experiments::app::{App, read_plan};
 use cosched::server::model::serving;
 use cosched::server::repository;
-use cosched::server::{Maker, Options, Server, Setup, Wanted};
+use cosched::server::{Maker, Options, Server, Setup, Wanted, claim_signals};
 use cosched::session::Session;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -73,6 +73,7 @@ pub fn run(args: &Args) -> Outcome {
     check_policies(std::slice::from_ref(&args.policy))?;
     let tokens = args.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
     let app = serving(read(&args.app)?);
+    claim_signals()?;
     let session = open(&app)?;
     let here = |what: &str| what == POLICY || session.deployment.processors.iter().any(|p| p.name() == what);
     if let Some(nowhere) = args.inject.iter().find(|i| !here(&i.what)) {

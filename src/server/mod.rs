@@ -302,6 +302,20 @@ impl Server {
     }
 }
 
+/// Makes signals ours before a GPU's driver takes them. LLVM, which the drivers load, has handlers that clean up and raise the signal again:
+/// what is installed after them hands signals on to them and the process dies, what is installed before them is called in the end.
+///
+/// # Errors
+/// When signals cannot be heard.
+pub fn claim_signals() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _entered = runtime.enter();
+    // Handlers stay for the life of the process.
+    #[cfg(unix)]
+    drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?);
+    Signals::new().map(drop)
+}
+
 /// What ends a server; heard from when it is made.
 pub struct Signals {
     #[cfg(unix)]
