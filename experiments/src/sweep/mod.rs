@@ -117,13 +117,22 @@ impl<'a> Sweep<'a> {
 
     /// An error about a dotted key of an axis. It stands in quotes in the file, so it is looked for by its text.
     fn at_axis(&self, what: &str, key: &str, problem: &str) -> ConfigError {
+        let table = what.trim_end_matches(" key");
         let problem = format!("{what} `{key}`: {problem}");
         for (file, text) in self.texts.iter().rev() {
             let begins = |l: &str| {
                 let rest = l.trim_start().trim_start_matches(['"', '\'']).strip_prefix(key);
                 rest.is_some_and(|r| r.trim_start_matches(['"', '\'']).trim_start().starts_with('='))
             };
-            if let Some(line) = text.lines().position(begins) {
+            // A key of the same name may stand in another table.
+            let mut inside = false;
+            let mut is_it = |l: &str| {
+                if l.trim_start().starts_with('[') {
+                    inside = l.contains(table);
+                }
+                inside && begins(l)
+            };
+            if let Some(line) = text.lines().position(&mut is_it) {
                 return ConfigError { file: file.clone(), place: Some((line + 1, 1)), problem };
             }
         }
