@@ -92,7 +92,7 @@ impl Tracker {
         for index in 0..self.going.len() {
             let (on, own) = (self.going[index].launch.processor, self.going[index].gbps);
             let others = self.going.iter().map(|g| g.launch.processor);
-            let pace = self.case.slowdown(on, others) * self.case.bandwidth_slowdown(on, own, all_gbps);
+            let pace = self.case.disturbance(on, own, others, all_gbps);
             let going = &mut self.going[index];
             going.done_ns += now.since(going.since).0 as f64 / going.pace;
             going.since = going.since.max(now);

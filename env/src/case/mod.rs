@@ -273,4 +273,16 @@ impl Case {
         let row = &self.plan.contention[on.0 as usize];
         1.0 + others.filter(|&o| o != on).map(|o| row[o.0 as usize] - 1.0).sum::<f64>()
     }
+
+    /// Factor by which a launch on `on` that asks for `own_gbps` slows while the `others` run (itself among them or not) and all,
+    /// itself included, ask for `all_gbps`: pairwise and shared bandwidth together.
+    pub fn disturbance(
+        &self,
+        on: ProcessorId,
+        own_gbps: f64,
+        others: impl Iterator<Item = ProcessorId>,
+        all_gbps: f64,
+    ) -> f64 {
+        self.slowdown(on, others) * self.bandwidth_slowdown(on, own_gbps, all_gbps)
+    }
 }

@@ -220,22 +220,35 @@ impl Emulator {
 
     /// Brings launches, meters and temperature up to now.
     fn bring(&mut self) {
-        let mut left = self.now.since(self.brought).0 as f64;
+        let left = self.now.since(self.brought).0 as f64;
         self.brought = self.now;
+        match self.heat {
+            _ if left <= 0.0 => {}
+            None => self.pass(left),
+            Some(_) => self.pass_in_heat(left),
+        }
+    }
+
+    /// So many nanoseconds pass, in pieces in which power is constant.
+    // Never inlined: the compiler would work out the temperature ahead of the question whether there is one, and with the
+    // bytes of no temperature that costs as much as the rest.
+    #[inline(never)]
+    fn pass_in_heat(&mut self, mut left: f64) {
         while left > 0.0 {
-            let mut piece = left;
-            if self.heat.is_some() {
-                // Power has to be constant in a piece.
-                piece = self.running.iter().map(Running::steady_ns).fold(left, f64::min);
-                let watts = self.watts();
-                self.heat.iter_mut().for_each(|heat| heat.pass(piece, watts));
-            }
-            self.meters.turn_over();
-            for running in &mut self.running {
-                let (there, taken) = running.pass(piece);
-                self.meters.note(running.launch.processor, there, taken);
-            }
+            let piece = self.running.iter().map(Running::steady_ns).fold(left, f64::min);
+            let watts = self.watts();
+            self.heat.iter_mut().for_each(|heat| heat.pass(piece, watts));
+            self.pass(piece);
             left -= piece;
+        }
+    }
+
+    /// So many nanoseconds pass for launches and meters.
+    fn pass(&mut self, ns: f64) {
+        self.meters.turn_over();
+        for running in &mut self.running {
+            let (there, taken) = running.pass(ns);
+            self.meters.note(running.launch.processor, there, taken);
         }
     }
 
@@ -263,7 +276,7 @@ impl Emulator {
         let p = running.launch.processor;
         let slowdown = if self.case.disturbing {
             let others = self.running.iter().map(|o| o.launch.processor);
-            self.case.slowdown(p, others) * self.case.bandwidth_slowdown(p, running.demand_gbps, all_gbps)
+            self.case.disturbance(p, running.demand_gbps, others, all_gbps)
         } else {
             1.0
         };
@@ -342,18 +355,16 @@ impl Emulator {
 
     /// Draws what a launch meets on its link, if its processor is behind one.
     fn cross_link(&mut self, running: &mut Running) {
-        let case = self.case.clone();
         let launch = &running.launch;
-        let Some(link) = &case.processors[launch.processor.0 as usize].model.link else { return };
-        let table = case.variant(launch.variant);
+        let Some(link) = &self.case.processors[launch.processor.0 as usize].model.link else { return };
+        let table = self.case.variant(launch.variant);
         let bytes = table.input_bytes[launch.first as usize] + table.output_bytes[launch.last as usize];
         let phase = if self.as_expected {
             LinkPhase { loss: 0.0, ..link.phases[0] }
         } else {
             *link::phase_at(link, running.started)
         };
-        let crossing = link::cross(link, &phase, bytes, self.config.spread, &mut self.link_rng);
-        running.cross(crossing);
+        running.cross(link::cross(link, &phase, bytes, self.config.spread, &mut self.link_rng));
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Running {
     // At present:
     /// Nanoseconds that one of work takes; infinite while it stands still.
     pace: f64,
+    /// Work of a nanosecond: `1 / pace`.
+    rate: f64,
     link_watts: f64,
     work_watts: f64,
 }
@@ -86,6 +88,7 @@ impl Running {
             starved_watts: work.starved_watts,
             energy_mj: 0.0,
             pace: 1.0,
+            rate: 1.0,
             link_watts: 0.0,
             work_watts: 0.0,
         }
@@ -115,6 +118,7 @@ impl Running {
         self.link_watts = power * self.starved_watts;
         self.work_watts = power * (self.starved_watts + unhindered * (self.full_watts - self.starved_watts));
         self.pace = if still { f64::INFINITY } else { slowdown / speed };
+        self.rate = 1.0 / self.pace;
         self.ends = if still {
             Time::NEVER
         } else {
@@ -136,7 +140,7 @@ impl Running {
             working -= crossing;
             taken += mj(self.link_watts, crossing);
         }
-        self.work_ns = (self.work_ns - working / self.pace).max(0.0);
+        self.work_ns = (self.work_ns - working * self.rate).max(0.0);
         taken += mj(self.work_watts, working);
         self.energy_mj += taken;
         (there, taken)

@@ -24,6 +24,7 @@ impl Scheduler {
     }
 
     fn build_processors(&mut self) {
+        self.drifts.age(self.now);
         let views = &mut self.views.processors;
         views.clear();
         for (p, spec) in self.case.plan.processors.iter().enumerate() {
@@ -31,7 +32,7 @@ impl Scheduler {
                 up: self.up[p],
                 free: spec.slots,
                 expected_free: Time::NEVER,
-                drift: self.drifts[p].note(self.now),
+                drift: self.drifts.aged(ProcessorId(p as u16)),
                 slowdown: 1.0,
             });
         }
@@ -59,6 +60,7 @@ impl Scheduler {
         self.views.streams.clear();
         for s in 0..self.queues.len() {
             let stream = StreamId(s as u16);
+            let task = self.case.stream(stream).task;
             let running = self.running_of[s];
             let waiting = self.queues[s].len() as u32 - running;
             self.views.streams.push(StreamView {
@@ -82,7 +84,7 @@ impl Scheduler {
                 self.views.requests.push(RequestView {
                     id: r.id,
                     stream,
-                    task: self.case.stream(stream).task,
+                    task,
                     arrival: r.arrival,
                     origin: r.origin,
                     deadline: r.deadline,

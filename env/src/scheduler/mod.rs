@@ -16,7 +16,7 @@ use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestV
 use crate::scenario::Queue;
 use crate::time::Time;
 use crate::world::Decision;
-use drift::Drift;
+use drift::Drifts;
 use memory::Memory;
 use progress::{Progress, re_pace};
 use std::cmp::Reverse;
@@ -68,8 +68,7 @@ pub struct Scheduler {
     running: Vec<Running>,
     /// Per processor: whether it takes launches.
     up: Vec<bool>,
-    /// Per processor.
-    drifts: Vec<Drift>,
+    drifts: Drifts,
     memory: Memory,
     /// (expiry, request number, slot) of requests; stale entries are skipped.
     expiries: BinaryHeap<Reverse<(Time, u64, usize)>>,
@@ -119,7 +118,7 @@ impl Scheduler {
             shares: Shares::new(streams),
             running: Vec::new(),
             up: vec![true; processors],
-            drifts: vec![Drift::default(); processors],
+            drifts: Drifts::new(processors),
             memory: Memory::new(processors),
             expiries: BinaryHeap::new(),
             next_launch: 0,
@@ -147,7 +146,7 @@ impl Scheduler {
 
     /// Actual by planned latency of a processor's launches, as far as is known by now (1: as planned).
     pub fn drift(&self, processor: ProcessorId) -> f64 {
-        self.drifts[processor.0 as usize].at(self.now)
+        self.drifts.at(processor, self.now)
     }
 
     /// Whether a processor takes launches.
@@ -334,7 +333,8 @@ impl Scheduler {
             load_bytes,
         };
         self.next_launch += 1;
-        let drift = self.drifts[on.0 as usize].at(self.now);
+        // The views that the choice was made from have aged it.
+        let drift = self.drifts.aged(on);
         self.running.push(Running {
             launch,
             slot,
@@ -374,7 +374,7 @@ impl Scheduler {
         let answered = active.next == self.case.variant(launch.variant).segments;
         let deadline = active.request.deadline;
         let actual = completion.finished.since(completion.started.min(started)).0 as f64;
-        self.drifts[launch.processor.0 as usize].measure(base_ns.max(1.0), actual, completion.finished);
+        self.drifts.measure(launch.processor, base_ns.max(1.0), actual, completion.finished);
         if answered {
             let late = completion.finished > deadline;
             self.end(slot, if late { Outcome::Late } else { Outcome::Answered }, completion.finished);

@@ -52,7 +52,7 @@ pub(super) fn re_pace(case: &Case, running: &mut [Running], now: Time) {
     for index in 0..running.len() {
         let (on, own_gbps) = (running[index].launch.processor, running[index].demand_gbps);
         let others = running.iter().map(|r| r.launch.processor);
-        let pace = case.slowdown(on, others) * case.bandwidth_slowdown(on, own_gbps, all_gbps);
+        let pace = case.disturbance(on, own_gbps, others, all_gbps);
         let progress = &mut running[index].progress;
         progress.left_ns = progress.left_at(now);
         progress.since = progress.since.max(now);
