@@ -2,6 +2,7 @@
 //! Deciding needs no libtorch; the feature `train` brings the learners and tch.
 
 pub mod checkpoint;
+pub mod experience;
 pub mod features;
 pub mod guide;
 pub mod invent;

@@ -33,6 +33,8 @@ pub struct Ranges {
     pub missing: f64,
     /// Factor on each weight of the objective.
     pub objective: f64,
+    /// Probability that answers of a stream that misses are worth less: a continuity weight between 0 and 1.
+    pub continuity: f64,
     /// Probability that a processor dies or hangs once in an episode.
     pub fault: f64,
     /// Probability that the streams are invented ([`crate::invent`]) and only the device is kept.
@@ -51,6 +53,7 @@ impl Default for Ranges {
             priority: 1.0,
             missing: 0.05,
             objective: 1.0,
+            continuity: 0.0,
             fault: 0.0,
             invented: 0.0,
         }
@@ -119,6 +122,9 @@ pub fn neighbour(
     }
     o.late_value = o.late_value.min(1.0);
     o.accuracy_weight = (o.accuracy_weight * factor(rng, ranges.objective)).min(1.0);
+    if rng.random::<f64>() < ranges.continuity {
+        o.continuity_weight = rng.random();
+    }
     Case::on(plan, device.clone(), scenario)
 }
 

@@ -10,6 +10,7 @@ mod resume;
 #[path = "learning/worlds.rs"]
 mod worlds;
 
+use cosched_agent::experience::Experience;
 use cosched_agent::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES};
 use cosched_agent::guide::alone;
 use cosched_agent::network::Forward;
@@ -18,7 +19,7 @@ use cosched_agent::train::adam::Adam;
 use cosched_agent::train::model::{Input, Model};
 use cosched_agent::train::ppo::{advantages, divergence, fall, surrogate, value_loss};
 use cosched_agent::train::recipe::Recipe;
-use cosched_agent::train::rollout::{Crew, Experience, Guidance, Source};
+use cosched_agent::train::rollout::{Crew, Guidance, Source};
 use cosched_agent::train::{Start, Training, train};
 use rand::{RngExt, SeedableRng};
 use tch::nn::{Init, OptimizerConfig, VarStore};

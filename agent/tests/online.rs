@@ -6,9 +6,9 @@
 #[allow(dead_code)]
 mod worlds;
 
+use cosched_agent::experience::Experience;
 use cosched_agent::network::Weights;
 use cosched_agent::online::learner::{Classroom, Report, Settings, Subject, start};
-use cosched_agent::online::lesson::Lesson;
 use cosched_agent::online::link::{Actor, Exploration};
 use cosched_agent::online::ppo::{Ppo, live};
 use cosched_agent::online::{Arena, Trainer};
@@ -86,10 +86,9 @@ impl Trainer for Liar {
         self.0.set(weights);
     }
 
-    fn learn(&mut self, lesson: &Lesson) -> Weights {
-        let mut lesson = lesson.clone();
+    fn learn(&mut self, mut lesson: Experience) -> Weights {
         lesson.reward.iter_mut().for_each(|r| *r = -*r);
-        self.0.learn(&lesson)
+        self.0.learn(lesson)
     }
 }
 

@@ -151,6 +151,16 @@ fn ln_gamma(mut x: f64) -> f64 {
     shift + (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series
 }
 
+/// How a p-value is marked: `***` below 0.001, `**` below 0.01, `*` below 0.05, else nothing; each behind a space.
+pub fn stars(p: Option<f64>) -> &'static str {
+    match p {
+        Some(p) if p < 0.001 => " ***",
+        Some(p) if p < 0.01 => " **",
+        Some(p) if p < 0.05 => " *",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,8 @@ const EARLY: f64 = 1.0;
 /// How many of the best are compared once more, and on how many seeds at most.
 const FINALISTS: usize = 8;
 const FINAL_SEEDS: usize = 8;
+/// A point is run on the seeds from 0 to this one, exclusive.
+pub(crate) const ALL_SEEDS: usize = SEEDS + FINAL_SEEDS;
 
 /// What is searched.
 pub(crate) trait Space {

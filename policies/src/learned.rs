@@ -65,7 +65,7 @@ impl Learned {
         Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights), margin, scored: false }
     }
 
-    /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in about a second.
+    /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in a few seconds.
     pub fn on(weights: &Weights, case: &Case) -> Learned {
         let budget = Budget::default();
         Learned::with(weights, case, &scout(case, &budget), &budget)
@@ -73,9 +73,13 @@ impl Learned {
 
     /// The same with guides that were found before, and runs of another length.
     pub fn with(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> Learned {
+        Learned::new(weights, squad(case), Learned::margin(weights, case, squad, budget))
+    }
+
+    /// The margin that does best in short emulated runs of a case.
+    pub(crate) fn margin(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> f32 {
         let make = |way: usize| Learned::new(weights, squad(case), MARGINS[way]);
-        let best = trial(case, budget, MARGINS.len(), |way| Box::new(make(way)));
-        make(best)
+        MARGINS[trial(case, budget, MARGINS.len(), |way| Box::new(make(way)))]
     }
 }
 
@@ -91,15 +95,18 @@ impl Learned {
         }
     }
 
-    /// The choice, and behind it the candidates of the highest scores, `n` in all if there are so many.
+    /// The choice, behind it the first guide's if it is another one, and then the candidates of the highest scores; `n` in all if there
+    /// are so many.
     pub(crate) fn propose(&mut self, observation: &Observation<'_>, n: usize, into: &mut Vec<usize>) {
         self.guides.vote(observation);
         self.encoder.encode(observation, self.guides.votes());
         let choice = self.choose();
         let logits = &self.forward.logits;
+        let guide = self.guides.votes().first().map(|vote| vote.choice);
+        let rank = |c: usize| if c == choice { 0 } else { 1 + i32::from(guide != Some(c)) };
         into.clear();
         into.extend(0..logits.len());
-        into.sort_by(|&a, &b| (b == choice).cmp(&(a == choice)).then(logits[b].total_cmp(&logits[a])));
+        into.sort_by(|&a, &b| rank(a).cmp(&rank(b)).then(logits[b].total_cmp(&logits[a])));
         into.truncate(n);
     }
 }

@@ -1,12 +1,16 @@
 //! The learned policy with a look ahead: the network proposes a few candidates, each is tried in an emulated copy in which the case's best
 //! heuristic goes on, and the network's first choice gives way only to one that is better beyond doubt. A search guided by a learned
-//! prior, as in AlphaZero (Silver et al., Science 2018), of depth one. It refuses to know the future, as `rollout` does, and to take long:
-//! its budget is a number of emulated requests, about a millisecond, so that the same seed gives the same run.
+//! prior, as in AlphaZero (Silver et al., Science 2018), of depth one. How many are tried, and so how far ahead, is chosen for each case by
+//! short emulated runs; where looking does harm (what counts lies beyond the horizon) it does not look.
+//! It refuses to know the future, as `rollout` does, and to take long: its budget is a number of emulated requests, about a
+//! millisecond, so that the same seed gives the same run.
 
 use crate::learned::{Learned, prepare};
 use crate::rollout::{Futures, Judge};
-use crate::tournament::scout;
+use crate::tournament::{scout, trial};
 use crate::{PolicyError, Row};
+use cosched_agent::guide::Squad;
+use cosched_agent::network::Weights;
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
 use cosched_env::world::{Decision, Policy};
@@ -18,8 +22,8 @@ pub(crate) const ROW: Row = Row {
     searches: true,
 };
 
-/// Candidates that are tried, the network's first choice included.
-const TRIED: usize = 4;
+/// Candidates that may be tried, the network's first choice included; fewer are tried farther ahead, one is not tried at all.
+const TRIED: [usize; 3] = [1, 4, 2];
 /// Futures that are drawn where anything is random.
 const FUTURES: usize = 3;
 /// Requests that are emulated at a decision, in all tries together.
@@ -29,14 +33,10 @@ fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyE
     let (weights, budget) = prepare(ROW.name, parameter)?;
     let budget = budget.unwrap_or_default();
     let squad = scout(case, &budget);
-    let base = squad(case).into_first().expect("a tournament has a winner");
-    let futures = Futures::new(case, FUTURES, |count| REQUESTS / (TRIED * count) as f64);
-    Ok(Box::new(Lookahead {
-        learned: Learned::with(&weights, case, &squad, &budget),
-        judge: Judge::new(futures),
-        base,
-        proposed: Vec::new(),
-    }))
+    let margin = Learned::margin(&weights, case, &squad, &budget);
+    let make = |way: usize| Lookahead::new(&weights, case, &squad, margin, TRIED[way]);
+    let way = trial(case, &budget, TRIED.len(), |way| Box::new(make(way)));
+    Ok(Box::new(make(way)))
 }
 
 struct Lookahead {
@@ -44,18 +44,30 @@ struct Lookahead {
     judge: Judge,
     /// Goes on in the tries.
     base: Box<dyn Policy>,
+    /// How many are tried.
+    tried: usize,
     proposed: Vec<usize>,
+}
+
+impl Lookahead {
+    fn new(weights: &Weights, case: &Case, squad: &Squad, margin: f32, tried: usize) -> Lookahead {
+        let futures = Futures::new(case, FUTURES, |count| REQUESTS / (tried * count) as f64);
+        Lookahead {
+            learned: Learned::new(weights, squad(case), margin),
+            judge: Judge::new(futures),
+            base: squad(case).into_first().expect("a tournament has a winner"),
+            tried,
+            proposed: Vec::new(),
+        }
+    }
 }
 
 impl Policy for Lookahead {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-        self.learned.propose(observation, TRIED, &mut self.proposed);
-        // What the base policy would do is the one choice that its futures are right about.
-        let own = self.base.decide(observation).0;
-        if !self.proposed.contains(&own) {
-            self.proposed.truncate(TRIED - 1);
-            self.proposed.push(own);
+        if self.tried == 1 {
+            return self.learned.decide(observation);
         }
+        self.learned.propose(observation, self.tried, &mut self.proposed);
         Decision(self.judge.best(observation, &self.proposed, self.base.as_mut()))
     }
 }

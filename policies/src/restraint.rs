@@ -3,7 +3,7 @@
 //! another: list schedulers see none of that in one decision, but a search on the case's own emulator does (`anneal.rs`).
 //! It refuses to tie anything while a processor is down.
 
-use crate::anneal::{Space, anneal};
+use crate::anneal::{ALL_SEEDS, Space, anneal};
 use crate::board::{drop_of, wait};
 use crate::short_run::Excerpt;
 use cosched_env::case::{Case, ProcessorId, VariantId};
@@ -69,8 +69,6 @@ impl Restraint {
 
 /// Requests that a run should have.
 const REQUESTS: f64 = 250.0;
-/// Excerpts of the case that are searched on.
-const EXCERPTS: usize = 11;
 
 /// The best restraint of these heuristics that so many emulated runs find. An attempt begins at one of them and draws its own changes:
 /// what is found is a matter of luck.
@@ -78,7 +76,8 @@ pub(crate) fn search(case: &Case, bases: &[&'static str], runs: usize, attempt: 
     let starts = [Restraint::none(case, bases[attempt % bases.len()])];
     // Spread evenly over the timetable, however many of them are used (the golden section).
     let share = |seed: usize| (0.618_034 * seed as f64).fract();
-    let excerpts = (0..EXCERPTS).map(|seed| Excerpt::new(case, share(seed), REQUESTS, seed as u64)).collect();
+    let excerpts =
+        (0..ALL_SEEDS).map(|seed| Excerpt::new(case, share(seed), REQUESTS, seed as u64)).collect();
     anneal(&Restraints { case, excerpts, bases }, &starts, runs, attempt as u64)
 }
 
@@ -93,7 +92,7 @@ impl Space for Restraints<'_> {
     type Point = Restraint;
 
     fn worth(&self, point: &Restraint, seed: u64) -> f64 {
-        let excerpt = &self.excerpts[seed as usize % EXCERPTS];
+        let excerpt = &self.excerpts[seed as usize];
         excerpt.worth(point.policy(&excerpt.case))
     }
 

@@ -57,7 +57,7 @@ impl Budget {
 }
 
 impl Default for Budget {
-    /// About twice as long as the search behind `static` takes by itself, around a second.
+    /// A few seconds on one core: about four times what the search behind `static` takes by itself.
     fn default() -> Budget {
         Budget::of(RUNS)
     }

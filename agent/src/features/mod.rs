@@ -15,11 +15,11 @@ use cosched_env::time::Time;
 use outlook::{Flow, Need, accuracy_left, earliest_finish, fastest, least_work};
 
 /// Version of the encoding: any change of meaning, order or number raises it, and old checkpoints are refused.
-pub const FEATURE_VERSION: u32 = 2;
+pub const FEATURE_VERSION: u32 = 3;
 /// Numbers per candidate.
 pub const CANDIDATE_FEATURES: usize = 55;
 /// Numbers per observation.
-pub const CONTEXT_FEATURES: usize = 22;
+pub const CONTEXT_FEATURES: usize = 23;
 /// Column of the first guide's vote; those of the others follow.
 pub const FIRST_VOTE: usize = 44;
 
@@ -295,6 +295,7 @@ impl Encoder {
             votes.first().map_or(0.0, |v| v.score),
             votes.get(1).map_or(0.0, |v| squash(20.0 * f64::from(votes[0].score - v.score))),
             f32::from(votes.windows(2).all(|v| v[0].choice == v[1].choice)),
+            objective.continuity_weight as f32,
         ]);
         debug_assert_eq!(self.context.len(), CONTEXT_FEATURES);
     }

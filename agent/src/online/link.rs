@@ -3,6 +3,7 @@
 
 use super::lens::Lens;
 use super::profile::{Sample, Tracker};
+use crate::experience::{Experience, Units};
 use crate::features::{CONTEXT_FEATURES, Encoder};
 use crate::guide::Guides;
 use crate::network::Forward;
@@ -52,6 +53,23 @@ pub struct Transition {
     pub follows: bool,
     /// Whether the network's best candidate is what its first guide would do.
     pub agrees: bool,
+}
+
+impl Transition {
+    /// Adds it to what a learner learns from; its next state has this value.
+    pub fn append_to(&self, experience: &mut Experience, next_value: f32, units: &Units) {
+        debug_assert_eq!(self.context.len(), CONTEXT_FEATURES);
+        experience.rows.extend_from_slice(&self.rows);
+        experience.starts.push(experience.rows.len());
+        experience.context.extend_from_slice(&self.context);
+        experience.action.push(self.action);
+        experience.log_probability.push(self.log_probability);
+        experience.value.push(self.value);
+        experience.reward.push((self.reward * units.reward) as f32);
+        experience.discount.push((-self.elapsed.ms() / units.horizon_ms).exp() as f32);
+        experience.next_value.push(next_value);
+        experience.last.push(false);
+    }
 }
 
 /// What a learner hears besides decisions.

@@ -7,7 +7,6 @@ pub mod guard;
 mod hand;
 pub mod learner;
 pub mod lens;
-pub mod lesson;
 pub mod link;
 #[cfg(feature = "train")]
 pub mod ppo;
@@ -15,10 +14,10 @@ pub mod profile;
 pub mod state;
 pub mod traffic;
 
+use crate::experience::Experience;
 use crate::network::Weights;
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
-use lesson::Lesson;
 
 /// Turns live experience into new weights.
 pub trait Trainer: Send {
@@ -26,7 +25,7 @@ pub trait Trainer: Send {
     fn set(&mut self, weights: &Weights);
 
     /// The weights after learning from this. They may be of any quality: the guard looks at them.
-    fn learn(&mut self, lesson: &Lesson) -> Weights;
+    fn learn(&mut self, lesson: Experience) -> Weights;
 }
 
 /// A baseline as it did in the emulator.

@@ -5,13 +5,12 @@
 //! policy is nearly certain, as a trained one is. The clip bounds what that can cost.
 
 use super::Trainer;
-use super::lesson::Lesson;
+use crate::experience::Experience;
 use crate::network::Weights;
 use crate::train::adam::Adam;
 use crate::train::model::Model;
 use crate::train::ppo::update;
 use crate::train::recipe::Recipe;
-use crate::train::rollout::Experience;
 use cosched_env::streams::rng;
 use rand_pcg::Pcg64Mcg;
 
@@ -52,26 +51,8 @@ impl Trainer for Ppo {
         self.model.set_weights(weights);
     }
 
-    fn learn(&mut self, lesson: &Lesson) -> Weights {
-        let experience = [experience(lesson)];
-        update(&self.model, &mut self.adam, &self.recipe, &experience, 0.0, &mut self.random);
+    fn learn(&mut self, lesson: Experience) -> Weights {
+        update(&self.model, &mut self.adam, &self.recipe, &[lesson], 0.0, &mut self.random);
         self.model.weights()
-    }
-}
-
-fn experience(lesson: &Lesson) -> Experience {
-    let l = lesson.clone();
-    Experience {
-        rows: l.rows,
-        starts: l.starts,
-        context: l.context,
-        action: l.action,
-        log_probability: l.log_probability,
-        value: l.value,
-        reward: l.reward,
-        discount: l.discount,
-        next_value: l.next_value,
-        last: l.last,
-        ..Experience::default()
     }
 }

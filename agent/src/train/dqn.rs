@@ -10,7 +10,7 @@ use super::model::{Input, Model};
 use super::ppo::fall;
 use super::recipe::{Explore, Recipe};
 use super::replay::{Kept, Replay, Transition};
-use super::rollout::Experience;
+use crate::experience::Experience;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use std::rc::Rc;

@@ -31,23 +31,6 @@ pub struct Source {
     pub options: Options,
 }
 
-/// What makes returns of unlike cases alike, so that one value head serves them all.
-pub(super) struct Units {
-    /// Time constant of the discount `exp(-elapsed / horizon)`: time counts, not the number of decisions in it.
-    pub horizon_ms: f64,
-    /// Factor on rewards: one over the priority that arrives within the horizon, so that values stay near 1.
-    pub reward: f64,
-}
-
-impl Units {
-    pub(super) fn of(case: &Case, recipe: &Recipe) -> Units {
-        let n = case.streams.len() as f64;
-        let horizon_ms = recipe.horizon * case.streams.iter().map(|s| s.deadline.ms()).sum::<f64>() / n;
-        let arriving: f64 = case.streams.iter().map(|s| s.priority * horizon_ms / s.period.ms()).sum();
-        Units { horizon_ms, reward: 1.0 / arriving.max(1.0) }
-    }
-}
-
 /// A training case that was drawn, and how its device departs from it.
 pub(super) struct Drawn {
     pub case: Arc<Case>,

@@ -4,7 +4,6 @@
 pub mod adam;
 pub mod dqn;
 mod draw;
-pub mod experience;
 pub mod explore;
 mod guidance;
 pub mod model;
@@ -14,6 +13,7 @@ pub mod replay;
 pub mod rollout;
 pub mod state;
 
+use crate::experience::Experience;
 use crate::features::FEATURE_VERSION;
 use crate::network::Weights;
 use adam::Adam;
@@ -22,7 +22,7 @@ use dqn::Dqn;
 use model::Model;
 use rand_pcg::Pcg64Mcg;
 use recipe::{LearnerKind, Recipe};
-use rollout::{Crew, Experience, Guidance, Lead, RolloutError, Source};
+use rollout::{Crew, Guidance, Lead, RolloutError, Source};
 use state::{Account, State, StateError};
 
 /// Why a training stopped.

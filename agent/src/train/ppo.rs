@@ -6,7 +6,7 @@ use super::Losses;
 use super::adam::Adam;
 use super::model::{Input, Model};
 use super::recipe::Recipe;
-use super::rollout::Experience;
+use crate::experience::Experience;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
 use tch::{Kind, Tensor};

@@ -1,13 +1,13 @@
 //! Collects experience: many emulated episodes side by side, each with its own random streams, so that the result is the same
 //! whatever the number of threads. It refuses to touch tch: acting is the plain forward pass.
 
+use super::draw::Drawn;
 pub use super::draw::Source;
-use super::draw::{Drawn, Units};
-pub use super::experience::{EndState, Experience};
 use super::explore::Exploration;
 pub use super::guidance::{Guidance, Lead, Teacher};
 use super::recipe::Recipe;
 use super::state::SeatState;
+use crate::experience::{EndState, Experience, Units};
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, Encoder};
 use crate::guide::{Guides, Scout, Squad, Vote};
 use crate::network::{Forward, Weights};
@@ -137,7 +137,7 @@ impl Crew {
                 index,
                 played: state.played,
                 left: state.left,
-                units: Units::of(&drawn.case, recipe),
+                units: Units::of(&drawn.case, recipe.horizon),
                 guides: squad(&drawn.case),
                 squad,
                 drawn,
@@ -182,8 +182,7 @@ impl Crew {
         guidance: Guidance<'_>,
     ) -> Result<Vec<Experience>, RolloutError> {
         let forward = &mut Forward::new(weights);
-        let empty = || Experience { starts: vec![0], ..Experience::default() };
-        let mut out: Vec<Experience> = self.seats.iter().map(|_| empty()).collect();
+        let mut out: Vec<Experience> = self.seats.iter().map(|_| Experience::new()).collect();
         for seat in &mut self.seats {
             seat.teacher = guidance.teacher(&seat.drawn.case);
         }
@@ -212,7 +211,7 @@ impl Crew {
                     seat.born = seat.rng.clone();
                     seat.drawn = Drawn::new(sources, recipe, &mut seat.rng)?;
                     seat.squad = (guidance.scout)(&seat.drawn.case);
-                    seat.units = Units::of(&seat.drawn.case, recipe);
+                    seat.units = Units::of(&seat.drawn.case, recipe.horizon);
                     seat.left = recipe.repeats;
                 }
                 seat.history.clear();

@@ -1,10 +1,10 @@
 //! Who learns online in an adaptation, and trainers that teach nothing or something wrong: to show what the weights add to the profile, and
 //! what the guard is for. It refuses to train; real trainers are given.
 
+use cosched_agent::experience::Experience;
 use cosched_agent::network::Weights;
 use cosched_agent::online::Trainer;
 use cosched_agent::online::learner::Settings;
-use cosched_agent::online::lesson::Lesson;
 
 /// Makes the trainer of a run.
 pub type MakeTrainer<'a> = Box<dyn Fn() -> Result<Box<dyn Trainer>, String> + 'a>;
@@ -32,7 +32,7 @@ impl Trainer for Spoiled {
         self.trainer.set(weights);
     }
 
-    fn learn(&mut self, lesson: &Lesson) -> Weights {
+    fn learn(&mut self, lesson: Experience) -> Weights {
         let learned = self.trainer.learn(lesson);
         let spoils = self.left == 1;
         self.left = self.left.saturating_sub(1);
@@ -56,7 +56,7 @@ impl Trainer for Still {
         self.0 = weights.clone();
     }
 
-    fn learn(&mut self, _: &Lesson) -> Weights {
+    fn learn(&mut self, _: Experience) -> Weights {
         self.0.clone()
     }
 }

@@ -9,7 +9,7 @@ pub(crate) use csv::csv_word;
 use crate::app::App;
 use crate::bound::BoundRow;
 use crate::config::ConfigError;
-use crate::stats::{Estimate, holm, mean, paired_p};
+use crate::stats::{Estimate, holm, mean, paired_p, stars};
 use crate::summary::{Summary, Tally};
 use crate::{parallel, table};
 use cosched_env::case::Case;
@@ -132,14 +132,9 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// `***` below 0.001, `**` below 0.01, `*` below 0.05, else nothing.
+    /// [`stars`] of its p.
     pub fn stars(&self) -> &'static str {
-        match self.p {
-            Some(p) if p < 0.001 => " ***",
-            Some(p) if p < 0.01 => " **",
-            Some(p) if p < 0.05 => " *",
-            _ => "",
-        }
+        stars(self.p)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Results in groups: within one, contenders are compared in pairs (the same seed, the same case), with intervals and corrected tests.
 //! It refuses to compare what stands in different groups, and to test what has no pairs.
 
-use crate::stats::{Estimate, holm, mean, paired_p};
+use crate::stats::{Estimate, holm, mean, paired_p, stars};
 use crate::sweep::kind::ALL;
 use crate::sweep::store::Record;
 use std::collections::BTreeMap;
@@ -63,14 +63,9 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// `***` below 0.001, `**` below 0.01, `*` below 0.05, else nothing.
+    /// [`stars`] of its p.
     pub fn stars(&self) -> &'static str {
-        match self.p {
-            Some(p) if p < 0.001 => " ***",
-            Some(p) if p < 0.01 => " **",
-            Some(p) if p < 0.05 => " *",
-            _ => "",
-        }
+        stars(self.p)
     }
 }
 

@@ -11,12 +11,12 @@ pub use settings::{Report, Settings, Subject};
 
 use super::guard::{Acting, Guard, Order, Shadow};
 use super::lens::Lens;
-use super::lesson::{Lesson, Units};
 use super::link::{Actor, Brain, Ear, Links, News, Transition, connect};
 use super::profile::Profile;
 use super::state::{State, StateError, save};
 use super::traffic::Traffic;
 use super::{Arena, Rival, Trainer};
+use crate::experience::{Experience, Units};
 use crate::guide::{GUIDES, Guides};
 use crate::network::{Forward, Weights};
 use cosched_env::case::Case;
@@ -48,7 +48,7 @@ pub struct Learner {
     seen: Option<Arc<Case>>,
     /// See [`Brain::margin`], of the learned policy.
     margin: f32,
-    lesson: Lesson,
+    lesson: Experience,
     pending: Option<Transition>,
     shadow: Shadow,
     now: Time,
@@ -107,7 +107,7 @@ pub fn start(
         next_save: settings.keep.as_ref().map_or(Time::NEVER, |(_, minutes)| after(60.0 * minutes)),
         latest: good.clone(),
         shadow: Shadow::default(),
-        lesson: Lesson::default(),
+        lesson: Experience::new(),
         pending: None,
         now: Time::ZERO,
         next_seed: FIRST_SEED,
@@ -254,7 +254,7 @@ impl Learner {
             if let Some(before) = self.pending.replace(transition) {
                 let next_value = self.pending.as_ref().map_or(0.0, |next| next.value);
                 if self.lesson.len() < 2 * self.settings.batch {
-                    self.lesson.add(&before, next_value, &self.units);
+                    before.append_to(&mut self.lesson, next_value, &self.units);
                 }
                 drop(self.links.pool.try_send(before));
             }
@@ -341,13 +341,13 @@ impl Learner {
 
     fn learn(&mut self) {
         self.lesson.cut();
-        let lesson = std::mem::take(&mut self.lesson);
+        let lesson = std::mem::replace(&mut self.lesson, Experience::new());
         // One trial at a time: what it will show is not known yet.
         if self.guard.acting() == Acting::Trial {
             return;
         }
         self.trainer.set(&self.good);
-        let new = self.trainer.learn(&lesson);
+        let new = self.trainer.learn(lesson);
         self.lessons += 1;
         if new == self.good {
             return;
@@ -390,7 +390,7 @@ impl Learner {
             Order::TryAgain(why) => format!("the learned policy gets another chance: {why}"),
         };
         // What was seen under other weights is not learned from.
-        self.lesson.clear();
+        self.lesson = Experience::new();
         self.send();
         self.tell(&told);
     }

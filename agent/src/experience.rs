@@ -1,6 +1,27 @@
-//! What actors saw and did, as learners take it in. It refuses to pad: rows of all observations lie one after the other.
+//! What actors saw and did, as learners take it in, offline and online, and its units. It refuses to learn, and to pad: rows of all
+//! observations lie one after the other.
 
 use crate::features::CONTEXT_FEATURES;
+use cosched_env::case::Case;
+
+/// What makes rewards and values of unlike cases alike, so that one value head serves them all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Units {
+    /// Time constant of the discount `exp(-elapsed / horizon)`, in milliseconds: time counts, not the number of decisions in it.
+    pub horizon_ms: f64,
+    /// Factor on rewards: one over the priority that arrives within the horizon, so that values stay near 1.
+    pub reward: f64,
+}
+
+impl Units {
+    /// Of a case, with a horizon of so many mean deadlines.
+    pub fn of(case: &Case, horizon: f64) -> Units {
+        let n = case.streams.len() as f64;
+        let horizon_ms = horizon * case.streams.iter().map(|s| s.deadline.ms()).sum::<f64>() / n;
+        let arriving: f64 = case.streams.iter().map(|s| s.priority * horizon_ms / s.period.ms()).sum();
+        Units { horizon_ms, reward: 1.0 / arriving.max(1.0) }
+    }
+}
 
 /// What one actor saw, decision by decision.
 #[derive(Default)]
@@ -23,7 +44,7 @@ pub struct Experience {
     pub discount: Vec<f32>,
     /// Value of the next state; 0 when the episode finished, the cut-off future's value when it was truncated.
     pub next_value: Vec<f32>,
-    /// Whether the next decision belongs to another episode.
+    /// Whether the next decision does not follow this one: it belongs to another episode, or some were lost in between.
     pub last: Vec<bool>,
     /// Utility per request of the episodes that ended, with their number of requests.
     pub episodes: Vec<(f64, usize)>,
@@ -42,6 +63,11 @@ pub struct EndState {
 }
 
 impl Experience {
+    /// Nothing yet.
+    pub fn new() -> Experience {
+        Experience { starts: vec![0], ..Experience::default() }
+    }
+
     /// Number of decisions.
     pub fn len(&self) -> usize {
         self.action.len()
@@ -50,6 +76,13 @@ impl Experience {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.action.is_empty()
+    }
+
+    /// What comes next does not follow what came last.
+    pub fn cut(&mut self) {
+        if let Some(last) = self.last.last_mut() {
+            *last = true;
+        }
     }
 
     /// Rows and context of decision `i`.
