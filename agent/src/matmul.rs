@@ -61,55 +61,80 @@ impl Packed {
             }
         }
         // Everywhere else the compiler knows what there is; on AArch64 that includes fused multiplication.
-        self.apply_rows::<{ cfg!(target_arch = "aarch64") }>(x, y);
+        self.apply_rows::<1, { cfg!(target_arch = "aarch64") }>(x, y);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx2,fma")]
     fn apply_avx512(&self, x: &[f32], y: &mut [f32]) {
-        self.apply_rows::<true>(x, y);
+        // 18 of the 32 registers hold sums, so that a number of `x` is read once for three multiplications.
+        self.apply_rows::<3, true>(x, y);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     fn apply_avx2(&self, x: &[f32], y: &mut [f32]) {
-        self.apply_rows::<true>(x, y);
+        self.apply_rows::<1, true>(x, y);
     }
 
+    /// In blocks of [`ROWS`] rows and `P` panels. Without `FUSED` products are rounded before they are added: a fused multiplication is a
+    /// slow call where the processor has none.
     #[inline(always)]
-    fn apply_rows<const FUSED: bool>(&self, x: &[f32], y: &mut [f32]) {
+    fn apply_rows<const P: usize, const FUSED: bool>(&self, x: &[f32], y: &mut [f32]) {
         let blocks = x.chunks(ROWS * self.inputs).zip(y.chunks_mut(ROWS * self.outputs));
         for (x, y) in blocks {
             match x.len() / self.inputs {
-                ROWS => self.block::<ROWS, FUSED>(x, y),
-                5 => self.block::<5, FUSED>(x, y),
-                4 => self.block::<4, FUSED>(x, y),
-                3 => self.block::<3, FUSED>(x, y),
-                2 => self.block::<2, FUSED>(x, y),
-                _ => self.block::<1, FUSED>(x, y),
+                ROWS => self.block::<ROWS, P, FUSED>(x, y),
+                5 => self.block::<5, P, FUSED>(x, y),
+                4 => self.block::<4, P, FUSED>(x, y),
+                3 => self.block::<3, P, FUSED>(x, y),
+                2 => self.block::<2, P, FUSED>(x, y),
+                _ => self.block::<1, P, FUSED>(x, y),
             }
         }
     }
 
-    /// `R` rows. Without `FUSED` products are rounded before they are added: a fused multiplication is a slow call where the
-    /// processor has none.
+    /// `R` rows: `P` panels at a time, and the rest one by one.
     #[inline(always)]
-    fn block<const R: usize, const FUSED: bool>(&self, x: &[f32], y: &mut [f32]) {
-        let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * self.inputs..(r + 1) * self.inputs]);
-        for (panel, bias) in self.bias.iter().enumerate() {
-            let weights = &self.weight[panel * self.inputs..(panel + 1) * self.inputs];
-            let mut sums = [*bias; R];
-            for (i, weight) in weights.iter().enumerate() {
-                for (sum, row) in sums.iter_mut().zip(&rows) {
-                    let factor = row[i];
+    fn block<const R: usize, const P: usize, const FUSED: bool>(&self, x: &[f32], y: &mut [f32]) {
+        let panels = self.bias.len();
+        let wide = panels / P * P;
+        for panel in (0..wide).step_by(P) {
+            self.panels::<R, P, FUSED>(panel, x, y);
+        }
+        for panel in wide..panels {
+            self.panels::<R, 1, FUSED>(panel, x, y);
+        }
+    }
+
+    /// `R` rows by the `P` panels from `panel` on.
+    #[inline(always)]
+    fn panels<const R: usize, const P: usize, const FUSED: bool>(
+        &self,
+        panel: usize,
+        x: &[f32],
+        y: &mut [f32],
+    ) {
+        let n = self.inputs;
+        // All of one length, so that the compiler sees that no index is out of bounds.
+        let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * n..][..n]);
+        let weights: [&[[f32; PANEL]]; P] = std::array::from_fn(|p| &self.weight[(panel + p) * n..][..n]);
+        let mut sums: [[[f32; PANEL]; P]; R] = [std::array::from_fn(|p| self.bias[panel + p]); R];
+        for i in 0..n {
+            let weight: [[f32; PANEL]; P] = std::array::from_fn(|p| weights[p][i]);
+            for (sums, row) in sums.iter_mut().zip(&rows) {
+                let factor = row[i];
+                for (sum, weight) in sums.iter_mut().zip(&weight) {
                     for (s, w) in sum.iter_mut().zip(weight) {
                         *s = if FUSED { factor.mul_add(*w, *s) } else { *s + factor * w };
                     }
                 }
             }
-            let first = panel * PANEL;
-            let width = PANEL.min(self.outputs - first);
-            for (r, sum) in sums.iter().enumerate() {
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (p, sum) in sums.iter().enumerate() {
+                let first = (panel + p) * PANEL;
+                let width = PANEL.min(self.outputs - first);
                 y[r * self.outputs + first..][..width].copy_from_slice(&sum[..width]);
             }
         }
@@ -134,7 +159,7 @@ mod tests {
             let (mut y, mut plain) = (vec![7.0; 3], vec![0.0; n * outputs]);
             let packed = Packed::new(&layer);
             packed.apply(&x, &mut y);
-            packed.apply_rows::<false>(&x, &mut plain);
+            packed.apply_rows::<1, false>(&x, &mut plain);
             assert_eq!(y.len(), n * outputs);
             for r in 0..n {
                 for o in 0..outputs {

@@ -20,9 +20,10 @@ pub(crate) fn horizon(case: &Case, requests: f64) -> Time {
     Time((LEAST_REQUESTS * slowest).max(requests / rate).min(4.0 * requests / rate) as u64)
 }
 
-/// Sums over the requests of a run.
+/// Sums over the requests of a run that arrive at `from` or later.
 #[derive(Default)]
 pub(crate) struct Sums {
+    from: Time,
     pub utility: f64,
     pub requests: f64,
     pub priority: f64,
@@ -30,6 +31,9 @@ pub(crate) struct Sums {
 
 impl Observer for Sums {
     fn ended(&mut self, ended: &Ended) {
+        if ended.request.arrival < self.from {
+            return;
+        }
         self.utility += ended.utility;
         self.requests += 1.0;
         self.priority += ended.request.priority;
@@ -38,18 +42,26 @@ impl Observer for Sums {
 
 /// Runs a case until the last request has ended; `None`: the policy broke the rules, or there was no request.
 pub(crate) fn short_run(case: &Arc<Case>, policy: &mut dyn Policy, seed: u64, horizon: Time) -> Option<Sums> {
+    run(case, policy, seed, Time::ZERO, horizon)
+}
+
+/// The same, counted from a moment on.
+fn run(case: &Arc<Case>, policy: &mut dyn Policy, seed: u64, from: Time, horizon: Time) -> Option<Sums> {
     let mut emulator = Emulator::new(case.clone(), Config::default(), seed, horizon);
     let mut scheduler = Scheduler::new(case.clone(), Options::default());
-    let mut sums = Sums::default();
+    let mut sums = Sums { from, ..Sums::default() };
     drive(&mut scheduler, &mut emulator, policy, &mut sums).ok()?;
     (sums.requests > 0.0).then_some(sums)
 }
 
 /// A piece out of a long run of a case: what follows a timetable (traces, apps that open and close, phases of a link) begins in the
-/// middle of it, and a device that heats up does so as far as it would in [`LONG_RUN_S`].
+/// middle of it, and a device that heats up does so as far as it would in [`LONG_RUN_S`]. Where a request's worth hangs on how its stream
+/// was served before and the streams have no end, the first half does not count: who gives a stream up must not live off its past.
 pub(crate) struct Excerpt {
     /// The case of the piece.
     pub case: Arc<Case>,
+    /// What arrives before does not count.
+    from: Time,
     horizon: Time,
     seed: u64,
 }
@@ -60,7 +72,11 @@ const LONG_RUN_S: f64 = 30.0;
 impl Excerpt {
     /// The timetable begins at a `share` of its length; about so many requests.
     pub(crate) fn new(case: &Case, share: f64, requests: f64, seed: u64) -> Excerpt {
-        let horizon = horizon(case, requests);
+        let counted = horizon(case, requests);
+        let objective = case.objective();
+        let remembers = objective.fairness_weight > 0.0 || objective.continuity_weight > 0.0;
+        let from = if remembers && timetable_ms(case) == 0.0 { counted } else { Time::ZERO };
+        let horizon = counted + from.since(Time::ZERO);
         let mut case = shifted(case, share);
         if case.device.thermal.is_some() {
             let mut device = case.device.clone();
@@ -68,12 +84,12 @@ impl Excerpt {
             device.thermal.iter_mut().for_each(|t| t.time_constant_s *= condensed);
             case = Case::on(case.plan.clone(), device, case.scenario.clone()).unwrap_or(case);
         }
-        Excerpt { case: Arc::new(case), horizon, seed }
+        Excerpt { case: Arc::new(case), from, horizon, seed }
     }
 
     /// Mean utility of a request by mean priority; minus infinity: the policy broke the rules, or there was no request.
     pub(crate) fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
-        match short_run(&self.case, policy.as_mut(), self.seed, self.horizon) {
+        match run(&self.case, policy.as_mut(), self.seed, self.from, self.horizon) {
             Some(sums) if sums.priority > 0.0 => sums.utility / sums.priority,
             _ => f64::NEG_INFINITY,
         }
