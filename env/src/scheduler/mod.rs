@@ -105,6 +105,7 @@ impl Scheduler {
         let processors = case.processor_count();
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
         let streams = case.streams.len();
+        let idle = StreamView { waiting: 0, running: 0, on_time_share: 1.0, last_arrival: None };
         Scheduler {
             case,
             options,
@@ -125,7 +126,7 @@ impl Scheduler {
             fresh: false,
             pending_launch: None,
             pending_ended: VecDeque::new(),
-            views: Views::default(),
+            views: Views { streams: vec![idle; streams], ..Views::default() },
         }
     }
 
@@ -266,6 +267,7 @@ impl Scheduler {
             self.slots.len() - 1
         });
         self.queues[stream].push_back(slot);
+        self.view_stream(stream);
         self.expiries.push(Reverse((request.expires, request.id.0, slot)));
         self.slots[slot] = Some(Active {
             request,
@@ -315,7 +317,8 @@ impl Scheduler {
         let active = self.slots[slot].as_mut().expect("a visible request is active");
         assert!(!active.running, "request {} would run twice", active.request.id.0);
         active.running = true;
-        self.running_of[active.request.stream.0 as usize] += 1;
+        let stream = active.request.stream.0 as usize;
+        self.running_of[stream] += 1;
         active.variant = Some(variant);
         active.launches += 1;
         let running = self.running.iter().map(|r| &r.launch);
@@ -345,6 +348,7 @@ impl Scheduler {
             progress: Progress::new(&self.case, &launch, self.now),
         });
         re_pace(&self.case, &mut self.running, self.now);
+        self.view_stream(stream);
         self.pending_launch = Some(launch);
     }
 
@@ -356,7 +360,8 @@ impl Scheduler {
         re_pace(&self.case, &mut self.running, completion.finished.max(self.now));
         let active = self.slots[slot].as_mut().expect("a running request is active");
         active.running = false;
-        self.running_of[active.request.stream.0 as usize] -= 1;
+        let stream = active.request.stream.0 as usize;
+        self.running_of[stream] -= 1;
         active.energy_mj += completion.energy_mj;
         if let Some(reason) = completion.failure {
             active.failures += 1;
@@ -384,13 +389,15 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Ends a request that expired while it ran; its entry in `expiries` may have been skipped then.
+    /// A request that ran waits again, or ends if it expired meanwhile; its entry in `expiries` may have been skipped then.
     fn expire_after_run(&mut self, slot: usize, now: Time) {
         let Some(active) = &self.slots[slot] else { return };
         if active.request.expires <= now {
             self.end(slot, Outcome::Expired, now);
         } else {
+            let stream = active.request.stream.0 as usize;
             self.expiries.push(Reverse((active.request.expires, active.request.id.0, slot)));
+            self.view_stream(stream);
         }
     }
 
@@ -438,6 +445,7 @@ impl Scheduler {
         let stream = active.request.stream.0 as usize;
         let service = self.shares.service(stream);
         self.shares.note(stream, result.on_time());
+        self.view_stream(stream);
         let utility =
             self.case.objective().utility(result, active.request.priority, active.energy_mj, service);
         self.pending_ended.push_back(Ended {
