@@ -17,9 +17,10 @@ use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
 use cosched_executors::profile::{self, assumed_watts};
+use cosched_executors::remote;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
-use cosched_experiments::app::{App, Model as Source};
+use cosched_experiments::app::{App, Model as Source, Remote};
 use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Why a session cannot be opened, profiled or run.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +120,8 @@ pub struct Session {
     pub deployment: Arc<Deployment>,
     /// Processors that were asked for and are not here, with the reason.
     pub absent: Vec<(String, String)>,
+    /// Remote servers among the processors.
+    remotes: Vec<Remote>,
 }
 
 /// Processors that are there, and those that are not with the reason.
@@ -128,11 +132,16 @@ pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
 /// # Errors
 /// An unknown name, or no processor at all.
 pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
-    let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
     let (mut open, mut absent) = (Vec::new(), Vec::new());
-    for name in app.choose_processors(&known)? {
-        let Some(row) = processor::TABLE.iter().find(|r| r.name == name) else { continue };
-        match (row.open)(options) {
+    for name in app.choose_processors(&known(app)?)? {
+        let opened = match processor::TABLE.iter().find(|r| r.name == name) {
+            Some(row) => (row.open)(options),
+            None => match app.remotes.iter().find(|r| r.name == name) {
+                Some(server) => remote::open(&settings(app, server)),
+                None => continue,
+            },
+        };
+        match opened {
             Ok(p) => open.push(p),
             Err(error) => absent.push((name.to_owned(), error.to_string())),
         }
@@ -142,6 +151,27 @@ pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened
         return Err(SessionError::NoProcessor(reasons.join("; ")));
     }
     Ok((open, absent))
+}
+
+/// Names of all processors that an app may ask for: those of the table, and its remote servers.
+fn known(app: &App) -> Result<Vec<&str>, ConfigError> {
+    let mut known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
+    for (i, server) in app.remotes.iter().enumerate() {
+        if known.contains(&server.name.as_str()) {
+            let problem =
+                format!("remote[{i}].name: a processor of this machine is called `{}`", server.name);
+            return Err(ConfigError::new(&app.file, problem));
+        }
+        known.push(&server.name);
+    }
+    Ok(known)
+}
+
+fn settings(app: &App, server: &Remote) -> remote::Settings {
+    let Remote { name, url, timeout_ms, trusted, token_variable, models } = server.clone();
+    let patience = Duration::from_secs_f64(timeout_ms / 1e3);
+    let trusted = trusted.map(|path| app.resolve(&path));
+    remote::Settings { name, url, patience, trusted, token_variable, models }
 }
 
 fn load_models(app: &App) -> Result<Vec<Model>, SessionError> {
@@ -186,7 +216,7 @@ impl Session {
         let (processors, absent) = open_processors(app, &options.processors)?;
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Arc::new(Deployment::new(models, processors, &cut, progress)?);
-        Ok(Session { deployment, absent })
+        Ok(Session { deployment, absent, remotes: app.remotes.clone() })
     }
 
     /// A session for an app that has changed: processors that are open and models that are the same are taken over.
@@ -195,11 +225,11 @@ impl Session {
     /// [`SessionError`].
     pub fn reopen(&self, app: &App, progress: Progress<'_>) -> Result<Session, SessionError> {
         let models = load_models(app)?;
-        let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
         let here = |name: &&str| self.deployment.processors.iter().any(|p| p.name() == *name);
         let gone = |name: &&str| self.absent.iter().any(|(absent, _)| absent == name);
-        let names = app.choose_processors(&known)?;
-        let (processors, absent) = if names.iter().all(|n| here(n) || gone(n)) {
+        let names = app.choose_processors(&known(app)?)?;
+        let unchanged = self.remotes == app.remotes && names.iter().all(|n| here(n) || gone(n));
+        let (processors, absent) = if unchanged {
             let by_name = |n: &&str| self.deployment.processors.iter().find(|p| p.name() == *n).cloned();
             (names.iter().filter_map(by_name).collect(), self.absent.clone())
         } else {
@@ -207,7 +237,7 @@ impl Session {
         };
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Deployment::again(Some(&self.deployment), models, processors, &cut, progress)?;
-        Ok(Session { deployment: Arc::new(deployment), absent })
+        Ok(Session { deployment: Arc::new(deployment), absent, remotes: app.remotes.clone() })
     }
 
     /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
@@ -220,7 +250,7 @@ impl Session {
         if deployment.variants.is_empty() {
             return Ok(false);
         }
-        let part = Session { deployment: Arc::new(deployment), absent: Vec::new() };
+        let part = Session { deployment: Arc::new(deployment), absent: Vec::new(), remotes: Vec::new() };
         plan.variants.extend(part.profile(app, progress)?.variants);
         Ok(true)
     }
@@ -231,7 +261,8 @@ impl Session {
     /// When a segment fails while it is measured.
     pub fn profile(&self, app: &App, progress: Progress<'_>) -> Result<Plan, SessionError> {
         let watts = |name: &str| {
-            let (active, idle) = assumed_watts(name);
+            let server = app.remotes.iter().any(|r| r.name == name);
+            let (active, idle) = if server { remote::RADIO_WATTS } else { assumed_watts(name) };
             let set = app.power.get(name).copied().unwrap_or_default();
             (set.active_watts.unwrap_or(active), set.idle_watts.unwrap_or(idle))
         };
@@ -249,6 +280,14 @@ impl Session {
         let there = names(&mut plan.processors.iter().map(|p| format!("{} ({})", p.name, p.device)));
         if here != there {
             return Err(format!("it was made for the processors {there}, here are {here}"));
+        }
+        // What is offloaded is numbered after the models themselves, so there must be no more of it than here.
+        let offloaded = |v: &&cosched_env::plan::Variant| {
+            d.processors.iter().any(|p| v.name.ends_with(&format!("@{}", p.name())))
+        };
+        let here = |v: &cosched_env::plan::Variant| d.variants.iter().any(|d| d.model.name == v.name);
+        if let Some(gone) = plan.variants.iter().filter(offloaded).find(|v| !here(v)) {
+            return Err(format!("`{}` is not offloaded any more", gone.name));
         }
         for variant in &d.variants {
             let name = &variant.model.name;

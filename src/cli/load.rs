@@ -2,7 +2,7 @@
 
 use super::{Outcome, print_json, usage};
 use cosched::experiments::app::read_trace;
-use cosched::load::{Arrivals, Client, Load, Percentiles, run as send};
+use cosched::load::{Arrivals, Client, Load, Percentiles, Question, run as send};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,9 +10,12 @@ use std::time::Duration;
 /// Arguments. A token that the server wants is taken from the variable `COSCHED_TOKEN`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The server, as host:port.
+    /// The server, as host:port, http://host:port or https://host:port.
     #[arg(default_value = "127.0.0.1:8000")]
     address: String,
+    /// PEM file of the certificates that are trusted with https.
+    #[arg(long)]
+    trusted: Option<PathBuf>,
     /// The model.
     #[arg(short, long)]
     model: String,
@@ -90,9 +93,10 @@ pub fn run(args: &Args) -> Outcome {
         parameters.insert(key.to_owned(), value);
     }
     let arrivals = args.arrivals()?;
-    let client = Client::new(args.address.strip_prefix("http://").unwrap_or(&args.address))
-        .with_token(std::env::var("COSCHED_TOKEN").ok());
-    let question = client.prepare(&args.model, &Value::Object(parameters), args.seed)?;
+    let url =
+        if args.address.contains("://") { args.address.clone() } else { format!("http://{}", args.address) };
+    let client = Client::open(&url, args.trusted.as_deref())?.with_token(std::env::var("COSCHED_TOKEN").ok());
+    let question = Question::prepare(&client, &args.model, &Value::Object(parameters), args.seed)?;
     let warm_up = Duration::from_secs_f64(args.warm_up);
     let length = warm_up + Duration::from_secs_f64(args.seconds);
     let outcome = send(client, question, &Load { arrivals, rate, length, warm_up, seed: args.seed })?;

@@ -2,7 +2,7 @@
 //! (open loop), and each is timed from when it should have gone out, so that a server that stalls cannot hide it (coordinated omission).
 //! It refuses to look at answers beyond their status: whether they are right is for tests.
 
-mod client;
+mod question;
 
 use cosched_env::streams::rng;
 use hdrhistogram::Histogram;
@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-pub use client::{Client, ClientError, Question};
+pub use cosched_executors::remote::client::{Client, ClientError};
+pub use question::Question;
 
 /// How requests come.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +147,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
             let (client, question, tell) = (client.clone(), question.clone(), tell.clone());
             handle.spawn(async move {
                 let went = Instant::now();
-                let outcome = client.ask(&question).await;
+                let outcome = question.ask(&client).await;
                 let counts = at >= sent.warm_up;
                 let ended = Ended { counts, since_due: due.elapsed(), since_sent: went.elapsed(), outcome };
                 drop(tell.send(ended));

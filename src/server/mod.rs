@@ -29,7 +29,6 @@ mod listen;
 pub mod live;
 mod metrics;
 pub mod model;
-pub mod numbers;
 pub mod proto;
 pub mod refusal;
 pub mod repository;

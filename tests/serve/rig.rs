@@ -113,7 +113,7 @@ struct GatedSegment(Arc<dyn Prepared>, Arc<Gate>);
 struct GatedInstance(Box<dyn Instance>, Arc<Gate>);
 
 impl Processor for Gated {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.0.name()
     }
     fn device(&self) -> String {
