@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(short, long)]
     model: String,
     /// Requests per second.
-    #[arg(short, long, required_unless_present = "trace")]
+    #[arg(short, long, required_unless_present_any = ["trace", "clients"])]
     rate: Option<f64>,
     /// How requests come.
     #[arg(short, long, default_value = "poisson")]
@@ -31,6 +31,9 @@ pub struct Args {
     /// A file of arrivals, one time in milliseconds a line, in place of a rate.
     #[arg(long, conflicts_with_all = ["rate", "arrivals"])]
     trace: Option<PathBuf>,
+    /// So many callers, each of which asks again as soon as it has its answer (closed loop), in place of a rate: what a server can do.
+    #[arg(long, conflicts_with_all = ["rate", "arrivals", "trace"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    clients: Option<u32>,
     /// Seconds for which requests are sent and counted.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -60,6 +63,9 @@ enum Kind {
 
 impl Args {
     fn arrivals(&self) -> Result<Arrivals, Box<dyn std::error::Error>> {
+        if let Some(clients) = self.clients {
+            return Ok(Arrivals::Closed(clients));
+        }
         if let Some(path) = &self.trace {
             let times = read_trace(path)?.into_iter().map(|ms| Duration::from_secs_f64(ms / 1e3));
             return Ok(Arrivals::Trace(times.collect()));

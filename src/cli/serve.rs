@@ -8,6 +8,7 @@ use cosched::executors::live::Trouble;
 use cosched::experiments::app::{App, read_plan};
 use cosched::server::model::serving;
 use cosched::server::repository;
+use cosched::server::tls::Files;
 use cosched::server::{Maker, Options, Server, Setup, Wanted, claim_signals};
 use cosched::session::Session;
 use std::io::Write;
@@ -38,6 +39,12 @@ pub struct Args {
     /// A file of tokens, one a line: requests must carry one as `Authorization: Bearer TOKEN`. Health is told to everybody.
     #[arg(long)]
     tokens: Option<PathBuf>,
+    /// PEM file of a certificate (and those that vouch for it): HTTP and gRPC are spoken inside TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Largest body of a request, in MiB.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4095))]
     max_body_mb: u32,
@@ -84,6 +91,11 @@ pub fn run(args: &Args) -> Outcome {
         http: SocketAddr::new(args.host, args.http_port),
         grpc: SocketAddr::new(args.host, args.grpc_port),
         tokens,
+        tls: args
+            .tls_cert
+            .clone()
+            .zip(args.tls_key.clone())
+            .map(|(certificate, key)| Files { certificate, key }),
         max_body: (args.max_body_mb as usize) << 20,
         queue: args.queue as usize,
         connections: args.connections as usize,
@@ -102,7 +114,8 @@ pub fn run(args: &Args) -> Outcome {
     let server = Server::start(&setup, Some(maker), &options)?;
     // One line that scripts can read the ports from; who reads it may send signals.
     let signals = server.hear_signals()?;
-    println!("serving HTTP on http://{} and gRPC on {}", server.http(), server.grpc());
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    println!("serving HTTP on {scheme}://{} and gRPC on {}", server.http(), server.grpc());
     std::io::stdout().flush()?;
     server.wait_for(signals)?;
     eprintln!("stopping: no new requests; those that are there still end (ctrl-c again to give up)");

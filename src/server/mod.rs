@@ -36,6 +36,7 @@ pub mod request;
 pub mod rolling;
 pub mod shared_memory;
 pub mod stats;
+pub mod tls;
 mod watched;
 pub mod wire;
 
@@ -45,7 +46,7 @@ pub use self::engine::Setup;
 use crate::session::SessionError;
 use cosched_executors::live::Trouble;
 use engine::Limits;
-use listen::Protocol;
+use listen::{Door, Protocol};
 use refusal::{Kind, Refusal};
 use shared_memory::Regions;
 use std::io;
@@ -66,6 +67,8 @@ pub struct Options {
     pub grpc: SocketAddr,
     /// One of these has to come with each request; none: everybody may ask.
     pub tokens: Vec<String>,
+    /// Both protocols are spoken inside TLS with this certificate; none: in the clear.
+    pub tls: Option<tls::Files>,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
     /// Most requests of a model that have not ended.
@@ -92,6 +95,7 @@ impl Default for Options {
             http: on(8000),
             grpc: on(8001),
             tokens: Vec::new(),
+            tls: None,
             max_body: 64 << 20,
             queue: 256,
             decision: Duration::from_millis(250),
@@ -118,6 +122,9 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate or its key.
+    #[error("{0}")]
+    Tls(String),
     /// Threads, signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -180,6 +187,9 @@ impl Server {
             let bound = bound.and_then(|l| Ok((l.local_addr()?, l)));
             bound.map_err(|source| ServerError::Listen { address, source })
         };
+        let acceptor = |protocol: &str| options.tls.as_ref().map(|t| t.acceptor(protocol)).transpose();
+        let tls = |protocol| acceptor(protocol).map_err(ServerError::Tls);
+        let (http_tls, grpc_tls) = (tls("http/1.1")?, tls("h2")?);
         // An address that is taken is found out before anything costly.
         let ((http, http_socket), (grpc, grpc_socket)) = (bind(options.http)?, bind(options.grpc)?);
         let Options { queue, decision, trouble, .. } = options.clone();
@@ -199,19 +209,20 @@ impl Server {
         let sockets = [
             (
                 http_socket,
-                Protocol::Http,
+                (Protocol::Http, http_tls),
                 auth::guard(http::router(state.clone()), &options.tokens, auth::over_http),
             ),
             (
                 grpc_socket,
-                Protocol::Grpc,
+                (Protocol::Grpc, grpc_tls),
                 auth::guard(grpc::router(&state), &options.tokens, auth::over_grpc),
             ),
         ];
-        let spawn = |(socket, protocol, router)| {
+        let spawn = |(socket, (protocol, tls), router)| {
             // Connections of one protocol must not use up those of the other.
             let connections = Arc::new(Semaphore::new(options.connections));
-            runtime.spawn(listen::serve(socket, protocol, router, connections, stopped.clone()))
+            let door = Door { protocol, tls, router, connections };
+            runtime.spawn(listen::serve(socket, door, stopped.clone()))
         };
         let listeners = sockets.map(spawn).into();
         tracing::info!(%http, %grpc, policy = setup.policy, models = core.catalog().models.len(), "serving");

@@ -30,6 +30,30 @@ fn it_counts_what_the_server_counts() {
 }
 
 #[test]
+fn callers_in_a_closed_loop_never_have_two_requests_each() {
+    let rig = Rig::new("edf");
+    let client = Client::new(&rig.http.to_string());
+    let question = Question::prepare(&client, "plain", &json!({}), 1).unwrap();
+    rig.gate.set(Way::Closed);
+    let load = Load { arrivals: Arrivals::Closed(3), ..load(1.0, 400) };
+    let outcome = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run(client, question, &load).unwrap());
+        rig.pending(1, 3);
+        std::thread::sleep(Duration::from_millis(50));
+        // One is held, two wait, and nobody else comes.
+        rig.gate.holds(1);
+        rig.pending(1, 3);
+        rig.gate.set(Way::Open);
+        sending.join().unwrap()
+    });
+    let counted = rig.server().core().stats.read().models[1].success.count;
+    assert!(
+        outcome.answered == outcome.requests && outcome.requests <= counted && counted > 3,
+        "{outcome:?}"
+    );
+}
+
+#[test]
 fn refusals_are_counted_by_status() {
     let rig = Rig::with("edf", &Options { queue: 1, ..options() });
     let client = Client::new(&rig.http.to_string());

@@ -14,6 +14,8 @@ mod load;
 mod memory;
 mod over_grpc;
 mod parsers;
+mod remote;
 mod rig;
 mod slow;
+mod tls;
 mod tokens;

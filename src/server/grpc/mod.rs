@@ -95,8 +95,9 @@ impl GrpcInferenceService for Service {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answered<ModelReadyResponse> {
         let ModelReadyRequest { name, version } = request.get_ref();
-        self.0.core.catalog().model(name, version)?;
-        Ok(Response::new(ModelReadyResponse { ready: self.0.core.ready() }))
+        // A model that is not there is not ready, as Triton says it; over HTTP its clients look at the status.
+        let known = self.0.core.catalog().model(name, version).is_ok();
+        Ok(Response::new(ModelReadyResponse { ready: known && self.0.core.ready() }))
     }
 
     async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Answered<ServerMetadataResponse> {
