@@ -1,8 +1,9 @@
 //! A session: the models of an app file deployed on the processors of this machine, to be profiled and run live.
 //! It refuses to print; callers watch through callbacks and `tracing`.
 
-use crate::online::{self, Learning};
+use crate::online::{self, Begun, Conditions};
 use cosched_agent::online::learner::Report;
+use cosched_agent::online::link::Ear;
 use cosched_agent::online::state::StateError;
 use cosched_env::case::Case;
 use cosched_env::event::{Ended, Event, Launch};
@@ -318,11 +319,13 @@ impl Session {
         policy: &str,
         options: RunOptions,
     ) -> Result<LiveRun, SessionError> {
-        let (mut decider, learning) = match &options.online {
-            None => (cosched_policies::make(policy, &case)?, None),
+        let (mut decider, ear, learning) = match &options.online {
+            None => (cosched_policies::make(policy, &case)?, None, None),
             Some(online) => {
-                let (actor, learning) = online::begin(policy, &case, app, online)?;
-                (actor, Some(learning))
+                let conditions = Conditions::of(app)?;
+                let Begun { policy, ear, learning } =
+                    online::begin(policy, &case, &conditions, online, |_| {})?;
+                (policy, Some(ear), Some(learning))
             }
         };
         let seed = options.seed.unwrap_or(app.seed);
@@ -332,7 +335,7 @@ impl Session {
             LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
         // Only streams send requests here.
         drop(submitter);
-        let mut log = Heard { log: RunLog::new(policy), learning };
+        let mut log = Heard { observer: RunLog::new(policy), ear };
         let end = match options.record {
             None => drive(&mut scheduler, &mut world, decider.as_mut(), &mut log)?,
             Some(sink) => {
@@ -343,35 +346,35 @@ impl Session {
                 end
             }
         };
-        let online = log.learning.map(Learning::end).transpose()?;
+        let online = learning.map(|l| l.end()).transpose()?;
         let decision_ns = std::mem::take(&mut world.decision_ns);
-        Ok(LiveRun { log: log.log.finish(end), decision_ns, online })
+        Ok(LiveRun { log: log.observer.finish(end), decision_ns, online })
     }
 }
 
-/// The log of a run, and what learns from it.
-struct Heard {
-    log: RunLog,
-    learning: Option<Learning>,
+/// What observes a run, and what hears of it for a learner.
+pub(crate) struct Heard<O> {
+    pub observer: O,
+    pub ear: Option<Ear>,
 }
 
-impl Observer for Heard {
+impl<O: Observer> Observer for Heard<O> {
     fn decided(&mut self, observation: &Observation<'_>, decision: Decision) {
-        self.log.decided(observation, decision);
+        self.observer.decided(observation, decision);
     }
 
     fn launched(&mut self, now: Time, launch: &Launch) {
-        self.log.launched(now, launch);
-        self.learning.iter_mut().for_each(|l| l.ear.launched(now, launch));
+        self.observer.launched(now, launch);
+        self.ear.iter_mut().for_each(|e| e.launched(now, launch));
     }
 
     fn event(&mut self, now: Time, event: &Event) {
-        self.log.event(now, event);
-        self.learning.iter_mut().for_each(|l| l.ear.event(now, event));
+        self.observer.event(now, event);
+        self.ear.iter_mut().for_each(|e| e.event(now, event));
     }
 
     fn ended(&mut self, ended: &Ended) {
-        self.log.ended(ended);
-        self.learning.iter_mut().for_each(|l| l.ear.ended(ended));
+        self.observer.ended(ended);
+        self.ear.iter_mut().for_each(|e| e.ended(ended));
     }
 }

@@ -6,6 +6,7 @@ use super::{Outcome, check_policies};
 use cosched::executors::inject::{Injection, POLICY};
 use cosched::executors::live::Trouble;
 use cosched::experiments::app::{App, read_plan};
+use cosched::online::{Conditions, LEARNS, Options as Online};
 use cosched::server::model::serving;
 use cosched::server::repository;
 use cosched::server::tls::Files;
@@ -70,6 +71,22 @@ pub struct Args {
     /// several times.
     #[arg(long, value_name = "WHAT:HOW:SHARE")]
     inject: Vec<Injection>,
+    /// Learn from what is served while it goes on; only for the policy learned. What was learned is forgotten unless --learn-state says where
+    /// to keep it.
+    #[arg(long)]
+    online: bool,
+    /// Keep what online learning learned in this file, and go on from it when it is there.
+    #[arg(long, value_name = "FILE", requires = "online")]
+    learn_state: Option<PathBuf>,
+    /// Minutes after which that file is written again; it is also written when the server stops.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 5.0,
+        requires = "learn_state",
+        allow_negative_numbers = true
+    )]
+    learn_minutes: f64,
     /// Seconds that shutdown waits for requests to end.
     #[arg(long, default_value_t = 30)]
     drain: u16,
@@ -78,6 +95,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
     check_policies(std::slice::from_ref(&args.policy))?;
+    super::check_online(args.online, &args.policy, args.learn_minutes)?;
     let tokens = args.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
     let app = serving(read(&args.app)?);
     claim_signals()?;
@@ -108,9 +126,13 @@ pub fn run(args: &Args) -> Outcome {
         },
         drain: Duration::from_secs(args.drain.into()),
     };
+    let learn =
+        Online { state: args.learn_state.clone(), save_minutes: args.learn_minutes, ..Online::default() };
+    let online = args.online.then(|| Conditions::of(&app)).transpose()?.map(|c| (learn.clone(), c));
     let (deployment, policy) = (session.deployment.clone(), args.policy.clone());
-    let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
-    let maker = Arc::new(FromFile { app: args.app.clone(), session: Mutex::new(session) });
+    let setup = Setup { deployment, case, scheduler: app.scheduler, policy, online };
+    let learn = args.online.then_some(Online { renew: true, ..learn });
+    let maker = Arc::new(FromFile { app: args.app.clone(), session: Mutex::new(session), learn });
     let server = Server::start(&setup, Some(maker), &options)?;
     // One line that scripts can read the ports from; who reads it may send signals.
     let signals = server.hear_signals()?;
@@ -144,6 +166,8 @@ fn read_tokens(path: &Path) -> Result<Vec<String>, String> {
 struct FromFile {
     app: PathBuf,
     session: Mutex<Session>,
+    /// How the policy learns, where it is one that does.
+    learn: Option<Online>,
 }
 
 impl FromFile {
@@ -163,7 +187,13 @@ impl FromFile {
             }
         }
         let case = planned_case(&session, &app)?;
+        let learns = wanted.policy.split(':').next() == Some(LEARNS);
+        let online = match self.learn.as_ref().filter(|_| learns) {
+            None => None,
+            Some(learn) => Some((learn.clone(), Conditions::of(&app)?)),
+        };
         let setup = Setup {
+            online,
             deployment: session.deployment.clone(),
             case,
             scheduler: app.scheduler,

@@ -11,7 +11,7 @@
 //! let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
 //! let case = app.case_of(session.profile(&app, &mut |_, _, _| {})?)?;
 //! let (deployment, policy) = (session.deployment, "edf".to_owned());
-//! let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
+//! let setup = Setup { deployment, case, scheduler: app.scheduler, policy, online: None };
 //! let server = Server::start(&setup, None, &Options::default())?;
 //! println!("http://{}", server.http());
 //! server.wait_for(server.hear_signals()?)?;
@@ -23,7 +23,7 @@
 mod auth;
 pub mod core;
 pub mod engine;
-mod grpc;
+pub mod grpc;
 mod http;
 mod listen;
 pub mod live;

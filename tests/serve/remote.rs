@@ -135,7 +135,7 @@ impl Near {
         assert!(session.absent.is_empty(), "{:?}", session.absent);
         let case = app.case_of(plan(&session)).unwrap();
         let deployment = session.deployment.clone();
-        let setup = Setup { deployment, case, scheduler: app.scheduler, policy: "edf".into() };
+        let setup = Setup { deployment, case, scheduler: app.scheduler, policy: "edf".into(), online: None };
         let server = Server::start(&setup, None, &Options { ..options() }).unwrap();
         Near { http: server.http(), server: Some(server) }
     }

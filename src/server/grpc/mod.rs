@@ -1,7 +1,7 @@
 //! The protocol over gRPC: the same answers as over HTTP in generated messages, and gRPC's own health check. Tensors of answers are always
 //! raw, as Triton's are. It refuses to stream.
 
-mod infer;
+pub mod infer;
 
 use super::Shared;
 use super::http::extensions;
@@ -26,7 +26,7 @@ use std::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// Both services.
-pub fn router(shared: &Shared) -> Router {
+pub(super) fn router(shared: &Shared) -> Router {
     let service = GrpcInferenceServiceServer::new(Service(shared.clone()));
     let service = service.max_decoding_message_size(shared.max_body);
     Router::new()
@@ -131,7 +131,7 @@ impl GrpcInferenceService for Service {
         let catalog = engine.catalog.clone();
         let index = catalog.model(&request.model_name, &request.model_version)?;
         let model = &catalog.models[index];
-        let (ask, wanted) = infer::read(&self.0, model, &request)?;
+        let (ask, wanted) = infer::read(&self.0.regions, model, &request)?;
         let id = request.id.clone();
         // Its bytes are tensors now.
         drop(request);
