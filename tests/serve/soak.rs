@@ -125,11 +125,11 @@ fn ended(http: SocketAddr, model: &str) -> (u64, u64, u64) {
 }
 
 /// What the server can do of both models, asked at once: answers per second of each.
-fn capacity(http: SocketAddr) -> [f64; 2] {
+fn capacity(http: SocketAddr, seconds: u64) -> [f64; 2] {
     let load = Load {
         arrivals: Arrivals::Closed(2),
         rate: 1.0,
-        length: Duration::from_secs(2),
+        length: Duration::from_secs((seconds / 20).clamp(2, 20)),
         warm_up: Duration::ZERO,
         seed: 1,
     };
@@ -153,7 +153,7 @@ fn nothing_is_lost_and_nothing_grows() {
     let mut said = child.stderr.take().unwrap();
     std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
     let (process, http) = (child.id(), address(&mut child));
-    let able = capacity(http);
+    let able = capacity(http, seconds);
     let rates = able.map(|a| 0.8 * a);
     let before = ["keyword", "image"].map(|model| ended(http, model));
     let (over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
