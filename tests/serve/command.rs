@@ -24,7 +24,13 @@ deadline_ms = 20000
 "#;
 
 pub fn spawn(folder: &std::path::Path, arguments: &[&str]) -> Child {
+    spawn_with(folder, arguments, &[])
+}
+
+/// The same with variables of the environment.
+pub fn spawn_with(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cosched"));
+    command.envs(variables.iter().copied());
     command.arg("serve").args(arguments).current_dir(folder).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }

@@ -2,7 +2,7 @@
 //! make NaN, the policy panics and dawdles, and the dsp's process is killed at random. Every request is accounted for by its caller and by
 //! the server, memory stays flat, answers never stop coming, and the server ends well. 15 seconds here; `scripts/soak MINUTES` makes it long.
 
-use crate::command::{address, signal, spawn, wait};
+use crate::command::{address, signal, spawn_with, wait};
 use crate::http::{body, get, infer, post};
 use crate::rig::{PATIENCE, inputs};
 use cosched::env::streams::rng;
@@ -10,7 +10,7 @@ use cosched::load::{Arrivals, Client, Load, Outcome, Question, run};
 use rand::RngExt;
 use serde_json::json;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,10 @@ const FAULTS: [&str; 10] = [
     "policy:panic:0.005",
     "policy:slow=60:0.001",
 ];
+
+/// What is freed goes back to the system: else the most that was ever needed at once looks as if it were needed for ever.
+const FRUGAL: [(&str, &str); 3] =
+    [("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_ARENA_MAX", "4")];
 
 /// Resident bytes of a process.
 fn resident(process: u32) -> u64 {
@@ -146,13 +150,16 @@ fn nothing_is_lost_and_nothing_grows() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("app.toml"), APP).unwrap();
     let mut arguments = vec!["app.toml", "-p", "learned", "--hang", "1", "--decision-ms", "30"];
+    // Two full queues, and those who are told so.
+    arguments.extend(["--connections", "4096"]);
     arguments.extend(["--http-port", "0", "--grpc-port", "0"]);
     arguments.extend(FAULTS.iter().flat_map(|fault| ["--inject", fault]));
     // It says much of what goes wrong on purpose; that must not fill the pipe.
-    let mut child = spawn(&folder, &arguments);
+    let mut server = Running(spawn_with(&folder, &arguments, &FRUGAL));
+    let child = &mut server.0;
     let mut said = child.stderr.take().unwrap();
     std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-    let (process, http) = (child.id(), address(&mut child));
+    let (process, http) = (child.id(), address(child));
     let able = capacity(http, seconds);
     let rates = able.map(|a| 0.8 * a);
     let before = ["keyword", "image"].map(|model| ended(http, model));
@@ -214,9 +221,20 @@ fn nothing_is_lost_and_nothing_grows() {
         post(http, "/v2/models/keyword/infer", &body(&inputs(1), json!({"variant": "x"}))).status,
         400
     );
-    signal(&child, "-TERM");
-    assert_eq!(wait(&mut child), Some(0));
+    signal(child, "-TERM");
+    assert_eq!(wait(child), Some(0));
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// A failed check must not leave a server behind.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The second half needs no more than the first: the last seconds are kept, and allocators keep something, so a few megabytes are nothing.
