@@ -46,6 +46,9 @@ pub struct Args {
     /// PEM file of its key.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// URL of an OpenTelemetry collector, e.g. http://localhost:4318: it gets a trace of each request (OTLP as JSON over HTTP).
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// Largest body of a request, in MiB.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4095))]
     max_body_mb: u32,
@@ -114,6 +117,7 @@ pub fn run(args: &Args) -> Outcome {
             .clone()
             .zip(args.tls_key.clone())
             .map(|(certificate, key)| Files { certificate, key }),
+        otlp: args.otlp.clone(),
         max_body: (args.max_body_mb as usize) << 20,
         queue: args.queue as usize,
         connections: args.connections as usize,

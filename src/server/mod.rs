@@ -29,6 +29,7 @@ mod listen;
 pub mod live;
 mod metrics;
 pub mod model;
+pub mod otlp;
 pub mod proto;
 pub mod refusal;
 pub mod repository;
@@ -47,6 +48,7 @@ use crate::session::SessionError;
 use cosched_executors::live::Trouble;
 use engine::Limits;
 use listen::{Door, Protocol};
+use otlp::Exporter;
 use refusal::{Kind, Refusal};
 use shared_memory::Regions;
 use std::io;
@@ -69,6 +71,8 @@ pub struct Options {
     pub tokens: Vec<String>,
     /// Both protocols are spoken inside TLS with this certificate; none: in the clear.
     pub tls: Option<tls::Files>,
+    /// URL of an OpenTelemetry collector that gets a trace of each request; none: no traces.
+    pub otlp: Option<String>,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
     /// Most requests of a model that have not ended.
@@ -96,6 +100,7 @@ impl Default for Options {
             grpc: on(8001),
             tokens: Vec::new(),
             tls: None,
+            otlp: None,
             max_body: 64 << 20,
             queue: 256,
             decision: Duration::from_millis(250),
@@ -125,6 +130,9 @@ pub enum ServerError {
     /// The certificate or its key.
     #[error("{0}")]
     Tls(String),
+    /// Where traces shall go.
+    #[error("the collector of traces: {0}")]
+    Otlp(String),
     /// Threads, signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -159,6 +167,7 @@ pub struct Server {
     grpc: SocketAddr,
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
+    exporter: Option<Arc<tokio::sync::Mutex<Exporter>>>,
     drain: Duration,
 }
 
@@ -196,6 +205,16 @@ impl Server {
         let limits = Limits { queue, decision, trouble };
         let core = Core::start(setup, maker, limits)?;
         let core = Arc::new(core);
+        let exporter = options.otlp.as_ref().map(|url| Exporter::new(url, core.clone())).transpose();
+        let exporter = exporter.map_err(ServerError::Otlp)?.map(|e| Arc::new(tokio::sync::Mutex::new(e)));
+        if let Some(exporter) = exporter.clone() {
+            runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(otlp::EVERY).await;
+                    exporter.lock().await.step().await;
+                }
+            });
+        }
         let room = Arc::new(Semaphore::new(BODIES * options.max_body.div_ceil(1024)));
         let regions = Arc::new(Regions::new(options.shared_memory));
         let state = Shared {
@@ -226,7 +245,8 @@ impl Server {
         };
         let listeners = sockets.map(spawn).into();
         tracing::info!(%http, %grpc, policy = setup.policy, models = core.catalog().models.len(), "serving");
-        Ok(Server { runtime, core, http, grpc, stop, listeners, drain: options.drain })
+        let drain = options.drain;
+        Ok(Server { runtime, core, http, grpc, stop, listeners, exporter, drain })
     }
 
     /// Where HTTP is spoken.
@@ -300,6 +320,9 @@ impl Server {
                 self.core.give_up();
                 // What runs cannot be stopped in the middle; a device that hangs must not hold the process.
                 let _ = tokio::time::timeout(self.drain, &mut ended).await;
+            }
+            if let Some(exporter) = self.exporter {
+                exporter.lock().await.step().await;
             }
             // Connections stay until here, so that whoever came too late was told so.
             self.stop.send_replace(true);

@@ -14,6 +14,7 @@ mod live;
 mod load;
 mod memory;
 mod online;
+mod otlp;
 mod over_grpc;
 mod parsers;
 mod remote;
