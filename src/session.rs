@@ -1,8 +1,9 @@
 //! A session: the models of an app file deployed on the processors of this machine, to be profiled and run live.
 //! It refuses to print; callers watch through callbacks and `tracing`.
 
-use crate::online::{self, Learning};
+use crate::online::{self, Begun, Conditions};
 use cosched_agent::online::learner::Report;
+use cosched_agent::online::link::Ear;
 use cosched_agent::online::state::StateError;
 use cosched_env::case::Case;
 use cosched_env::event::{Ended, Event, Launch};
@@ -17,9 +18,10 @@ use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
 use cosched_executors::profile::{self, assumed_watts};
+use cosched_executors::remote;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
-use cosched_experiments::app::{App, Model as Source};
+use cosched_experiments::app::{App, Model as Source, Remote};
 use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
@@ -27,6 +29,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Why a session cannot be opened, profiled or run.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +121,8 @@ pub struct Session {
     pub deployment: Arc<Deployment>,
     /// Processors that were asked for and are not here, with the reason.
     pub absent: Vec<(String, String)>,
+    /// Remote servers among the processors.
+    remotes: Vec<Remote>,
 }
 
 /// Processors that are there, and those that are not with the reason.
@@ -128,11 +133,16 @@ pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
 /// # Errors
 /// An unknown name, or no processor at all.
 pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
-    let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
     let (mut open, mut absent) = (Vec::new(), Vec::new());
-    for name in app.choose_processors(&known)? {
-        let Some(row) = processor::TABLE.iter().find(|r| r.name == name) else { continue };
-        match (row.open)(options) {
+    for name in app.choose_processors(&known(app)?)? {
+        let opened = match processor::TABLE.iter().find(|r| r.name == name) {
+            Some(row) => (row.open)(options),
+            None => match app.remotes.iter().find(|r| r.name == name) {
+                Some(server) => remote::open(&settings(app, server)),
+                None => continue,
+            },
+        };
+        match opened {
             Ok(p) => open.push(p),
             Err(error) => absent.push((name.to_owned(), error.to_string())),
         }
@@ -142,6 +152,27 @@ pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened
         return Err(SessionError::NoProcessor(reasons.join("; ")));
     }
     Ok((open, absent))
+}
+
+/// Names of all processors that an app may ask for: those of the table, and its remote servers.
+fn known(app: &App) -> Result<Vec<&str>, ConfigError> {
+    let mut known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
+    for (i, server) in app.remotes.iter().enumerate() {
+        if known.contains(&server.name.as_str()) {
+            let problem =
+                format!("remote[{i}].name: a processor of this machine is called `{}`", server.name);
+            return Err(ConfigError::new(&app.file, problem));
+        }
+        known.push(&server.name);
+    }
+    Ok(known)
+}
+
+fn settings(app: &App, server: &Remote) -> remote::Settings {
+    let Remote { name, url, timeout_ms, trusted, token_variable, models } = server.clone();
+    let patience = Duration::from_secs_f64(timeout_ms / 1e3);
+    let trusted = trusted.map(|path| app.resolve(&path));
+    remote::Settings { name, url, patience, trusted, token_variable, models }
 }
 
 fn load_models(app: &App) -> Result<Vec<Model>, SessionError> {
@@ -186,7 +217,7 @@ impl Session {
         let (processors, absent) = open_processors(app, &options.processors)?;
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Arc::new(Deployment::new(models, processors, &cut, progress)?);
-        Ok(Session { deployment, absent })
+        Ok(Session { deployment, absent, remotes: app.remotes.clone() })
     }
 
     /// A session for an app that has changed: processors that are open and models that are the same are taken over.
@@ -195,11 +226,11 @@ impl Session {
     /// [`SessionError`].
     pub fn reopen(&self, app: &App, progress: Progress<'_>) -> Result<Session, SessionError> {
         let models = load_models(app)?;
-        let known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
         let here = |name: &&str| self.deployment.processors.iter().any(|p| p.name() == *name);
         let gone = |name: &&str| self.absent.iter().any(|(absent, _)| absent == name);
-        let names = app.choose_processors(&known)?;
-        let (processors, absent) = if names.iter().all(|n| here(n) || gone(n)) {
+        let names = app.choose_processors(&known(app)?)?;
+        let unchanged = self.remotes == app.remotes && names.iter().all(|n| here(n) || gone(n));
+        let (processors, absent) = if unchanged {
             let by_name = |n: &&str| self.deployment.processors.iter().find(|p| p.name() == *n).cloned();
             (names.iter().filter_map(by_name).collect(), self.absent.clone())
         } else {
@@ -207,7 +238,7 @@ impl Session {
         };
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Deployment::again(Some(&self.deployment), models, processors, &cut, progress)?;
-        Ok(Session { deployment: Arc::new(deployment), absent })
+        Ok(Session { deployment: Arc::new(deployment), absent, remotes: app.remotes.clone() })
     }
 
     /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
@@ -220,7 +251,7 @@ impl Session {
         if deployment.variants.is_empty() {
             return Ok(false);
         }
-        let part = Session { deployment: Arc::new(deployment), absent: Vec::new() };
+        let part = Session { deployment: Arc::new(deployment), absent: Vec::new(), remotes: Vec::new() };
         plan.variants.extend(part.profile(app, progress)?.variants);
         Ok(true)
     }
@@ -231,7 +262,8 @@ impl Session {
     /// When a segment fails while it is measured.
     pub fn profile(&self, app: &App, progress: Progress<'_>) -> Result<Plan, SessionError> {
         let watts = |name: &str| {
-            let (active, idle) = assumed_watts(name);
+            let server = app.remotes.iter().any(|r| r.name == name);
+            let (active, idle) = if server { remote::RADIO_WATTS } else { assumed_watts(name) };
             let set = app.power.get(name).copied().unwrap_or_default();
             (set.active_watts.unwrap_or(active), set.idle_watts.unwrap_or(idle))
         };
@@ -249,6 +281,14 @@ impl Session {
         let there = names(&mut plan.processors.iter().map(|p| format!("{} ({})", p.name, p.device)));
         if here != there {
             return Err(format!("it was made for the processors {there}, here are {here}"));
+        }
+        // What is offloaded is numbered after the models themselves, so there must be no more of it than here.
+        let offloaded = |v: &&cosched_env::plan::Variant| {
+            d.processors.iter().any(|p| v.name.ends_with(&format!("@{}", p.name())))
+        };
+        let here = |v: &cosched_env::plan::Variant| d.variants.iter().any(|d| d.model.name == v.name);
+        if let Some(gone) = plan.variants.iter().filter(offloaded).find(|v| !here(v)) {
+            return Err(format!("`{}` is not offloaded any more", gone.name));
         }
         for variant in &d.variants {
             let name = &variant.model.name;
@@ -279,11 +319,13 @@ impl Session {
         policy: &str,
         options: RunOptions,
     ) -> Result<LiveRun, SessionError> {
-        let (mut decider, learning) = match &options.online {
-            None => (cosched_policies::make(policy, &case)?, None),
+        let (mut decider, ear, learning) = match &options.online {
+            None => (cosched_policies::make(policy, &case)?, None, None),
             Some(online) => {
-                let (actor, learning) = online::begin(policy, &case, app, online)?;
-                (actor, Some(learning))
+                let conditions = Conditions::of(app)?;
+                let Begun { policy, ear, learning } =
+                    online::begin(policy, &case, &conditions, online, |_| {})?;
+                (policy, Some(ear), Some(learning))
             }
         };
         let seed = options.seed.unwrap_or(app.seed);
@@ -293,7 +335,7 @@ impl Session {
             LiveWorld::new(self.deployment.clone(), case.clone(), seed, horizon, options.stop)?;
         // Only streams send requests here.
         drop(submitter);
-        let mut log = Heard { log: RunLog::new(policy), learning };
+        let mut log = Heard { observer: RunLog::new(policy), ear };
         let end = match options.record {
             None => drive(&mut scheduler, &mut world, decider.as_mut(), &mut log)?,
             Some(sink) => {
@@ -304,35 +346,35 @@ impl Session {
                 end
             }
         };
-        let online = log.learning.map(Learning::end).transpose()?;
+        let online = learning.map(|l| l.end()).transpose()?;
         let decision_ns = std::mem::take(&mut world.decision_ns);
-        Ok(LiveRun { log: log.log.finish(end), decision_ns, online })
+        Ok(LiveRun { log: log.observer.finish(end), decision_ns, online })
     }
 }
 
-/// The log of a run, and what learns from it.
-struct Heard {
-    log: RunLog,
-    learning: Option<Learning>,
+/// What observes a run, and what hears of it for a learner.
+pub(crate) struct Heard<O> {
+    pub observer: O,
+    pub ear: Option<Ear>,
 }
 
-impl Observer for Heard {
+impl<O: Observer> Observer for Heard<O> {
     fn decided(&mut self, observation: &Observation<'_>, decision: Decision) {
-        self.log.decided(observation, decision);
+        self.observer.decided(observation, decision);
     }
 
     fn launched(&mut self, now: Time, launch: &Launch) {
-        self.log.launched(now, launch);
-        self.learning.iter_mut().for_each(|l| l.ear.launched(now, launch));
+        self.observer.launched(now, launch);
+        self.ear.iter_mut().for_each(|e| e.launched(now, launch));
     }
 
     fn event(&mut self, now: Time, event: &Event) {
-        self.log.event(now, event);
-        self.learning.iter_mut().for_each(|l| l.ear.event(now, event));
+        self.observer.event(now, event);
+        self.ear.iter_mut().for_each(|e| e.event(now, event));
     }
 
     fn ended(&mut self, ended: &Ended) {
-        self.log.ended(ended);
-        self.learning.iter_mut().for_each(|l| l.ear.ended(ended));
+        self.observer.ended(ended);
+        self.ear.iter_mut().for_each(|e| e.ended(ended));
     }
 }

@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cosched-policies", &["cosched-env", "cosched-agent"]),
     ("cosched-executors", &["cosched-env"]),
     ("cosched-experiments", &["cosched-env", "cosched-agent", "cosched-policies", "cosched-executors"]),
+    ("cosched-fuzz", &["cosched"]),
     (
         "cosched",
         &["cosched-env", "cosched-agent", "cosched-policies", "cosched-executors", "cosched-experiments"],

@@ -42,6 +42,8 @@ pub struct Deployed {
     pub segment_samples: Vec<Vec<Vec<Tensor>>>,
     /// `[segment][processor]`.
     pub prepared: Vec<Vec<Preparation>>,
+    /// The only processor that runs it, where it is a whole model on a processor that takes nothing else.
+    pub whole_on: Option<usize>,
 }
 
 /// Variants and processors.
@@ -54,6 +56,11 @@ pub struct Deployment {
     cut: CutOptions,
 }
 
+/// Name of the variant that is `variant` as a whole on `processor`.
+pub fn whole_name(variant: &str, processor: &str) -> String {
+    format!("{variant}@{processor}")
+}
+
 /// Samples that calibrate int8 and feed the profile.
 const SAMPLES: usize = 4;
 
@@ -62,7 +69,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(usize, usize, &str);
 
 impl Deployment {
     /// Cuts and prepares `models` on `processors`. A segment that a processor refuses although it supports its nodes is left to
-    /// the others, with a warning.
+    /// the others, with a warning. After the models' own variants come those of whole models on processors that take such:
+    /// [`whole_name`], in the order of models, then of processors.
     ///
     /// # Errors
     /// [`ExecError`] when a model does not even run on the CPU, or a segment runs nowhere.
@@ -89,7 +97,9 @@ impl Deployment {
         let previous = previous.filter(|p| p.cut == *options && same(&p.processors, &processors));
         let mut variants = Vec::new();
         for model in models {
-            let known = previous.and_then(|p| p.variants.iter().find(|v| v.model.graph == model.graph));
+            let known = previous.and_then(|p| {
+                p.variants.iter().find(|v| v.whole_on.is_none() && v.model.graph == model.graph)
+            });
             variants.push(match known {
                 Some(known) => Deployed { model, ..known.clone() },
                 None => Deployed::cut(model, &processors, options)?,
@@ -114,6 +124,7 @@ impl Deployment {
             }
         }
         progress(total, total, "");
+        variants.extend(whole(previous, &variants, &processors)?);
         Ok(Deployment { processors, variants, cut: *options })
     }
 
@@ -122,6 +133,37 @@ impl Deployment {
         let variants = self.variants.iter().filter(|v| keep(v)).cloned().collect();
         Deployment { processors: self.processors.clone(), variants, cut: self.cut }
     }
+}
+
+/// The variants of whole models on processors that take such.
+fn whole(
+    previous: Option<&Deployment>,
+    variants: &[Deployed],
+    processors: &[Arc<dyn Processor>],
+) -> Result<Vec<Deployed>, ExecError> {
+    let mut made = Vec::new();
+    for model in variants.iter().map(|v| &v.model) {
+        for (p, processor) in processors.iter().enumerate() {
+            let known = previous.and_then(|previous| {
+                let same = |v: &&Deployed| v.whole_on == Some(p) && v.model.graph == model.graph;
+                previous.variants.iter().find(same)
+            });
+            let name = whole_name(&model.name, processor.name());
+            if let Some(known) = known {
+                made.push(Deployed { model: Model { name, ..model.clone() }, ..known.clone() });
+                continue;
+            }
+            match processor.prepare_whole(&model.task, &model.name, &model.graph) {
+                None => {}
+                Some(Err(error)) => tracing::warn!("{} is not offloaded: {error}", model.name),
+                Some(Ok(prepared)) => {
+                    let model = Model { name, ..model.clone() };
+                    made.push(Deployed::whole(model, p, prepared, processors)?);
+                }
+            }
+        }
+    }
+    Ok(made)
 }
 
 /// Whether these are the very same processors.
@@ -140,11 +182,32 @@ impl Deployed {
             able.fold(0_u64, |mask, (i, _)| mask | 1 << i)
         };
         let segments = cut(&model.graph, &supports, options);
+        Deployed::of(model, segments)
+    }
+
+    /// A model in one segment that `prepared` runs on processor `on`, and nothing else does.
+    fn whole(
+        model: Model,
+        on: usize,
+        prepared: Arc<dyn Prepared>,
+        processors: &[Arc<dyn Processor>],
+    ) -> Result<Deployed, ExecError> {
+        let one = CutOptions { max_segments: 1, min_share: 0.0 };
+        let segments = cut(&model.graph, &|_| 1 << on, &one);
+        let mut whole = Deployed::of(model, segments)?;
+        let elsewhere = || Err(format!("only {} runs it, as a whole", processors[on].name()));
+        whole.prepared = vec![processors.iter().map(|_| elsewhere()).collect()];
+        whole.prepared[0][on] = Ok(prepared);
+        whole.whole_on = Some(on);
+        Ok(whole)
+    }
+
+    fn of(model: Model, segments: Vec<Segment>) -> Result<Deployed, ExecError> {
         let chain = Chain::new(&model.graph, &segments);
         let samples: Vec<_> = (0..SAMPLES as u64).map(|i| sample_inputs(&model.graph, i)).collect();
         let segment_samples = run_samples(&chain, &segments, &samples)?;
         let prepared = segments.iter().map(|_| Vec::new()).collect();
-        Ok(Deployed { model, segments, chain, samples, segment_samples, prepared })
+        Ok(Deployed { model, segments, chain, samples, segment_samples, prepared, whole_on: None })
     }
 
     fn prepare(&self, segment: usize, index: usize, processor: &dyn Processor) -> Preparation {

@@ -16,6 +16,7 @@ pub mod live;
 pub mod onnx;
 pub mod processor;
 pub mod profile;
+pub mod remote;
 pub mod runtime;
 pub mod segment;
 pub mod submit;

@@ -79,8 +79,8 @@ impl Default for Options {
 
 /// One unit that runs segments. Shared by all threads.
 pub trait Processor: Send + Sync {
-    /// Row of the table, e.g. `wgpu`.
-    fn name(&self) -> &'static str;
+    /// Row of the table, e.g. `wgpu`, or what the app file calls it.
+    fn name(&self) -> &str;
 
     /// Device, driver and library versions, for people and for invalidating plans.
     fn device(&self) -> String;
@@ -91,6 +91,18 @@ pub trait Processor: Send + Sync {
     /// Compiles a segment whose nodes are all supported. Costly; done once. `samples` are example inputs of the segment
     /// (each a list in the order of `segment.inputs`), used where numbers must be calibrated (int8); may be empty elsewhere.
     fn prepare(&self, segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError>;
+
+    /// Prepares a whole model, by the names of its task and variant; `None` where segments are run. What takes whole models supports no
+    /// single node: [`Deployment`](crate::deploy::Deployment) makes another variant of the model that runs there only.
+    fn prepare_whole(
+        &self,
+        task: &str,
+        variant: &str,
+        graph: &Graph,
+    ) -> Option<Result<Arc<dyn Prepared>, ExecError>> {
+        let _ = (task, variant, graph);
+        None
+    }
 }
 
 /// A compiled segment: weights uploaded, kernels built. Shared by all threads.

@@ -207,7 +207,7 @@ fn overhead(requests: usize) -> Result<Overhead, Box<dyn std::error::Error>> {
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let options = Options { http: free, grpc: free, ..Options::default() };
     let (deployment, policy) = (session.deployment.clone(), "edf".to_owned());
-    let setup = Setup { deployment, case: case.clone(), scheduler: app.scheduler, policy };
+    let setup = Setup { deployment, case: case.clone(), scheduler: app.scheduler, policy, online: None };
     let server = Server::start(&setup, None, &options)?;
     let mut loopback = Loopback::new(&server, inputs)?;
     let stop = Arc::new(AtomicBool::new(false));

@@ -2,7 +2,7 @@
 
 use super::{Outcome, print_json, usage};
 use cosched::experiments::app::read_trace;
-use cosched::load::{Arrivals, Client, Load, Percentiles, run as send};
+use cosched::load::{Arrivals, Client, Load, Percentiles, Question, run as send};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,14 +10,17 @@ use std::time::Duration;
 /// Arguments. A token that the server wants is taken from the variable `COSCHED_TOKEN`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The server, as host:port.
+    /// The server, as host:port, http://host:port or https://host:port.
     #[arg(default_value = "127.0.0.1:8000")]
     address: String,
+    /// PEM file of the certificates that are trusted with https.
+    #[arg(long)]
+    trusted: Option<PathBuf>,
     /// The model.
     #[arg(short, long)]
     model: String,
     /// Requests per second.
-    #[arg(short, long, required_unless_present = "trace")]
+    #[arg(short, long, required_unless_present_any = ["trace", "clients"])]
     rate: Option<f64>,
     /// How requests come.
     #[arg(short, long, default_value = "poisson")]
@@ -28,6 +31,9 @@ pub struct Args {
     /// A file of arrivals, one time in milliseconds a line, in place of a rate.
     #[arg(long, conflicts_with_all = ["rate", "arrivals"])]
     trace: Option<PathBuf>,
+    /// So many callers, each of which asks again as soon as it has its answer (closed loop), in place of a rate: what a server can do.
+    #[arg(long, conflicts_with_all = ["rate", "arrivals", "trace"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    clients: Option<u32>,
     /// Seconds for which requests are sent and counted.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -57,6 +63,9 @@ enum Kind {
 
 impl Args {
     fn arrivals(&self) -> Result<Arrivals, Box<dyn std::error::Error>> {
+        if let Some(clients) = self.clients {
+            return Ok(Arrivals::Closed(clients));
+        }
         if let Some(path) = &self.trace {
             let times = read_trace(path)?.into_iter().map(|ms| Duration::from_secs_f64(ms / 1e3));
             return Ok(Arrivals::Trace(times.collect()));
@@ -90,9 +99,10 @@ pub fn run(args: &Args) -> Outcome {
         parameters.insert(key.to_owned(), value);
     }
     let arrivals = args.arrivals()?;
-    let client = Client::new(args.address.strip_prefix("http://").unwrap_or(&args.address))
-        .with_token(std::env::var("COSCHED_TOKEN").ok());
-    let question = client.prepare(&args.model, &Value::Object(parameters), args.seed)?;
+    let url =
+        if args.address.contains("://") { args.address.clone() } else { format!("http://{}", args.address) };
+    let client = Client::open(&url, args.trusted.as_deref())?.with_token(std::env::var("COSCHED_TOKEN").ok());
+    let question = Question::prepare(&client, &args.model, &Value::Object(parameters), args.seed)?;
     let warm_up = Duration::from_secs_f64(args.warm_up);
     let length = warm_up + Duration::from_secs_f64(args.seconds);
     let outcome = send(client, question, &Load { arrivals, rate, length, warm_up, seed: args.seed })?;

@@ -221,6 +221,21 @@ fn check_policies(specs: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Checks the arguments of online learning.
+fn check_online(online: bool, policy: &str, minutes: f64) -> Outcome {
+    use cosched::online::{LEARNS, NO_LEARNER, can_learn};
+    if !(minutes > 0.0 && minutes <= 1e6) {
+        return Err(usage("--learn-minutes: expected a number above 0 and at most 1000000"));
+    }
+    if online && !can_learn() {
+        return Err(usage(NO_LEARNER));
+    }
+    if online && policy.split(':').next() != Some(LEARNS) {
+        return Err(usage(format!("--online: only the policy `{LEARNS}` learns, got `{policy}`")));
+    }
+    Ok(())
+}
+
 /// The policies for `--help`, made from the table.
 fn policy_help() -> String {
     let width = cosched::policies::TABLE.iter().map(|r| r.name.len()).max().unwrap_or(0);

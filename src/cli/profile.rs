@@ -53,8 +53,11 @@ pub fn open(app: &App) -> Result<Session, Box<dyn std::error::Error>> {
     for (name, reason) in &session.absent {
         eprintln!("note: running without `{name}`: {reason}");
     }
-    for variant in &session.deployment.variants {
-        for (p, processor) in session.deployment.processors.iter().enumerate() {
+    let variants = &session.deployment.variants;
+    // Who takes whole models only has variants of its own.
+    let whole = |p: usize| variants.iter().any(|v| v.whole_on == Some(p));
+    for variant in variants.iter().filter(|v| v.whole_on.is_none()) {
+        for (p, processor) in session.deployment.processors.iter().enumerate().filter(|(p, _)| !whole(*p)) {
             let refused: Vec<_> = variant
                 .prepared
                 .iter()

@@ -70,18 +70,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.seconds.is_some_and(|s| !(s > 0.0 && s <= 1e6)) {
         return Err(super::usage("--seconds: expected a number above 0 and at most 1000000"));
     }
-    if !(args.learn_minutes > 0.0 && args.learn_minutes <= 1e6) {
-        return Err(super::usage("--learn-minutes: expected a number above 0 and at most 1000000"));
-    }
-    if args.online && !cosched::online::can_learn() {
-        return Err(super::usage(cosched::online::NO_LEARNER));
-    }
-    if args.online && args.policy.split(':').next() != Some("learned") {
-        return Err(super::usage(format!(
-            "--online: only the policy `learned` learns, got `{}`",
-            args.policy
-        )));
-    }
+    super::check_online(args.online, &args.policy, args.learn_minutes)?;
     let app = App::read(&args.app)?;
     let create = |path: &Option<PathBuf>| -> Result<Option<File>, String> {
         path.as_ref().map(|p| File::create(p).map_err(|e| format!("{}: {e}", p.display()))).transpose()

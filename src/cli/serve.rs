@@ -6,8 +6,10 @@ use super::{Outcome, check_policies};
 use cosched::executors::inject::{Injection, POLICY};
 use cosched::executors::live::Trouble;
 use cosched::experiments::app::{App, read_plan};
+use cosched::online::{Conditions, LEARNS, Options as Online};
 use cosched::server::model::serving;
 use cosched::server::repository;
+use cosched::server::tls::Files;
 use cosched::server::{Maker, Options, Server, Setup, Wanted, claim_signals};
 use cosched::session::Session;
 use std::io::Write;
@@ -38,6 +40,15 @@ pub struct Args {
     /// A file of tokens, one a line: requests must carry one as `Authorization: Bearer TOKEN`. Health is told to everybody.
     #[arg(long)]
     tokens: Option<PathBuf>,
+    /// PEM file of a certificate (and those that vouch for it): HTTP and gRPC are spoken inside TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// URL of an OpenTelemetry collector, e.g. http://localhost:4318: it gets a trace of each request (OTLP as JSON over HTTP).
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// Largest body of a request, in MiB.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4095))]
     max_body_mb: u32,
@@ -63,6 +74,22 @@ pub struct Args {
     /// several times.
     #[arg(long, value_name = "WHAT:HOW:SHARE")]
     inject: Vec<Injection>,
+    /// Learn from what is served while it goes on; only for the policy learned. What was learned is forgotten unless --learn-state says where
+    /// to keep it.
+    #[arg(long)]
+    online: bool,
+    /// Keep what online learning learned in this file, and go on from it when it is there.
+    #[arg(long, value_name = "FILE", requires = "online")]
+    learn_state: Option<PathBuf>,
+    /// Minutes after which that file is written again; it is also written when the server stops.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 5.0,
+        requires = "learn_state",
+        allow_negative_numbers = true
+    )]
+    learn_minutes: f64,
     /// Seconds that shutdown waits for requests to end.
     #[arg(long, default_value_t = 30)]
     drain: u16,
@@ -71,6 +98,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
     check_policies(std::slice::from_ref(&args.policy))?;
+    super::check_online(args.online, &args.policy, args.learn_minutes)?;
     let tokens = args.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
     let app = serving(read(&args.app)?);
     claim_signals()?;
@@ -84,6 +112,12 @@ pub fn run(args: &Args) -> Outcome {
         http: SocketAddr::new(args.host, args.http_port),
         grpc: SocketAddr::new(args.host, args.grpc_port),
         tokens,
+        tls: args
+            .tls_cert
+            .clone()
+            .zip(args.tls_key.clone())
+            .map(|(certificate, key)| Files { certificate, key }),
+        otlp: args.otlp.clone(),
         max_body: (args.max_body_mb as usize) << 20,
         queue: args.queue as usize,
         connections: args.connections as usize,
@@ -96,13 +130,18 @@ pub fn run(args: &Args) -> Outcome {
         },
         drain: Duration::from_secs(args.drain.into()),
     };
+    let learn =
+        Online { state: args.learn_state.clone(), save_minutes: args.learn_minutes, ..Online::default() };
+    let online = args.online.then(|| Conditions::of(&app)).transpose()?.map(|c| (learn.clone(), c));
     let (deployment, policy) = (session.deployment.clone(), args.policy.clone());
-    let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
-    let maker = Arc::new(FromFile { app: args.app.clone(), session: Mutex::new(session) });
+    let setup = Setup { deployment, case, scheduler: app.scheduler, policy, online };
+    let learn = args.online.then_some(Online { renew: true, ..learn });
+    let maker = Arc::new(FromFile { app: args.app.clone(), session: Mutex::new(session), learn });
     let server = Server::start(&setup, Some(maker), &options)?;
     // One line that scripts can read the ports from; who reads it may send signals.
     let signals = server.hear_signals()?;
-    println!("serving HTTP on http://{} and gRPC on {}", server.http(), server.grpc());
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    println!("serving HTTP on {scheme}://{} and gRPC on {}", server.http(), server.grpc());
     std::io::stdout().flush()?;
     server.wait_for(signals)?;
     eprintln!("stopping: no new requests; those that are there still end (ctrl-c again to give up)");
@@ -131,6 +170,8 @@ fn read_tokens(path: &Path) -> Result<Vec<String>, String> {
 struct FromFile {
     app: PathBuf,
     session: Mutex<Session>,
+    /// How the policy learns, where it is one that does.
+    learn: Option<Online>,
 }
 
 impl FromFile {
@@ -150,7 +191,13 @@ impl FromFile {
             }
         }
         let case = planned_case(&session, &app)?;
+        let learns = wanted.policy.split(':').next() == Some(LEARNS);
+        let online = match self.learn.as_ref().filter(|_| learns) {
+            None => None,
+            Some(learn) => Some((learn.clone(), Conditions::of(&app)?)),
+        };
         let setup = Setup {
+            online,
             deployment: session.deployment.clone(),
             case,
             scheduler: app.scheduler,

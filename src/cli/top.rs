@@ -62,8 +62,9 @@ fn text(address: &str, state: &State) -> String {
         0 => String::new(),
         n => format!(", {n} of the fallback"),
     };
+    let learning = state.learning.as_ref().map_or_else(String::new, |told| format!(" ({told})"));
     line(format!(
-        "{address}: policy {policy}, {} decisions{fallbacks}; the last {seconds} s:",
+        "{address}: policy {policy}{learning}, {} decisions{fallbacks}; the last {seconds} s:",
         state.decisions
     ));
     line(String::new());
@@ -145,6 +146,7 @@ mod tests {
             window_ms: 10_000.0,
             decisions: 12,
             fallbacks: 1,
+            learning: Some("tries new weights".into()),
             processors: vec![processor],
             models: vec![model],
             launches: vec![],
@@ -155,7 +157,7 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(
             lines[0].join(" "),
-            "here:8000: policy edf, 12 decisions, 1 of the fallback; the last 10 s:"
+            "here:8000: policy edf (tries new weights), 12 decisions, 1 of the fallback; the last 10 s:"
         );
         assert_eq!(lines[3], ["dsp", "DOWN", "25%", "#####", "7", "2", "3.2"]);
         assert_eq!(lines[6], ["keyword", "4", "9", "2", "4", "1.50", "20.00"]);

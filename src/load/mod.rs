@@ -1,8 +1,9 @@
 //! A load for any server of the Open Inference Protocol v2 over HTTP: requests go out at their own times whatever the server does
 //! (open loop), and each is timed from when it should have gone out, so that a server that stalls cannot hide it (coordinated omission).
+//! Callers that ask again as soon as they have an answer (closed loop) tell how much a server can do.
 //! It refuses to look at answers beyond their status: whether they are right is for tests.
 
-mod client;
+mod question;
 
 use cosched_env::streams::rng;
 use hdrhistogram::Histogram;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-pub use client::{Client, ClientError, Question};
+pub use cosched_executors::remote::client::{Client, ClientError};
+pub use question::Question;
 
 /// How requests come.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,8 @@ pub enum Arrivals {
     Bursts(u32),
     /// At these times, from the start; the rate has no meaning then.
     Trace(Arc<[Duration]>),
+    /// Each of so many callers asks again as soon as it has its answer; the rate has no meaning then.
+    Closed(u32),
 }
 
 /// What is sent, and how often.
@@ -44,13 +48,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// When each request goes out, from the start.
+    /// When each request goes out, from the start; nothing is known of that in a closed loop.
     pub fn times(&self) -> impl Iterator<Item = Duration> + use<> {
         let Load { arrivals, rate, length, seed, .. } = self.clone();
         let (mut random, mut at, mut number) = (rng(seed, "load", 0), 0.0, 0);
         std::iter::from_fn(move || {
             let time = match &arrivals {
                 Arrivals::Trace(times) => *times.get(number)?,
+                Arrivals::Closed(_) => return None,
                 _ => Duration::from_secs_f64(at),
             };
             number += 1;
@@ -59,7 +64,7 @@ impl Load {
                 Arrivals::Poisson => exponential(),
                 Arrivals::Periodic => 1.0,
                 Arrivals::Bursts(size) if number % size as usize == 0 => exponential() * f64::from(size),
-                Arrivals::Bursts(_) | Arrivals::Trace(_) => 0.0,
+                Arrivals::Bursts(_) | Arrivals::Trace(_) | Arrivals::Closed(_) => 0.0,
             };
             at += gap / rate;
             (time < length).then_some(time)
@@ -70,6 +75,7 @@ impl Load {
     pub fn asked(&self) -> f64 {
         match &self.arrivals {
             Arrivals::Trace(_) => self.times().count() as f64 / self.length.as_secs_f64().max(1e-9),
+            Arrivals::Closed(_) => 0.0,
             _ => self.rate,
         }
     }
@@ -110,7 +116,7 @@ pub struct Outcome {
     pub answered: u64,
     /// Others, by status or by what went wrong with the connection.
     pub refused: BTreeMap<String, u64>,
-    /// Requests per second that should have gone out.
+    /// Requests per second that should have gone out; 0 in a closed loop.
     pub rate: f64,
     /// Answers per second from the first request that counts to the last answer.
     pub achieved: f64,
@@ -138,6 +144,21 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
     let (client, question) = (Arc::new(client), Arc::new(question));
     let (handle, sent) = (runtime.handle().clone(), load.clone());
     let begun = Instant::now() + Duration::from_millis(10);
+    if let Arrivals::Closed(callers) = load.arrivals {
+        for _ in 0..callers {
+            let (client, question, tell, load) =
+                (client.clone(), question.clone(), tell.clone(), load.clone());
+            runtime.spawn(async move {
+                while begun.elapsed() < load.length {
+                    let went = Instant::now();
+                    let outcome = question.ask(&client).await;
+                    let counts = went >= begun + load.warm_up;
+                    let took = went.elapsed();
+                    drop(tell.send(Ended { counts, since_due: took, since_sent: took, outcome }));
+                }
+            });
+        }
+    }
     // A thread of its own: tokio's clock is too coarse for gaps below a millisecond.
     let pacer = std::thread::Builder::new().name("pacer".into()).spawn(move || {
         for at in sent.times() {
@@ -146,7 +167,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
             let (client, question, tell) = (client.clone(), question.clone(), tell.clone());
             handle.spawn(async move {
                 let went = Instant::now();
-                let outcome = client.ask(&question).await;
+                let outcome = question.ask(&client).await;
                 let counts = at >= sent.warm_up;
                 let ended = Ended { counts, since_due: due.elapsed(), since_sent: went.elapsed(), outcome };
                 drop(tell.send(ended));

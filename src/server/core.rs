@@ -184,15 +184,25 @@ impl Core {
         check: impl FnOnce(&Catalog) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let setup = maker.make(wanted).map_err(Refusal::invalid)?;
+        // The next learner goes on from what this one has learned.
+        let before = self.engine()?.learning.clone();
+        if let Some(Err(error)) = before.as_ref().map(|l| l.save()) {
+            return Err(Refusal::new(Kind::Failed, format!("what was learned cannot be kept: {error}")));
+        }
         let started = Engine::start(&setup, &self.stats, &self.limits, self.given_up.subscribe());
         let (engine, thread) = started.map_err(|e| Refusal::invalid(e.to_string()))?;
         self.keep(thread);
-        // An engine that is not put to work is dropped here, and ends.
-        check(&engine.catalog)?;
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        if now.engine.is_none() {
-            return Err(closing());
+        let refused = match now.engine {
+            None => Some(closing()),
+            Some(_) => check(&engine.catalog).err(),
+        };
+        if let Some(refusal) = refused {
+            // It never decided anything: it ends here, and what the old one learns is what counts.
+            engine.learning.iter().for_each(|l| l.succeed(true));
+            return Err(refusal);
         }
+        before.iter().for_each(|l| l.succeed(true));
         tracing::info!(policy = setup.policy, models = engine.catalog.models.len(), "changed");
         let catalog = engine.catalog.clone();
         *now = Now { catalog, engine: Some(Arc::new(engine)) };

@@ -8,12 +8,14 @@ use super::refusal::{Kind, Refusal};
 use super::rolling::{Rolling, Watcher};
 use super::stats::{Slots, Spent, Stats, reason};
 use super::watched::{Guarded, Troubled, Watched};
-use crate::session::SessionError;
+use crate::online::{self, Begun, Conditions, Learning};
+use crate::session::{Heard, SessionError};
+use cosched_agent::online::link::Ear;
 use cosched_env::case::Case;
 use cosched_env::event::{Outcome, RequestId};
 use cosched_env::scheduler::{self, Scheduler};
 use cosched_env::time::Time;
-use cosched_env::world::drive;
+use cosched_env::world::{Policy, drive};
 use cosched_executors::deploy::Deployment;
 use cosched_executors::inject::{POLICY, Striker};
 use cosched_executors::live::{LiveWorld, Trouble};
@@ -39,6 +41,8 @@ pub struct Setup {
     pub scheduler: scheduler::Options,
     /// The policy, e.g. `learned`.
     pub policy: String,
+    /// How it learns from what it serves, if it does.
+    pub online: Option<(online::Options, Conditions)>,
 }
 
 /// What an engine may not exceed.
@@ -120,6 +124,8 @@ pub struct Engine {
     places: Vec<Arc<Semaphore>>,
     queue: usize,
     submitter: Submitter,
+    /// What learns beside it.
+    pub learning: Option<Arc<Learning>>,
     /// True when nobody waits any longer.
     given_up: watch::Receiver<bool>,
 }
@@ -176,12 +182,12 @@ impl Engine {
     ) -> Result<(Engine, JoinHandle<()>), SessionError> {
         let Setup { deployment, case, policy, .. } = setup;
         let models = models(deployment, case).map_err(SessionError::Unserved)?;
-        let mut chosen = cosched_policies::make(policy, case)?;
+        let slots = stats.slots(case);
+        let (mut chosen, ear, learning) = decider(setup, stats)?;
         if limits.trouble.injections.iter().any(|i| i.what == POLICY) {
             chosen = Box::new(Troubled(chosen, Striker::new(&limits.trouble.injections, POLICY)));
         }
         let fallback = cosched_policies::make(FALLBACK, case)?;
-        let slots = stats.slots(case);
         let never = Arc::new(AtomicBool::new(false));
         // Streams send nothing: time zero is their horizon.
         let (mut world, submitter) =
@@ -193,11 +199,17 @@ impl Engine {
         let mut world = Watched::new(world, stats.clone(), slots.processors.clone());
         let mut scheduler = Scheduler::new(case.clone(), setup.scheduler);
         let alive = Arc::new(AtomicBool::new(true));
-        let (guard, mut watcher) = (Alive(alive.clone()), Watcher(rolling.clone()));
+        let guard = Alive(alive.clone());
+        let mut watcher = Heard { observer: Watcher(rolling.clone()), ear };
+        let learns = learning.clone();
         let run = move || {
             let _guard = guard;
             if let Err(error) = drive(&mut scheduler, &mut world, &mut decider, &mut watcher) {
                 tracing::error!("the scheduler ended: {error}");
+            }
+            // The state is kept before the thread ends, so that whoever waits for it finds the file whole.
+            if let Some(Err(error)) = learns.map(|l| l.end()) {
+                tracing::error!("what was learned is lost: {error}");
             }
         };
         let thread = std::thread::Builder::new().name("scheduler".into()).spawn(run);
@@ -207,7 +219,8 @@ impl Engine {
         let places = models.iter().map(|_| Arc::new(Semaphore::new(queue))).collect();
         let (case, policy) = (case.clone(), policy.clone());
         let catalog = Arc::new(Catalog { models, case, policy, slots, rolling, alive });
-        Ok((Engine { catalog, stats: stats.clone(), places, queue, submitter, given_up }, thread))
+        let stats = stats.clone();
+        Ok((Engine { catalog, stats, places, queue, submitter, learning, given_up }, thread))
     }
 
     fn place(&self, model: usize) -> Result<Place, Refusal> {
@@ -258,6 +271,21 @@ impl Engine {
             }
         }
     }
+}
+
+/// The policy, and what learns beside it.
+type Decider = (Box<dyn Policy>, Option<Ear>, Option<Arc<Learning>>);
+
+fn decider(setup: &Setup, stats: &Arc<Stats>) -> Result<Decider, SessionError> {
+    let Setup { case, policy, online, .. } = setup;
+    let Some((options, conditions)) = online else {
+        stats.lock().online = None;
+        return Ok((cosched_policies::make(policy, case)?, None, None));
+    };
+    let told = stats.clone();
+    let told = move |report| told.lock().online = Some(report);
+    let Begun { policy, ear, learning } = online::begin(policy, case, conditions, options, told)?;
+    Ok((policy, Some(ear), Some(Arc::new(learning))))
 }
 
 fn answer(case: &Case, reply: Reply) -> Result<Answer, Refusal> {

@@ -4,6 +4,8 @@
 use super::engine::Catalog;
 use super::rolling::{Launched, Reason, Rolling, lock};
 use super::stats::Stats;
+use cosched_agent::online::guard::Acting;
+use cosched_agent::online::learner::Report;
 use cosched_env::case::Case;
 use cosched_env::event::Request;
 use cosched_env::observation::{Action, Candidate};
@@ -23,6 +25,9 @@ pub struct State {
     pub decisions: u64,
     /// Decisions of the fallback since the server was started.
     pub fallbacks: u64,
+    /// What the learner is at, where the policy learns.
+    #[serde(default)]
+    pub learning: Option<String>,
     pub processors: Vec<OfProcessor>,
     pub models: Vec<OfModel>,
     pub launches: Vec<OfLaunch>,
@@ -154,12 +159,23 @@ pub fn state(catalog: &Catalog, stats: &Stats, window: Span) -> State {
         window_ms: window.ms(),
         decisions: rolling.decisions,
         fallbacks: counted.fallbacks.values().sum(),
+        learning: counted.online.as_ref().map(learning),
         processors: names.map(|(p, name)| processor(p, name, up(p), &launches, (from, now))).collect(),
         models: models(catalog, &rolling, from),
         launches: launches.iter().map(|l| launch(case, l)).collect(),
         requests: requests(case, &rolling, from),
         recent: rolling.reasons.iter().rev().take(40).map(|r| brief(case, r)).collect(),
     }
+}
+
+fn learning(report: &Report) -> String {
+    let (c, best) = (&report.counts, &report.baseline);
+    let who = match report.acting {
+        Acting::Good => "decides by its last good weights".to_owned(),
+        Acting::Trial => "tries new weights".to_owned(),
+        Acting::Baseline => format!("lets {best} decide"),
+    };
+    format!("{who}, {} lessons, {} published, {} rolled back", report.lessons, c.published, c.rolled_back)
 }
 
 fn processor(

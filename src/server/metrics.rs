@@ -5,6 +5,8 @@
 use super::core::Core;
 use super::model::VERSION;
 use super::stats::{BOUNDS_S, Counted, Spread};
+use cosched_agent::online::guard::Acting;
+use cosched_agent::online::learner::Report;
 use std::fmt::Write;
 
 /// A text that grows by families.
@@ -64,7 +66,40 @@ pub fn text(core: &Core) -> String {
     }
     page.family("cosched_policy_info", "gauge", "The policy that decides");
     page.number("cosched_policy_info", &[("policy", &core.catalog().policy)], 1);
+    if let Some(report) = &counted.online {
+        of_learner(&mut page, report);
+    }
     page.0
+}
+
+fn of_learner(page: &mut Page, report: &Report) {
+    page.family(
+        "cosched_online_acting",
+        "gauge",
+        "Who decides: the last good weights, new ones on trial, or the best baseline",
+    );
+    for (who, word) in [(Acting::Good, "good"), (Acting::Trial, "trial"), (Acting::Baseline, "baseline")] {
+        page.number("cosched_online_acting", &[("who", word)], u8::from(report.acting == who));
+    }
+    let c = &report.counts;
+    for (name, help, count) in [
+        ("decisions", "Decisions that the learner heard of since it was started", report.decisions),
+        ("lessons", "Lessons that it learned since it was started", report.lessons),
+        ("dropped", "Transitions and news that came too fast for it", report.dropped),
+        ("published", "Weights that went on trial: the version of the policy", c.published.into()),
+        ("refused", "Weights that were worse in the emulator", c.refused.into()),
+        ("proven", "Trials that ended well", c.proven.into()),
+        ("rolled_back", "Trials that ended badly", c.rolled_back.into()),
+        ("handed_over", "Times that the best baseline took over", c.handed_over.into()),
+    ] {
+        let name = format!("cosched_online_{name}_total");
+        page.family(&name, "counter", help);
+        page.number(&name, &[], count);
+    }
+    page.family("cosched_online_slowness", "gauge", "Latency of a processor by the plan's, as estimated");
+    for (processor, factor) in &report.slowness {
+        page.number("cosched_online_slowness", &[("processor", processor)], factor);
+    }
 }
 
 fn of_models(page: &mut Page, counted: &Counted) {

@@ -11,7 +11,7 @@
 //! let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {})?;
 //! let case = app.case_of(session.profile(&app, &mut |_, _, _| {})?)?;
 //! let (deployment, policy) = (session.deployment, "edf".to_owned());
-//! let setup = Setup { deployment, case, scheduler: app.scheduler, policy };
+//! let setup = Setup { deployment, case, scheduler: app.scheduler, policy, online: None };
 //! let server = Server::start(&setup, None, &Options::default())?;
 //! println!("http://{}", server.http());
 //! server.wait_for(server.hear_signals()?)?;
@@ -23,13 +23,13 @@
 mod auth;
 pub mod core;
 pub mod engine;
-mod grpc;
+pub mod grpc;
 mod http;
 mod listen;
 pub mod live;
 mod metrics;
 pub mod model;
-pub mod numbers;
+pub mod otlp;
 pub mod proto;
 pub mod refusal;
 pub mod repository;
@@ -37,6 +37,7 @@ pub mod request;
 pub mod rolling;
 pub mod shared_memory;
 pub mod stats;
+pub mod tls;
 mod watched;
 pub mod wire;
 
@@ -46,7 +47,8 @@ pub use self::engine::Setup;
 use crate::session::SessionError;
 use cosched_executors::live::Trouble;
 use engine::Limits;
-use listen::Protocol;
+use listen::{Door, Protocol};
+use otlp::Exporter;
 use refusal::{Kind, Refusal};
 use shared_memory::Regions;
 use std::io;
@@ -67,6 +69,10 @@ pub struct Options {
     pub grpc: SocketAddr,
     /// One of these has to come with each request; none: everybody may ask.
     pub tokens: Vec<String>,
+    /// Both protocols are spoken inside TLS with this certificate; none: in the clear.
+    pub tls: Option<tls::Files>,
+    /// URL of an OpenTelemetry collector that gets a trace of each request; none: no traces.
+    pub otlp: Option<String>,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
     /// Most requests of a model that have not ended.
@@ -93,6 +99,8 @@ impl Default for Options {
             http: on(8000),
             grpc: on(8001),
             tokens: Vec::new(),
+            tls: None,
+            otlp: None,
             max_body: 64 << 20,
             queue: 256,
             decision: Duration::from_millis(250),
@@ -119,6 +127,12 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate or its key.
+    #[error("{0}")]
+    Tls(String),
+    /// Where traces shall go.
+    #[error("the collector of traces: {0}")]
+    Otlp(String),
     /// Threads, signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -153,6 +167,7 @@ pub struct Server {
     grpc: SocketAddr,
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
+    exporter: Option<Arc<tokio::sync::Mutex<Exporter>>>,
     drain: Duration,
 }
 
@@ -181,12 +196,25 @@ impl Server {
             let bound = bound.and_then(|l| Ok((l.local_addr()?, l)));
             bound.map_err(|source| ServerError::Listen { address, source })
         };
+        let acceptor = |protocol: &str| options.tls.as_ref().map(|t| t.acceptor(protocol)).transpose();
+        let tls = |protocol| acceptor(protocol).map_err(ServerError::Tls);
+        let (http_tls, grpc_tls) = (tls("http/1.1")?, tls("h2")?);
         // An address that is taken is found out before anything costly.
         let ((http, http_socket), (grpc, grpc_socket)) = (bind(options.http)?, bind(options.grpc)?);
         let Options { queue, decision, trouble, .. } = options.clone();
         let limits = Limits { queue, decision, trouble };
         let core = Core::start(setup, maker, limits)?;
         let core = Arc::new(core);
+        let exporter = options.otlp.as_ref().map(|url| Exporter::new(url, core.clone())).transpose();
+        let exporter = exporter.map_err(ServerError::Otlp)?.map(|e| Arc::new(tokio::sync::Mutex::new(e)));
+        if let Some(exporter) = exporter.clone() {
+            runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(otlp::EVERY).await;
+                    exporter.lock().await.step().await;
+                }
+            });
+        }
         let room = Arc::new(Semaphore::new(BODIES * options.max_body.div_ceil(1024)));
         let regions = Arc::new(Regions::new(options.shared_memory));
         let state = Shared {
@@ -200,23 +228,25 @@ impl Server {
         let sockets = [
             (
                 http_socket,
-                Protocol::Http,
+                (Protocol::Http, http_tls),
                 auth::guard(http::router(state.clone()), &options.tokens, auth::over_http),
             ),
             (
                 grpc_socket,
-                Protocol::Grpc,
+                (Protocol::Grpc, grpc_tls),
                 auth::guard(grpc::router(&state), &options.tokens, auth::over_grpc),
             ),
         ];
-        let spawn = |(socket, protocol, router)| {
+        let spawn = |(socket, (protocol, tls), router)| {
             // Connections of one protocol must not use up those of the other.
             let connections = Arc::new(Semaphore::new(options.connections));
-            runtime.spawn(listen::serve(socket, protocol, router, connections, stopped.clone()))
+            let door = Door { protocol, tls, router, connections };
+            runtime.spawn(listen::serve(socket, door, stopped.clone()))
         };
         let listeners = sockets.map(spawn).into();
         tracing::info!(%http, %grpc, policy = setup.policy, models = core.catalog().models.len(), "serving");
-        Ok(Server { runtime, core, http, grpc, stop, listeners, drain: options.drain })
+        let drain = options.drain;
+        Ok(Server { runtime, core, http, grpc, stop, listeners, exporter, drain })
     }
 
     /// Where HTTP is spoken.
@@ -290,6 +320,9 @@ impl Server {
                 self.core.give_up();
                 // What runs cannot be stopped in the middle; a device that hangs must not hold the process.
                 let _ = tokio::time::timeout(self.drain, &mut ended).await;
+            }
+            if let Some(exporter) = self.exporter {
+                exporter.lock().await.step().await;
             }
             // Connections stay until here, so that whoever came too late was told so.
             self.stop.send_replace(true);

@@ -8,6 +8,7 @@ use cosched_env::scenario::{ArrivalKind, Stream};
 use cosched_env::time::Span;
 use cosched_executors::deploy::Deployment;
 use cosched_executors::graph::{Graph, ValueId};
+pub use cosched_executors::remote::datatype;
 use cosched_executors::tensor::DType;
 use cosched_experiments::app::App;
 use std::collections::BTreeSet;
@@ -44,20 +45,6 @@ impl Port {
     /// The shape as the protocol has it.
     pub fn dims(&self) -> Vec<i64> {
         self.shape.iter().map(|&d| d as i64).collect()
-    }
-}
-
-/// An element type in the protocol's words.
-pub fn datatype(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "FP32",
-        DType::F16 => "FP16",
-        DType::F64 => "FP64",
-        DType::I64 => "INT64",
-        DType::I32 => "INT32",
-        DType::U8 => "UINT8",
-        DType::I8 => "INT8",
-        DType::Bool => "BOOL",
     }
 }
 

@@ -2,11 +2,11 @@
 //! shapes, lengths, parameters. It refuses everything that the model does not have; it converts nothing in silence.
 
 use super::model::{Model, Port, datatype};
-use super::numbers;
 use super::proto::inference::InferTensorContents;
 use super::refusal::Refusal;
 use super::shared_memory::Part;
 use cosched_env::time::Span;
+use cosched_executors::remote::numbers;
 use cosched_executors::submit::Ask;
 use cosched_executors::tensor::{DType, Data, Tensor};
 use serde::Deserialize;

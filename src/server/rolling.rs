@@ -58,6 +58,8 @@ pub struct Rolling {
     pub launches: VecDeque<Launched>,
     /// Requests in order of ending.
     pub ended: VecDeque<Ended>,
+    /// Requests that have ended so far.
+    pub ends: u64,
     /// Requests that have not ended.
     pub unended: BTreeMap<RequestId, Request>,
     /// Processors that went down or came back.
@@ -76,6 +78,7 @@ impl Rolling {
             begun: Instant::now(),
             launches: VecDeque::new(),
             ended: VecDeque::new(),
+            ends: 0,
             unended: BTreeMap::new(),
             health: VecDeque::new(),
             reasons: VecDeque::new(),
@@ -152,6 +155,7 @@ impl Rolling {
     fn over(&mut self, ended: &Ended) {
         self.unended.remove(&ended.request.id);
         self.ended.push_back(ended.clone());
+        self.ends += 1;
         let old = |e: &Ended| e.at + WINDOW < ended.at;
         while self.ended.len() > RECORDS || self.ended.front().is_some_and(old) {
             self.ended.pop_front();

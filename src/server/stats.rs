@@ -1,6 +1,7 @@
 //! What is counted while a server runs: per model, per processor, and of the scheduler. Written by whoever knows, read by `/metrics` and
 //! the statistics of both protocols. It refuses to wait: every lock is held for a few numbers only.
 
+use cosched_agent::online::learner::Report;
 use cosched_env::case::Case;
 use cosched_env::event::Outcome;
 use std::collections::BTreeMap;
@@ -106,6 +107,8 @@ pub struct Counted {
     pub decisions: Spread,
     /// Choices of the fallback, by what was wrong with the policy's.
     pub fallbacks: BTreeMap<&'static str, u64>,
+    /// What the learner says, where the policy learns.
+    pub online: Option<Report>,
 }
 
 /// How an answered request spent its time, in nanoseconds.

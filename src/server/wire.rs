@@ -3,10 +3,10 @@
 
 use super::engine::Answer;
 use super::model::{Model, Port, VERSION, datatype};
-use super::numbers;
 use super::refusal::{Kind, Refusal};
 use super::request::{Contents, Given, Parameters};
 use super::shared_memory::{Part, Regions};
+use cosched_executors::remote::numbers;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -23,13 +23,19 @@ period_ms = 20
 deadline_ms = 20000
 "#;
 
-fn spawn(folder: &std::path::Path, arguments: &[&str]) -> Child {
+pub fn spawn(folder: &std::path::Path, arguments: &[&str]) -> Child {
+    spawn_with(folder, arguments, &[])
+}
+
+/// The same with variables of the environment.
+pub fn spawn_with(folder: &std::path::Path, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cosched"));
+    command.envs(variables.iter().copied());
     command.arg("serve").args(arguments).current_dir(folder).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn wait(child: &mut Child) -> Option<i32> {
+pub fn wait(child: &mut Child) -> Option<i32> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -76,7 +82,7 @@ fn the_command_serves_until_it_is_told_to_stop() {
     let _ = std::fs::remove_dir_all(&folder);
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
@@ -89,7 +95,7 @@ fn until(mut true_now: impl FnMut() -> bool) {
 }
 
 /// Where a server that was just started speaks HTTP.
-fn address(child: &mut Child) -> SocketAddr {
+pub fn address(child: &mut Child) -> SocketAddr {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let rest = line.strip_prefix("serving HTTP on http://").unwrap_or_else(|| panic!("{line}"));

@@ -9,6 +9,14 @@ use cosched::server::proto::inference::{
 use prost::Message;
 use prost::bytes::{Buf, Bytes};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// A code other than 0, and its message.
 pub type Refused = (i32, String);
@@ -29,21 +37,49 @@ pub fn call_as<A: Message + Default>(
     question: &impl Message,
     authorization: &str,
 ) -> Result<A, Refused> {
+    call_over(to, method, question, authorization, None)
+}
+
+/// Calls a method inside TLS with `localhost`, where there is a file of certificates to trust.
+pub fn call_over<A: Message + Default>(
+    to: SocketAddr,
+    method: &str,
+    question: &impl Message,
+    authorization: &str,
+    trusted: Option<&Path>,
+) -> Result<A, Refused> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let asked = ask(to, method, question.encode_to_vec(), authorization);
+        let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+        let wire: Box<dyn Wire> = match trusted {
+            None => Box::new(stream),
+            Some(path) => Box::new(inside(stream, path).await),
+        };
+        let asked = ask(wire, to, method, question.encode_to_vec(), authorization);
         let bytes = tokio::time::timeout(PATIENCE, asked).await.expect("a hang")?;
         Ok(A::decode(&bytes[..]).expect("a message of that type"))
     })
 }
 
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+async fn inside(stream: TcpStream, trusted: &Path) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+}
+
 async fn ask(
+    stream: Box<dyn Wire>,
     to: SocketAddr,
     method: &str,
     message: Vec<u8>,
     authorization: &str,
 ) -> Result<Vec<u8>, Refused> {
-    let stream = tokio::net::TcpStream::connect(to).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     let mut client = client.ready().await.unwrap();

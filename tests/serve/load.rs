@@ -1,7 +1,7 @@
 //! The load tool against the server: what it counts is what the server counts, a stall shows, and errors are told by status.
 
 use crate::rig::{Rig, Way, options};
-use cosched::load::{Arrivals, Client, ClientError, Load, run};
+use cosched::load::{Arrivals, Client, ClientError, Load, Question, run};
 use cosched::server::Options;
 use serde_json::json;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn load(rate: f64, ms: u64) -> Load {
 fn it_counts_what_the_server_counts() {
     let rig = Rig::new("edf");
     let client = Client::new(&rig.http.to_string());
-    let question = client.prepare("keyword", &json!({"variant": "kws_small"}), 1).unwrap();
+    let question = Question::prepare(&client, "keyword", &json!({"variant": "kws_small"}), 1).unwrap();
     let load = load(200.0, 1000);
     let (all, counted) = (load.times().count(), load.times().filter(|&t| t >= load.warm_up).count());
     let outcome = run(client, question, &load).unwrap();
@@ -30,10 +30,34 @@ fn it_counts_what_the_server_counts() {
 }
 
 #[test]
+fn callers_in_a_closed_loop_never_have_two_requests_each() {
+    let rig = Rig::new("edf");
+    let client = Client::new(&rig.http.to_string());
+    let question = Question::prepare(&client, "plain", &json!({}), 1).unwrap();
+    rig.gate.set(Way::Closed);
+    let load = Load { arrivals: Arrivals::Closed(3), ..load(1.0, 400) };
+    let outcome = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run(client, question, &load).unwrap());
+        rig.pending(1, 3);
+        std::thread::sleep(Duration::from_millis(50));
+        // One is held, two wait, and nobody else comes.
+        rig.gate.holds(1);
+        rig.pending(1, 3);
+        rig.gate.set(Way::Open);
+        sending.join().unwrap()
+    });
+    let counted = rig.server().core().stats.read().models[1].success.count;
+    assert!(
+        outcome.answered == outcome.requests && outcome.requests <= counted && counted > 3,
+        "{outcome:?}"
+    );
+}
+
+#[test]
 fn refusals_are_counted_by_status() {
     let rig = Rig::with("edf", &Options { queue: 1, ..options() });
     let client = Client::new(&rig.http.to_string());
-    let question = client.prepare("plain", &json!({}), 1).unwrap();
+    let question = Question::prepare(&client, "plain", &json!({}), 1).unwrap();
     rig.gate.set(Way::Closed);
     let outcome = std::thread::scope(|scope| {
         let sending = scope.spawn(|| run(client, question, &load(100.0, 400)).unwrap());
@@ -51,8 +75,9 @@ fn refusals_are_counted_by_status() {
 #[test]
 fn a_server_that_is_none_is_named() {
     let rig = Rig::new("edf");
-    let error = Client::new(&rig.http.to_string()).prepare("nope", &json!({}), 1).err().unwrap();
+    let client = Client::new(&rig.http.to_string());
+    let error = Question::prepare(&client, "nope", &json!({}), 1).err().unwrap();
     assert!(matches!(error, ClientError::Unexpected { .. }) && error.to_string().contains("404"), "{error}");
-    let error = Client::new("127.0.0.1:1").prepare("x", &json!({}), 1).err().unwrap();
+    let error = Question::prepare(&Client::new("127.0.0.1:1"), "x", &json!({}), 1).err().unwrap();
     assert!(error.to_string().contains("127.0.0.1:1: connect"), "{error}");
 }

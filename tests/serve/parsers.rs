@@ -3,11 +3,12 @@
 
 use cosched::env::case::{StreamId, VariantId};
 use cosched::env::time::Span;
+use cosched::executors::remote::numbers;
 use cosched::executors::tensor::DType;
 use cosched::server::model::{Choice, Model, Port, Source};
 use cosched::server::proto::inference::ModelInferRequest;
 use cosched::server::shared_memory::Regions;
-use cosched::server::{numbers, request, wire};
+use cosched::server::{request, wire};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use prost::Message;

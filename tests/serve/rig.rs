@@ -113,7 +113,7 @@ struct GatedSegment(Arc<dyn Prepared>, Arc<Gate>);
 struct GatedInstance(Box<dyn Instance>, Arc<Gate>);
 
 impl Processor for Gated {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.0.name()
     }
     fn device(&self) -> String {
@@ -184,7 +184,7 @@ impl Maker for FromText {
         let names: Vec<_> = app.tasks.iter().flat_map(|t| t.variants.iter().map(|v| v.plan_name())).collect();
         let deployment = Arc::new(self.deployment.only(&|v| names.contains(&v.model.name)));
         let case = app.case_of(plan).map_err(|e| e.to_string())?;
-        Ok(Setup { deployment, case, scheduler: app.scheduler, policy: wanted.policy.clone() })
+        Ok(Setup { deployment, case, scheduler: app.scheduler, policy: wanted.policy.clone(), online: None })
     }
 }
 

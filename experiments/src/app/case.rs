@@ -87,6 +87,17 @@ impl App {
                 chosen.push(PlanVariant { accuracy: variant.accuracy, ..found.clone() });
             }
         }
+        // Whole models on remote servers, as the profile found them there: in the order of models, then of processors.
+        for variant in self.tasks.iter().flat_map(|t| &t.variants) {
+            for processor in &plan.processors {
+                let name = format!("{}@{}", variant.plan_name(), processor.name);
+                let found = plan.variants.iter().find(|p| p.name == name);
+                if let Some(found) = found.filter(|_| self.chosen_remotes().any(|r| r.name == processor.name))
+                {
+                    chosen.push(PlanVariant { accuracy: variant.accuracy, ..found.clone() });
+                }
+            }
+        }
         plan.variants = chosen;
         Ok(())
     }

@@ -61,8 +61,48 @@ impl App {
                 return bad(format!("processors[{i}]"), format!("`{}` is there twice", names[i]));
             }
         }
+        self.check_remotes()?;
         self.check_tasks()?;
         self.check_streams()
+    }
+
+    fn check_remotes(&self) -> Result<(), Problem> {
+        let mut names = BTreeSet::new();
+        for (i, remote) in self.remotes.iter().enumerate() {
+            let key = |name: &str| format!("remote[{i}].{name}");
+            let plain = remote.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            if remote.name.is_empty() || !plain || !names.insert(&remote.name) {
+                let problem = format!(
+                    "expected a name of letters, digits, - and _ that is there once, got `{}`",
+                    remote.name
+                );
+                return bad(key("name"), problem);
+            }
+            let rest = remote.url.strip_prefix("http://").or_else(|| remote.url.strip_prefix("https://"));
+            if !rest.is_some_and(|r| {
+                r.trim_end_matches('/').contains(':') && !r.trim_end_matches('/').contains('/')
+            }) {
+                let problem = format!("expected http://HOST:PORT or https://HOST:PORT, got `{}`", remote.url);
+                return bad(key("url"), problem);
+            }
+            if remote.url.starts_with("https://") && remote.trusted.is_none() {
+                return bad(
+                    key("url"),
+                    "https needs `trusted`, a PEM file of the certificates that are trusted",
+                );
+            }
+            if !(remote.timeout_ms > 0.0 && remote.timeout_ms <= 1e6) {
+                let problem =
+                    format!("expected a number above 0 and at most 1000000, got {}", remote.timeout_ms);
+                return bad(key("timeout_ms"), problem);
+            }
+            let known =
+                |name: &String| self.tasks.iter().flat_map(|t| &t.variants).any(|v| v.plan_name() == *name);
+            if let Some(name) = remote.models.keys().find(|name| !known(name)) {
+                return bad(key("models"), format!("no variant of this file is called `{name}`"));
+            }
+        }
+        Ok(())
     }
 
     fn check_tasks(&self) -> Result<(), Problem> {

@@ -137,6 +137,30 @@ impl Variant {
     }
 }
 
+/// A server of the Open Inference Protocol v2 that runs whole models as a processor does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remote {
+    /// Name of the processor, by default `remote`.
+    #[serde(default = "remote")]
+    pub name: String,
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    pub url: String,
+    /// A launch that takes longer, in milliseconds, counts as a link that failed.
+    #[serde(default = "two_thousand")]
+    pub timeout_ms: f64,
+    /// PEM file of the certificates that are trusted with https, relative to the app file.
+    #[serde(default)]
+    pub trusted: Option<PathBuf>,
+    /// Name of the environment variable that holds a bearer token.
+    #[serde(default)]
+    pub token_variable: Option<String>,
+    /// What our variants are called there: MODEL, or MODEL:VARIANT of another cosched. One that is not here is looked for as a model of its
+    /// own name, then as a variant of the model with its task's name.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+}
+
 /// An app file, checked. See the module's text; every key is a field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,6 +188,9 @@ pub struct App {
     /// Power by processor name.
     #[serde(default)]
     pub power: BTreeMap<String, Power>,
+    /// Servers that are processors.
+    #[serde(rename = "remote", default)]
+    pub remotes: Vec<Remote>,
     /// Tasks with their models; empty in a case file.
     #[serde(rename = "task", default)]
     pub tasks: Vec<Task>,
@@ -186,6 +213,12 @@ pub struct App {
 
 fn twenty() -> f64 {
     20.0
+}
+fn remote() -> String {
+    "remote".into()
+}
+fn two_thousand() -> f64 {
+    2000.0
 }
 fn one() -> u64 {
     1
@@ -250,6 +283,15 @@ impl App {
     /// The scenario: its streams and objective.
     pub fn scenario(&self) -> Scenario {
         Scenario { name: self.name.clone(), streams: self.streams.clone(), objective: self.objective }
+    }
+
+    /// The remote servers that `processors` names, or all of them, in the order of the file.
+    pub fn chosen_remotes(&self) -> impl Iterator<Item = &Remote> {
+        let chosen = |r: &&Remote| match &self.processors {
+            Processors::All => true,
+            Processors::Named(names) => names.contains(&r.name),
+        };
+        self.remotes.iter().filter(chosen)
     }
 
     /// The processors to use among `known` names: all of them, or those that the file names, in its order.

@@ -1,7 +1,6 @@
 //! `ModelInfer`: from its message to what is asked of the scheduler, and from the answer to its message. It refuses a request that mixes
 //! typed and raw tensors.
 
-use super::super::Shared;
 use super::super::engine::Answer;
 use super::super::model::{Model, VERSION, datatype};
 use super::super::proto::inference::infer_parameter::ParameterChoice;
@@ -105,8 +104,8 @@ fn inputs<'a>(request: &'a ModelInferRequest, regions: &Regions) -> Result<Vec<G
 ///
 /// # Errors
 /// What does not fit the model.
-pub(super) fn read(
-    shared: &Shared,
+pub fn read(
+    regions: &Regions,
     model: &Model,
     request: &ModelInferRequest,
 ) -> Result<(Ask, Vec<Wanted>), Refusal> {
@@ -117,7 +116,7 @@ pub(super) fn read(
             return Err(Refusal::new(Kind::NotBuilt, "classification is not supported by this server"));
         }
         let port = wire::port(model, &output.name, wanted.iter().map(|w| w.port))?;
-        let part = parameters.part(&shared.regions)?;
+        let part = parameters.part(regions)?;
         let part = part.map(|part| wire::room(&model.outputs[port], part)).transpose()?;
         wanted.push(Wanted { port, binary: true, part });
     }
@@ -126,7 +125,7 @@ pub(super) fn read(
         wanted = all.map(|port| Wanted { port, binary: true, part: None }).collect();
     }
     let parameters = Named(&request.parameters).request()?;
-    let tensors = request::tensors(model, &inputs(request, &shared.regions)?)?;
+    let tensors = request::tensors(model, &inputs(request, regions)?)?;
     Ok((parameters.ask(model, tensors)?, wanted))
 }
 

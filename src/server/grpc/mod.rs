@@ -1,7 +1,7 @@
 //! The protocol over gRPC: the same answers as over HTTP in generated messages, and gRPC's own health check. Tensors of answers are always
 //! raw, as Triton's are. It refuses to stream.
 
-mod infer;
+pub mod infer;
 
 use super::Shared;
 use super::http::extensions;
@@ -26,7 +26,7 @@ use std::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// Both services.
-pub fn router(shared: &Shared) -> Router {
+pub(super) fn router(shared: &Shared) -> Router {
     let service = GrpcInferenceServiceServer::new(Service(shared.clone()));
     let service = service.max_decoding_message_size(shared.max_body);
     Router::new()
@@ -95,8 +95,9 @@ impl GrpcInferenceService for Service {
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answered<ModelReadyResponse> {
         let ModelReadyRequest { name, version } = request.get_ref();
-        self.0.core.catalog().model(name, version)?;
-        Ok(Response::new(ModelReadyResponse { ready: self.0.core.ready() }))
+        // A model that is not there is not ready, as Triton says it; over HTTP its clients look at the status.
+        let known = self.0.core.catalog().model(name, version).is_ok();
+        Ok(Response::new(ModelReadyResponse { ready: known && self.0.core.ready() }))
     }
 
     async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Answered<ServerMetadataResponse> {
@@ -130,7 +131,7 @@ impl GrpcInferenceService for Service {
         let catalog = engine.catalog.clone();
         let index = catalog.model(&request.model_name, &request.model_version)?;
         let model = &catalog.models[index];
-        let (ask, wanted) = infer::read(&self.0, model, &request)?;
+        let (ask, wanted) = infer::read(&self.0.regions, model, &request)?;
         let id = request.id.clone();
         // Its bytes are tensors now.
         drop(request);

@@ -164,11 +164,16 @@ impl Learner {
         }
     }
 
-    /// Steps until `over`, beside a live run.
-    pub fn spawn(mut self, over: Arc<AtomicBool>) -> JoinHandle<Learner> {
+    /// Steps until `over`, beside a live run; `stepped` may look on after each step.
+    pub fn spawn(
+        mut self,
+        over: Arc<AtomicBool>,
+        mut stepped: impl FnMut(&Learner) + Send + 'static,
+    ) -> JoinHandle<Learner> {
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 self.step();
+                stepped(&self);
                 std::thread::sleep(Duration::from_millis(20));
             }
             self.step();

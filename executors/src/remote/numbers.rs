@@ -1,7 +1,7 @@
 //! Tensor elements between JSON and memory: a nested array is read straight into a flat list of the wanted type and never beyond the
 //! wanted length; a list is written flat. It refuses numbers that the type cannot hold, and NaN and infinity, which JSON cannot carry.
 
-use cosched_executors::tensor::{DType, Data};
+use crate::tensor::{DType, Data};
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 
