@@ -101,6 +101,11 @@ impl Shares {
         Shares(vec![1.0; streams])
     }
 
+    /// Streams that have been served so for long: the on-time share of each, 0 to 1.
+    pub fn settled(shares: Vec<f64>) -> Shares {
+        Shares(shares)
+    }
+
     /// The share of a stream, 0 to 1.
     pub fn of(&self, stream: usize) -> f64 {
         self.0[stream]

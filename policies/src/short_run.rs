@@ -3,7 +3,8 @@
 
 use cosched_env::case::Case;
 use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
+use cosched_env::event::{Ended, Outcome};
+use cosched_env::objective::Shares;
 use cosched_env::scenario::{ArrivalKind, Scenario};
 use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::time::Time;
@@ -20,10 +21,9 @@ pub(crate) fn horizon(case: &Case, requests: f64) -> Time {
     Time((LEAST_REQUESTS * slowest).max(requests / rate).min(4.0 * requests / rate) as u64)
 }
 
-/// Sums over the requests of a run that arrive at `from` or later.
+/// Sums over the requests of a run.
 #[derive(Default)]
 pub(crate) struct Sums {
-    from: Time,
     pub utility: f64,
     pub requests: f64,
     pub priority: f64,
@@ -31,9 +31,6 @@ pub(crate) struct Sums {
 
 impl Observer for Sums {
     fn ended(&mut self, ended: &Ended) {
-        if ended.request.arrival < self.from {
-            return;
-        }
         self.utility += ended.utility;
         self.requests += 1.0;
         self.priority += ended.request.priority;
@@ -42,26 +39,41 @@ impl Observer for Sums {
 
 /// Runs a case until the last request has ended; `None`: the policy broke the rules, or there was no request.
 pub(crate) fn short_run(case: &Arc<Case>, policy: &mut dyn Policy, seed: u64, horizon: Time) -> Option<Sums> {
-    run(case, policy, seed, Time::ZERO, horizon)
+    let mut sums = Sums::default();
+    run(Scheduler::new(case.clone(), Options::default()), policy, seed, horizon, &mut sums)?;
+    (sums.requests > 0.0).then_some(sums)
 }
 
-/// The same, counted from a moment on.
-fn run(case: &Arc<Case>, policy: &mut dyn Policy, seed: u64, from: Time, horizon: Time) -> Option<Sums> {
-    let mut emulator = Emulator::new(case.clone(), Config::default(), seed, horizon);
-    let mut scheduler = Scheduler::new(case.clone(), Options::default());
-    let mut sums = Sums { from, ..Sums::default() };
-    drive(&mut scheduler, &mut emulator, policy, &mut sums).ok()?;
-    (sums.requests > 0.0).then_some(sums)
+fn run(
+    mut scheduler: Scheduler,
+    policy: &mut dyn Policy,
+    seed: u64,
+    horizon: Time,
+    observer: &mut dyn Observer,
+) -> Option<()> {
+    let mut emulator = Emulator::new(scheduler.case().clone(), Config::default(), seed, horizon);
+    drive(&mut scheduler, &mut emulator, policy, observer).ok().map(drop)
+}
+
+/// Requests of each stream that were answered on time, and all of them.
+struct Served(Vec<[f64; 2]>);
+
+impl Observer for Served {
+    fn ended(&mut self, ended: &Ended) {
+        let [on_time, all] = &mut self.0[ended.request.stream.0 as usize];
+        *on_time += f64::from(u8::from(ended.outcome == Outcome::Answered));
+        *all += 1.0;
+    }
 }
 
 /// A piece out of a long run of a case: what follows a timetable (traces, apps that open and close, phases of a link) begins in the
 /// middle of it, and a device that heats up does so as far as it would in [`LONG_RUN_S`]. Where a request's worth hangs on how its stream
-/// was served before and the streams have no end, the first half does not count: who gives a stream up must not live off its past.
+/// was served before and the streams have no end, they were served before as in the piece itself: who gives one up does not live off its past.
 pub(crate) struct Excerpt {
     /// The case of the piece.
     pub case: Arc<Case>,
-    /// What arrives before does not count.
-    from: Time,
+    /// Whether it has a past.
+    remembers: bool,
     horizon: Time,
     seed: u64,
 }
@@ -72,11 +84,10 @@ const LONG_RUN_S: f64 = 30.0;
 impl Excerpt {
     /// The timetable begins at a `share` of its length; about so many requests.
     pub(crate) fn new(case: &Case, share: f64, requests: f64, seed: u64) -> Excerpt {
-        let counted = horizon(case, requests);
+        let horizon = horizon(case, requests);
         let objective = case.objective();
-        let remembers = objective.fairness_weight > 0.0 || objective.continuity_weight > 0.0;
-        let from = if remembers && timetable_ms(case) == 0.0 { counted } else { Time::ZERO };
-        let horizon = counted + from.since(Time::ZERO);
+        let remembers = (objective.fairness_weight > 0.0 || objective.continuity_weight > 0.0)
+            && timetable_ms(case) == 0.0;
         let mut case = shifted(case, share);
         if case.device.thermal.is_some() {
             let mut device = case.device.clone();
@@ -84,15 +95,28 @@ impl Excerpt {
             device.thermal.iter_mut().for_each(|t| t.time_constant_s *= condensed);
             case = Case::on(case.plan.clone(), device, case.scenario.clone()).unwrap_or(case);
         }
-        Excerpt { case: Arc::new(case), from, horizon, seed }
+        Excerpt { case: Arc::new(case), remembers, horizon, seed }
     }
 
     /// Mean utility of a request by mean priority; minus infinity: the policy broke the rules, or there was no request.
     pub(crate) fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
-        match run(&self.case, policy.as_mut(), self.seed, self.from, self.horizon) {
-            Some(sums) if sums.priority > 0.0 => sums.utility / sums.priority,
-            _ => f64::NEG_INFINITY,
+        let mut sums = Sums::default();
+        let ran = self
+            .past(policy.as_mut())
+            .and_then(|core| run(core, policy.as_mut(), self.seed, self.horizon, &mut sums));
+        if ran.is_some() && sums.priority > 0.0 { sums.utility / sums.priority } else { f64::NEG_INFINITY }
+    }
+
+    /// A scheduler as it stands at the beginning.
+    fn past(&self, policy: &mut dyn Policy) -> Option<Scheduler> {
+        let core = Scheduler::new(self.case.clone(), Options::default());
+        if !self.remembers {
+            return Some(core);
         }
+        let mut served = Served(vec![[0.0; 2]; self.case.streams.len()]);
+        run(core.clone(), policy, self.seed, self.horizon, &mut served)?;
+        let share = |[on_time, all]: &[f64; 2]| if *all > 0.0 { on_time / all } else { 1.0 };
+        Some(core.after(Shares::settled(served.0.iter().map(share).collect())))
     }
 }
 

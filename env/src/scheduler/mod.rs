@@ -130,6 +130,17 @@ impl Scheduler {
         }
     }
 
+    /// As if the streams had been served so before.
+    ///
+    /// # Panics
+    /// When there are not as many shares as streams.
+    #[must_use]
+    pub fn after(mut self, shares: Shares) -> Scheduler {
+        self.shares = shares;
+        (0..self.queues.len()).for_each(|stream| self.view_stream(stream));
+        self
+    }
+
     /// The case that it schedules.
     pub fn case(&self) -> &Arc<Case> {
         &self.case
