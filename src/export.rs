@@ -3,7 +3,7 @@
 
 use cosched_agent::checkpoint::About;
 use cosched_agent::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_VERSION};
-use cosched_agent::network::{Forward, Linear, Weights};
+use cosched_agent::network::{Forward, Linear, Weights, highest};
 use cosched_executors::bare::{Bare, BareError};
 use cosched_executors::graph::Attr;
 use cosched_executors::onnx::draft::{Draft, Extent};
@@ -103,7 +103,7 @@ impl Twin {
         if apart(value, other) {
             return Err(format!("the value: onnxruntime says {other}, the checkpoint {value}"));
         }
-        let best = (0..n).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
+        let best = highest(logits);
         let own = self.forward.best();
         // Twins of a candidate score the same but for rounding; then either is the same choice.
         let same = best == own || self.forward.logits[own] - self.forward.logits[best] <= 1e-6;

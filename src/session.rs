@@ -18,10 +18,10 @@ use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
 use cosched_executors::profile::{self, assumed_watts};
-use cosched_executors::remote;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
-use cosched_experiments::app::{App, Model as Source, Remote};
+use cosched_executors::{cpu, providers, remote};
+use cosched_experiments::app::{App, Model as Source, Part, Processors, Remote};
 use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
@@ -121,7 +121,8 @@ pub struct Session {
     pub deployment: Arc<Deployment>,
     /// Processors that were asked for and are not here, with the reason.
     pub absent: Vec<(String, String)>,
-    /// Remote servers among the processors.
+    /// Parts of the CPU and remote servers among the processors.
+    parts: Vec<Part>,
     remotes: Vec<Remote>,
 }
 
@@ -134,13 +135,18 @@ pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
 /// An unknown name, or no processor at all.
 pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
     let (mut open, mut absent) = (Vec::new(), Vec::new());
-    for name in app.choose_processors(&known(app)?)? {
-        let opened = match processor::TABLE.iter().find(|r| r.name == name) {
+    for name in chosen(app)? {
+        let opened = match processor::row(name) {
             Some(row) => (row.open)(options),
-            None => match app.remotes.iter().find(|r| r.name == name) {
-                Some(server) => remote::open(&settings(app, server)),
-                None => continue,
-            },
+            None => {
+                let part = app.parts.iter().find(|p| p.name == name).map(part);
+                let server = app.remotes.iter().find(|r| r.name == name);
+                match (part, server) {
+                    (Some(part), _) => cpu::open_as(part),
+                    (None, Some(server)) => remote::open(&settings(app, server)),
+                    (None, None) => continue,
+                }
+            }
         };
         match opened {
             Ok(p) => open.push(p),
@@ -154,18 +160,39 @@ pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened
     Ok((open, absent))
 }
 
-/// Names of all processors that an app may ask for: those of the table, and its remote servers.
+/// The processors that an app wants, in its order: without a list those of the table, its parts of the CPU and its remote servers.
+/// onnxruntime's providers are used only where they are named, and so is the whole of what is divided into parts.
+fn chosen(app: &App) -> Result<Vec<&str>, ConfigError> {
+    let mut names = app.choose_processors(&known(app)?)?;
+    let named = matches!(app.processors, Processors::Named(_));
+    let divided = |name: &str| app.parts.iter().any(|part| part.kind == name);
+    names.retain(|name| named || !divided(name) && !providers::ROWS.iter().any(|row| row.name == *name));
+    Ok(names)
+}
+
+/// Names of all processors that an app may ask for: those of the table, onnxruntime's providers, its parts of the CPU, and its remote servers.
 fn known(app: &App) -> Result<Vec<&str>, ConfigError> {
-    let mut known: Vec<_> = processor::TABLE.iter().map(|r| r.name).collect();
-    for (i, server) in app.remotes.iter().enumerate() {
-        if known.contains(&server.name.as_str()) {
-            let problem =
-                format!("remote[{i}].name: a processor of this machine is called `{}`", server.name);
+    let mut known: Vec<_> = processor::rows().map(|r| r.name).collect();
+    let parts = app.parts.iter().map(|p| ("processor", &p.name)).enumerate();
+    for (i, (key, name)) in parts.chain(app.remotes.iter().map(|r| ("remote", &r.name)).enumerate()) {
+        if known.contains(&name.as_str()) {
+            let problem = format!("{key}[{i}].name: a processor of this machine is called `{name}`");
             return Err(ConfigError::new(&app.file, problem));
         }
-        known.push(&server.name);
+        known.push(name);
     }
     Ok(known)
+}
+
+fn part(part: &Part) -> cpu::Settings {
+    cpu::Settings { name: part.name.clone(), threads: part.threads(), cores: part.cores.clone() }
+}
+
+/// A deployment with as many slots as the app says.
+fn with_slots(app: &App, mut deployment: Deployment) -> Arc<Deployment> {
+    let slots = |p: &Arc<dyn Processor>| app.slots.get(p.name()).copied().unwrap_or(1);
+    deployment.slots = deployment.processors.iter().map(slots).collect();
+    Arc::new(deployment)
 }
 
 fn settings(app: &App, server: &Remote) -> remote::Settings {
@@ -216,8 +243,8 @@ impl Session {
         let models = load_models(app)?;
         let (processors, absent) = open_processors(app, &options.processors)?;
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
-        let deployment = Arc::new(Deployment::new(models, processors, &cut, progress)?);
-        Ok(Session { deployment, absent, remotes: app.remotes.clone() })
+        let deployment = with_slots(app, Deployment::new(models, processors, &cut, progress)?);
+        Ok(Session { deployment, absent, parts: app.parts.clone(), remotes: app.remotes.clone() })
     }
 
     /// A session for an app that has changed: processors that are open and models that are the same are taken over.
@@ -228,8 +255,10 @@ impl Session {
         let models = load_models(app)?;
         let here = |name: &&str| self.deployment.processors.iter().any(|p| p.name() == *name);
         let gone = |name: &&str| self.absent.iter().any(|(absent, _)| absent == name);
-        let names = app.choose_processors(&known(app)?)?;
-        let unchanged = self.remotes == app.remotes && names.iter().all(|n| here(n) || gone(n));
+        let names = chosen(app)?;
+        let unchanged = self.remotes == app.remotes
+            && self.parts == app.parts
+            && names.iter().all(|n| here(n) || gone(n));
         let (processors, absent) = if unchanged {
             let by_name = |n: &&str| self.deployment.processors.iter().find(|p| p.name() == *n).cloned();
             (names.iter().filter_map(by_name).collect(), self.absent.clone())
@@ -238,7 +267,8 @@ impl Session {
         };
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Deployment::again(Some(&self.deployment), models, processors, &cut, progress)?;
-        Ok(Session { deployment: Arc::new(deployment), absent, remotes: app.remotes.clone() })
+        let (parts, remotes) = (app.parts.clone(), app.remotes.clone());
+        Ok(Session { deployment: with_slots(app, deployment), absent, parts, remotes })
     }
 
     /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
@@ -251,7 +281,8 @@ impl Session {
         if deployment.variants.is_empty() {
             return Ok(false);
         }
-        let part = Session { deployment: Arc::new(deployment), absent: Vec::new(), remotes: Vec::new() };
+        let deployment = Arc::new(deployment);
+        let part = Session { deployment, absent: Vec::new(), parts: Vec::new(), remotes: Vec::new() };
         plan.variants.extend(part.profile(app, progress)?.variants);
         Ok(true)
     }
@@ -263,7 +294,8 @@ impl Session {
     pub fn profile(&self, app: &App, progress: Progress<'_>) -> Result<Plan, SessionError> {
         let watts = |name: &str| {
             let server = app.remotes.iter().any(|r| r.name == name);
-            let (active, idle) = if server { remote::RADIO_WATTS } else { assumed_watts(name) };
+            let kind = app.parts.iter().find(|p| p.name == name).map_or(name, |p| &p.kind);
+            let (active, idle) = if server { remote::RADIO_WATTS } else { assumed_watts(kind) };
             let set = app.power.get(name).copied().unwrap_or_default();
             (set.active_watts.unwrap_or(active), set.idle_watts.unwrap_or(idle))
         };
@@ -281,6 +313,12 @@ impl Session {
         let there = names(&mut plan.processors.iter().map(|p| format!("{} ({})", p.name, p.device)));
         if here != there {
             return Err(format!("it was made for the processors {there}, here are {here}"));
+        }
+        for ((there, here), p) in plan.processors.iter().zip(&d.slots).zip(&d.processors) {
+            if there.slots != *here {
+                let (name, there) = (p.name(), there.slots);
+                return Err(format!("it was made for {there} launches at a time on {name}, here are {here}"));
+            }
         }
         // What is offloaded is numbered after the models themselves, so there must be no more of it than here.
         let offloaded = |v: &&cosched_env::plan::Variant| {

@@ -85,6 +85,8 @@ fn bad_apps_are_refused() {
         ("none.toml", "[\"cpu\"]", "[]"),
         ("accuracy.toml", "accuracy = 0.9", "accuracy = 90"),
         ("task.toml", "task = \"keyword\"", "task = \"keywrd\""),
+        ("cuda.toml", "[\"cpu\"]", "[\"ort:cuda\"]"),
+        ("provider.toml", "[\"cpu\"]", "[\"ort:cud\"]"),
     ] {
         folder.app(name, old, new);
     }
@@ -100,6 +102,16 @@ fn bad_apps_are_refused() {
         ("run word.toml", 1, &["word.toml:13:", "deadline_ms", "string \"soon\""]),
         ("run period.toml", 1, &["stream[0].period_ms"]),
         ("run processor.toml", 1, &["processor.toml:2:", "unknown processor `wgp`", "did you mean `wgpu`?"]),
+        (
+            "run cuda.toml",
+            1,
+            &["no processor is available", "`ort:cuda`", "was built without CUDAExecutionProvider"],
+        ),
+        (
+            "run provider.toml",
+            1,
+            &["provider.toml:2:", "unknown processor `ort:cud`", "did you mean `ort:cuda`?"],
+        ),
         ("run none.toml", 1, &["processors", "at least one"]),
         ("run accuracy.toml", 1, &["task[0].variant[0].accuracy"]),
         ("run task.toml", 1, &["unknown task `keywrd`", "did you mean `keyword`?"]),
@@ -301,6 +313,10 @@ fn wrong_usage_is_code_two() {
         ("inspect zoo:kws --min-share 2", 2, &["--min-share"]),
         ("inspect zoo:kws --dim batch", 2, &["NAME=N"]),
         ("bench --requests 0", 2, &["--requests"]),
+        ("bench kernels --rounds 2", 2, &["--rounds"]),
+        ("bench kernels --processors dsp", 2, &["--processors", "`dsp`", "opencl"]),
+        ("bench kernels --processors ort:cuda", 1, &["`ort:cuda`", "CUDAExecutionProvider"]),
+        ("bench kernels --models nope", 2, &["no model `nope`", "kws_small"]),
         ("completions bsh", 2, &["bash"]),
     ]);
     let nothing = folder.run("", &[], LIMIT).unwrap();

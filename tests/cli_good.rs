@@ -93,6 +93,42 @@ fn zoo_inspect_compare_and_sweep_do_what_they_say() {
 }
 
 #[test]
+fn kernels_are_timed_beside_plain_onnxruntime_and_tuned_once() {
+    let folder = Folder::new("kernels");
+    let tuned = folder.0.join("tuned");
+    let environment = [("COSCHED_TUNE_DIR", tuned.to_str().unwrap())];
+    let args = "bench kernels --models kws_small --processors cpu,opencl --rounds 3 --seconds 1 --json";
+    // Drivers compile many kernels: on a busy machine that takes its time.
+    let run = |args: &str| folder.run(args, &environment, 4 * LIMIT).unwrap();
+    let timed = |args: &str| -> Value {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(0), "{args}: {}", ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    };
+    let rows = timed(args);
+    let engines: Vec<_> = rows.as_array().unwrap().iter().map(|r| r["engine"].clone()).collect();
+    assert_eq!(engines, ["onnxruntime", "cpu", "opencl"]);
+    for row in rows.as_array().unwrap() {
+        assert!(row["error"].as_f64().unwrap() < 1e-4 && row["cpu_ms"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    // Nothing was measured unasked. What is measured when asked is there for every later use, and still right.
+    assert!(!tuned.exists());
+    assert!(timed(&format!("{args} --tune"))[2]["error"].as_f64().unwrap() < 1e-4);
+    let only = std::fs::read_dir(&tuned).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>();
+    let [file] = &only[..] else { panic!("{only:?}") };
+    let text = std::fs::read_to_string(file).unwrap();
+    let choices: Value = serde_json::from_str(&text).unwrap();
+    assert!(choices["choices"].as_object().unwrap().len() >= 3, "{text}");
+    let begun = std::fs::metadata(file).unwrap().modified().unwrap();
+    assert!(timed(&format!("{args} --tune"))[2]["error"].as_f64().unwrap() < 1e-4);
+    assert_eq!(std::fs::metadata(file).unwrap().modified().unwrap(), begun, "it was measured again");
+    // A spoilt file is said and not believed.
+    std::fs::write(file, "{").unwrap();
+    let ran = run(args);
+    assert!(ran.err.contains("no tuning file") && ran.err.contains(file.to_str().unwrap()), "{}", ran.err);
+}
+
+#[test]
 fn fidelity_says_what_it_found() {
     let folder = Folder::new("fidelity");
     folder.write("app.toml", APP);

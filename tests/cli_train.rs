@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Folder, LIMIT, judge, rk3588};
 
@@ -21,13 +20,7 @@ fn train_file(folder: &Folder) {
 
 /// Begins a training that saves itself at every update, and kills it after some lines of its curve.
 fn kill(folder: &Folder, lines: usize) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cosched"))
-        .args("train train.toml --out b.safetensors --save-minutes 0".split(' '))
-        .current_dir(&folder.0)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = folder.start("train train.toml --out b.safetensors --save-minutes 0");
     let begun = Instant::now();
     let written = || std::fs::read_to_string(folder.0.join("b.csv")).map_or(0, |t| t.lines().count());
     while written() <= lines || !folder.0.join("b.safetensors.state").exists() {

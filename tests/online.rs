@@ -13,7 +13,6 @@ use cosched::experiments::app::App;
 use cosched::online::Options;
 use cosched::session::RunOptions;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{APP, Folder, judge};
 
@@ -68,13 +67,8 @@ fn a_killed_run_goes_on_from_what_it_had_saved() {
     folder.good("profile app.toml", &[]);
     let case = App::read(&folder.0.join("app.toml")).unwrap().case().unwrap();
     let path = folder.0.join("state");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cosched"))
-        .args("run app.toml -p learned:@40 --online --learn-state state --learn-minutes 0.01".split(' '))
-        .current_dir(&folder.0)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        folder.start("run app.toml -p learned:@40 --online --learn-state state --learn-minutes 0.01");
     let begun = Instant::now();
     // What a reader finds is whole at any time.
     while load(&path, &case).unwrap().is_none_or(|s| seen(&s) < 200) {

@@ -4,7 +4,7 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{Folder, LIMIT};
 
@@ -32,13 +32,7 @@ fn a_sweep_killed_in_the_middle_gives_the_same_table_byte_for_byte() {
     let whole = folder.good("sweep many.toml --out whole", &[]);
     assert!(whole.err.contains("200 cells, 0 of them done before"), "{}", whole.err);
     let cells = folder.0.join("killed/cells");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cosched"))
-        .args(["sweep", "many.toml", "--out", "killed"])
-        .current_dir(&folder.0)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = folder.start("sweep many.toml --out killed");
     let begun = Instant::now();
     while results(&cells) < 60 {
         assert!(begun.elapsed() < LIMIT, "only {} cells in {LIMIT:?}", results(&cells));

@@ -12,6 +12,15 @@ pub const GUIDES: usize = 2;
 /// is not equally good everywhere, and infinity, the guide alone, is there for a case that it has no feeling for.
 pub const MARGINS: [f32; 4] = [f32::INFINITY, 3.0, 1.0, 0.0];
 
+/// What is done of the `best` by the logits and what the guides would do: the first guide's choice, unless the best one's logit exceeds that by
+/// more than `margin`. All are indices into the logits.
+pub fn heed(logits: &[f32], best: usize, votes: &[Vote], margin: f32) -> usize {
+    match votes.first() {
+        Some(vote) if logits[best] - logits[vote.choice] <= margin => vote.choice,
+        _ => best,
+    }
+}
+
 /// What one guide would do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vote {

@@ -10,5 +10,6 @@ pub mod matmul;
 pub mod network;
 pub mod online;
 pub mod randomize;
+pub mod shortlist;
 #[cfg(feature = "train")]
 pub mod train;

@@ -208,14 +208,13 @@ impl Forward {
 
     /// Index of the highest logit; ties: the first.
     pub fn best(&self) -> usize {
-        let mut best = 0;
-        for (i, &logit) in self.logits.iter().enumerate() {
-            if logit > self.logits[best] {
-                best = i;
-            }
-        }
-        best
+        highest(&self.logits)
     }
+}
+
+/// Index of the highest value; ties: the first. 0 when there is none.
+pub fn highest<T: PartialOrd>(values: &[T]) -> usize {
+    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
 fn relu(values: &mut [f32]) {

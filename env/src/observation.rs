@@ -95,12 +95,31 @@ pub enum Action {
 pub struct Candidate {
     /// What it does.
     pub action: Action,
+    /// Whether the launch goes as far as its processor can; `false` for drop and wait.
+    pub farthest: bool,
     /// Expected nanoseconds until the launch ends: loading, transfer, segments, contention and drift. 0 for drop and wait.
     pub expected_ns: f64,
     /// Expected millijoules.
     pub energy_mj: f64,
     /// Least nanoseconds from the end of the launch to the answer (0 when it gives the answer).
     pub rest_ns: f64,
+    /// Least nanoseconds to hand its tensors over to another processor that can go on, not in `rest_ns`; infinite: there is none (0
+    /// when it gives the answer).
+    pub handover_ns: f64,
+}
+
+impl Candidate {
+    /// One that launches nothing.
+    pub(crate) fn without_launch(action: Action) -> Candidate {
+        Candidate {
+            action,
+            farthest: false,
+            expected_ns: 0.0,
+            energy_mj: 0.0,
+            rest_ns: 0.0,
+            handover_ns: 0.0,
+        }
+    }
 }
 
 /// Everything that a policy may know.

@@ -73,6 +73,32 @@ pub trait Observer {
 /// Sees nothing.
 impl Observer for () {}
 
+/// What the requests of a run earned.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Earned {
+    /// Sum of their utilities.
+    pub utility: f64,
+    /// Sum of their priorities.
+    pub priority: f64,
+    /// How many ended.
+    pub requests: f64,
+}
+
+impl Earned {
+    /// Utility by priority, so that runs of unlike cases compare; minus infinity when no request ended.
+    pub fn by_priority(&self) -> f64 {
+        if self.priority > 0.0 { self.utility / self.priority } else { f64::NEG_INFINITY }
+    }
+}
+
+impl Observer for Earned {
+    fn ended(&mut self, ended: &Ended) {
+        self.utility += ended.utility;
+        self.priority += ended.request.priority;
+        self.requests += 1.0;
+    }
+}
+
 /// Drives `scheduler` under `policy` in `world` until nothing will ever happen again. Returns the time of the last event.
 ///
 /// # Errors

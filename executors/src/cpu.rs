@@ -1,12 +1,15 @@
 //! The `cpu` processor: a segment is one onnxruntime session an instance. It refuses nothing that the loader lets through, because the
-//! loader has already asked onnxruntime. Its threads never spin, so that other processors keep the cores.
+//! loader has already asked onnxruntime. Its threads never spin, so that other processors keep the cores. Several processors of this kind
+//! may share a machine, each with its own threads and cores.
 
+use crate::affinity::{self, Pinned};
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::runtime::{self, SessionError};
 use crate::tensor::{DType, Data, Tensor};
-use ort::session::builder::GraphOptimizationLevel;
+use ort::ep::ExecutionProviderDispatch;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,15 +20,89 @@ const NAME: &str = "cpu";
 /// The `cpu` row.
 pub const ROW: Row = Row { name: NAME, about: "the CPU, through onnxruntime", open };
 
-/// Opens the processor.
+/// A part of the CPU as a processor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The processor's name.
+    pub name: String,
+    /// Intra-op threads, at least 1.
+    pub threads: usize,
+    /// Cores that they run on; none: wherever the system puts them.
+    pub cores: Vec<usize>,
+}
+
+/// Opens the processor of the table.
 ///
 /// # Errors
 /// [`ExecError::Absent`] when onnxruntime is missing or too old.
 pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
-    let version = runtime::version().map_err(absent)?;
+    open_as(Settings { name: NAME.to_owned(), threads: options.cpu_threads.max(1), cores: Vec::new() })
+}
+
+/// Opens a part of the CPU.
+///
+/// # Errors
+/// [`ExecError::Absent`] when onnxruntime is missing or too old, or a core is not there for this process.
+pub fn open_as(settings: Settings) -> Result<Arc<dyn Processor>, ExecError> {
+    let Settings { name, threads, mut cores } = settings;
+    cores.sort_unstable();
+    cores.dedup();
+    let gone = |reason: String, hint: &str| ExecError::Absent {
+        processor: name.clone(),
+        reason,
+        hint: hint.to_owned(),
+    };
+    let version = runtime::version().map_err(|e| gone(e.tried, runtime::HINT))?;
+    let allowed = affinity::allowed();
+    if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
+        let reason = match allowed.is_empty() {
+            true => "core sets are known on Linux only".to_owned(),
+            false => format!("there is no core {core} for this process; there are {}", list(&allowed)),
+        };
+        return Err(gone(reason, "change or remove its `cores`"));
+    }
+    let on = if cores.is_empty() { String::new() } else { format!(" on core(s) {}", list(&cores)) };
+    let device = format!("{}, onnxruntime {version}, {threads} thread(s){on}", model_name());
+    let place = Place { name: name.into(), threads, cores: cores.into(), provider: None };
+    Ok(Arc::new(Cpu { device, place }))
+}
+
+fn list(cores: &[usize]) -> String {
+    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One of onnxruntime's execution providers.
+#[derive(Clone, Copy)]
+pub(crate) struct Provider {
+    /// The processor's name.
+    pub name: &'static str,
+    /// onnxruntime's name.
+    pub theirs: &'static str,
+    /// Whether the loaded library was built with it.
+    pub available: fn() -> ort::Result<bool>,
+    /// Makes it.
+    pub dispatch: fn() -> ExecutionProviderDispatch,
+}
+
+/// Opens a processor that computes with a provider.
+///
+/// # Errors
+/// [`ExecError::Absent`] when onnxruntime is missing or was built without it.
+pub(crate) fn open_with(options: &Options, provider: Provider) -> Result<Arc<dyn Processor>, ExecError> {
+    let gone = |reason: String, hint: &str| ExecError::Absent {
+        processor: provider.name.to_owned(),
+        reason,
+        hint: hint.to_owned(),
+    };
+    let version = runtime::version().map_err(|e| gone(e.tried, runtime::HINT))?;
+    if !(provider.available)().map_err(|e| gone(e.to_string(), runtime::HINT))? {
+        let reason = format!("this onnxruntime {version} was built without {}", provider.theirs);
+        return Err(gone(reason, "set COSCHED_ONNXRUNTIME to a libonnxruntime that has it"));
+    }
     let threads = options.cpu_threads.max(1);
-    let device = format!("{}, onnxruntime {version}, {threads} thread(s)", model_name());
-    Ok(Arc::new(Cpu { threads, device }))
+    let device = format!("{} of onnxruntime {version}, {threads} thread(s)", provider.theirs);
+    let place = Place { name: provider.name.into(), threads, cores: Arc::new([]), provider: Some(provider) };
+    Ok(Arc::new(Cpu { device, place }))
 }
 
 /// Prepares a whole graph for one caller, on one thread, with onnxruntime's default optimisations: what others are tested against.
@@ -33,11 +110,8 @@ pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
 /// # Errors
 /// When onnxruntime is missing or refuses the graph.
 pub fn reference(graph: &Graph) -> Result<Box<dyn Instance>, ExecError> {
-    Ok(Box::new(CpuInstance::new(graph, 1)?))
-}
-
-fn absent(error: runtime::RuntimeError) -> ExecError {
-    ExecError::Absent { processor: NAME.to_owned(), reason: error.tried, hint: runtime::HINT.to_owned() }
+    let place = Place { name: NAME.into(), threads: 1, cores: Arc::new([]), provider: None };
+    Ok(Box::new(CpuInstance::new(graph, &place)?))
 }
 
 /// What the system calls the CPU.
@@ -47,14 +121,30 @@ fn model_name() -> String {
     line.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-struct Cpu {
+/// Where and how sessions run.
+#[derive(Clone)]
+struct Place {
+    /// The processor's name.
+    name: Arc<str>,
     threads: usize,
+    /// Ascending; none: anywhere.
+    cores: Arc<[usize]>,
+    /// `None`: onnxruntime's own CPU kernels.
+    provider: Option<Provider>,
+}
+
+struct Cpu {
     device: String,
+    place: Place,
 }
 
 impl Processor for Cpu {
-    fn name(&self) -> &'static str {
-        NAME
+    fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    fn cores(&self) -> &[usize] {
+        &self.place.cores
     }
 
     fn device(&self) -> String {
@@ -67,11 +157,11 @@ impl Processor for Cpu {
 
     fn prepare(&self, segment: &Graph, _samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError> {
         // The first instance is made now, so that a refusal comes now.
-        let first = CpuInstance::new(segment, self.threads)?;
+        let first = CpuInstance::new(segment, &self.place)?;
         let memory = segment.constant_bytes() + peak_bytes(segment);
         Ok(Arc::new(CpuPrepared {
             segment: segment.clone(),
-            threads: self.threads,
+            place: self.place.clone(),
             memory,
             first: Mutex::new(Some(first)),
         }))
@@ -107,7 +197,7 @@ fn peak_bytes(graph: &Graph) -> usize {
 
 struct CpuPrepared {
     segment: Graph,
-    threads: usize,
+    place: Place,
     memory: usize,
     first: Mutex<Option<CpuInstance>>,
 }
@@ -117,7 +207,7 @@ impl Prepared for CpuPrepared {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let instance = match first {
             Some(instance) => instance,
-            None => CpuInstance::new(&self.segment, self.threads)?,
+            None => CpuInstance::new(&self.segment, &self.place)?,
         };
         Ok(Box::new(instance))
     }
@@ -135,6 +225,7 @@ enum Source {
 }
 
 struct CpuInstance {
+    place: Place,
     graph: String,
     /// `None` when there is nothing to compute.
     session: Option<Session>,
@@ -145,7 +236,7 @@ struct CpuInstance {
 }
 
 impl CpuInstance {
-    fn new(graph: &Graph, threads: usize) -> Result<Self, ExecError> {
+    fn new(graph: &Graph, place: &Place) -> Result<Self, ExecError> {
         let mut computed: Vec<ValueId> = Vec::new();
         let mut source = |&id: &ValueId| {
             if let Some(i) = graph.inputs.iter().position(|&input| input == id) {
@@ -164,24 +255,49 @@ impl CpuInstance {
         let asked = computed.iter().map(|&id| graph.value(id).name.clone()).collect();
         let session = match computed.is_empty() {
             true => None,
-            false => Some(session(&Graph { outputs: computed, ..graph.clone() }, threads)?),
+            false => Some(session(&Graph { outputs: computed, ..graph.clone() }, place)?),
         };
         let inputs = graph.inputs.iter().map(|&id| graph.value(id).clone()).collect();
-        Ok(Self { graph: graph.name.clone(), session, inputs, sources, asked })
+        Ok(Self { place: place.clone(), graph: graph.name.clone(), session, inputs, sources, asked })
     }
 
-    fn failed(graph: &str, e: impl std::fmt::Display) -> ExecError {
-        ExecError::Failed { processor: NAME.to_owned(), graph: graph.to_owned(), reason: e.to_string() }
+    fn failed(&self, e: impl std::fmt::Display) -> ExecError {
+        failed(&self.place.name, &self.graph, e)
     }
+}
+
+fn failed(processor: &str, graph: &str, e: impl std::fmt::Display) -> ExecError {
+    ExecError::Failed { processor: processor.to_owned(), graph: graph.to_owned(), reason: e.to_string() }
 }
 
 /// A session for the graph, all optimisations on.
-fn session(graph: &Graph, threads: usize) -> Result<Session, ExecError> {
-    runtime::session(&to_onnx(graph), threads, GraphOptimizationLevel::All, Ok).map_err(|error| match error {
-        SessionError::Absent(error) => absent(error),
-        SessionError::Refused(reason) => CpuInstance::failed(&graph.name, reason),
+fn session(graph: &Graph, place: &Place) -> Result<Session, ExecError> {
+    // onnxruntime starts its threads now: they inherit the cores of this one.
+    let _pinned = pin(place, &graph.name)?;
+    let tune = |builder: SessionBuilder| match place.provider {
+        None => Ok(builder),
+        // What the provider cannot compute must fail here, so that it falls back loudly, by segment.
+        Some(p) => Ok(builder
+            .with_config_entry("session.disable_cpu_ep_fallback", if p.theirs == CPU { "0" } else { "1" })?
+            .with_execution_providers([(p.dispatch)()])?),
+    };
+    let made = runtime::session(&to_onnx(graph), place.threads, GraphOptimizationLevel::All, tune);
+    made.map_err(|error| match error {
+        SessionError::Absent(error) => ExecError::Absent {
+            processor: place.name.to_string(),
+            reason: error.tried,
+            hint: runtime::HINT.to_owned(),
+        },
+        SessionError::Refused(reason) => failed(&place.name, &graph.name, reason),
     })
 }
+
+fn pin(place: &Place, graph: &str) -> Result<Option<Pinned>, ExecError> {
+    Pinned::to(&place.cores).map_err(|problem| failed(&place.name, graph, problem))
+}
+
+/// onnxruntime's name for its own CPU kernels.
+const CPU: &str = "CPUExecutionProvider";
 
 /// Checks that the inputs fit: number, types, shapes.
 ///
@@ -258,7 +374,10 @@ pub(crate) fn output(value: &DynValue) -> Result<Tensor, String> {
 impl Instance for CpuInstance {
     fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
         check_inputs(&self.graph, &self.inputs, inputs)?;
-        let failed = |e: ort::Error| Self::failed(&self.graph, e);
+        let (processor, graph) = (&*self.place.name, &self.graph);
+        // The caller's thread computes too. A worker of this processor is there already.
+        let _pinned = pin(&self.place, graph)?;
+        let failed = |e: ort::Error| failed(processor, graph, e);
         let mut computed = Vec::new();
         if let Some(session) = &mut self.session {
             let mut values = Vec::with_capacity(inputs.len());
@@ -269,8 +388,8 @@ impl Instance for CpuInstance {
             for name in &self.asked {
                 let value = outputs
                     .get(name)
-                    .ok_or_else(|| Self::failed(&self.graph, format!("no output `{name}`")))?;
-                computed.push(Some(output(value).map_err(|e| Self::failed(&self.graph, e))?));
+                    .ok_or_else(|| self::failed(processor, graph, format!("no output `{name}`")))?;
+                computed.push(Some(output(value).map_err(|e| self::failed(processor, graph, e))?));
             }
         }
         // An output may be asked for twice; the last asker takes it.
@@ -284,7 +403,7 @@ impl Instance for CpuInstance {
                         .iter()
                         .any(|s| matches!(s, Source::Session(other) if other == slot));
                     let value = if again { computed[*slot].clone() } else { computed[*slot].take() };
-                    value.ok_or_else(|| Self::failed(&self.graph, "an output was taken twice"))?
+                    value.ok_or_else(|| self.failed("an output was taken twice"))?
                 }
             });
         }

@@ -52,6 +52,8 @@ pub struct Deployment {
     pub processors: Vec<Arc<dyn Processor>>,
     /// The variants, in plan order.
     pub variants: Vec<Deployed>,
+    /// Of each processor: how many launches run there at a time, each on a thread and in working memory of its own. One at first.
+    pub slots: Vec<u32>,
     /// How they were cut.
     cut: CutOptions,
 }
@@ -125,13 +127,15 @@ impl Deployment {
         }
         progress(total, total, "");
         variants.extend(whole(previous, &variants, &processors)?);
-        Ok(Deployment { processors, variants, cut: *options })
+        let slots = vec![1; processors.len()];
+        Ok(Deployment { processors, variants, slots, cut: *options })
     }
 
     /// The same with those variants only that `keep` says.
     pub fn only(&self, keep: &dyn Fn(&Deployed) -> bool) -> Deployment {
         let variants = self.variants.iter().filter(|v| keep(v)).cloned().collect();
-        Deployment { processors: self.processors.clone(), variants, cut: self.cut }
+        let (processors, slots) = (self.processors.clone(), self.slots.clone());
+        Deployment { processors, variants, slots, cut: self.cut }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that touches a real device: ONNX in, graphs cut into segments, kernels, processors, profiling, the live world.
 //! It knows nothing of policies and learning.
 
+pub mod affinity;
 pub mod bare;
 pub mod chain;
 pub mod cpu;
@@ -13,9 +14,11 @@ pub mod graph;
 pub mod inject;
 pub mod inspect;
 pub mod live;
+pub mod measure;
 pub mod onnx;
 pub mod processor;
 pub mod profile;
+pub mod providers;
 pub mod remote;
 pub mod runtime;
 pub mod segment;

@@ -47,7 +47,8 @@ pub struct LiveWorld {
     unheard: Arc<AtomicUsize>,
     /// Whether there is a submitter yet.
     open: bool,
-    threads: Vec<JoinHandle<()>>,
+    /// The workers, with their processors.
+    threads: Vec<(usize, JoinHandle<()>)>,
     kept: BTreeMap<RequestId, Kept>,
     /// When each running launch went out, and when it counts as hanging.
     running: BTreeMap<LaunchId, (Launch, Instant, Option<Instant>)>,
@@ -81,7 +82,7 @@ pub const TIMES: f64 = 20.0;
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
 impl LiveWorld {
-    /// Starts a worker per processor, warms up, and only then starts the clock. Streams send requests until `horizon`
+    /// Starts a worker per slot of each processor, warms up, and only then starts the clock. Streams send requests until `horizon`
     /// with the arrivals that the emulator gives for the same seed. When `stop` becomes true no further request is made,
     /// and the run goes on until all have ended.
     ///
@@ -113,18 +114,22 @@ impl LiveWorld {
         let (submitter, Heard { messages: submissions, unheard }) = submit::channel();
         let (mut jobs, mut threads) = (Vec::new(), Vec::new());
         for (p, processor) in deployment.processors.iter().enumerate() {
-            let striker = Striker::new(&trouble.injections, processor.name());
-            let mut worker = Worker::new(deployment.clone(), p, say.clone(), striker)?;
-            worker.warm_up()?;
-            let (job, queue) = bounded::<Job>(4);
+            let slots = deployment.slots[p];
+            let (job, queue) = bounded::<Job>(slots as usize + 3);
             jobs.push(job);
-            let named = std::thread::Builder::new().name(format!("processor {}", processor.name()));
-            let thread = named.spawn(move || worker.work(&queue)).map_err(|e| ExecError::Failed {
-                processor: processor.name().into(),
-                graph: "all".into(),
-                reason: format!("no thread for it: {e}"),
-            })?;
-            threads.push(thread);
+            for _ in 0..slots {
+                let striker = Striker::new(&trouble.injections, processor.name());
+                let mut worker = Worker::new(deployment.clone(), p, say.clone(), striker)?;
+                worker.warm_up()?;
+                let queue = queue.clone();
+                let named = std::thread::Builder::new().name(format!("processor {}", processor.name()));
+                let thread = named.spawn(move || worker.work(&queue)).map_err(|e| ExecError::Failed {
+                    processor: processor.name().into(),
+                    graph: "all".into(),
+                    reason: format!("no thread for it: {e}"),
+                })?;
+                threads.push((p, thread));
+            }
         }
         let shared = |sample: &Vec<Tensor>| sample.iter().cloned().map(Arc::new).collect::<Vec<_>>();
         let samples = deployment.variants.iter().map(|v| v.samples.iter().map(shared).collect()).collect();
@@ -379,7 +384,7 @@ impl Drop for LiveWorld {
         // Workers that probe a dead processor notice that nobody listens.
         self.said = never();
         let hanging: BTreeSet<usize> = self.hanging.values().copied().collect();
-        for (processor, thread) in self.threads.drain(..).enumerate() {
+        for (processor, thread) in self.threads.drain(..) {
             // It ends when it comes back, if it ever does.
             if hanging.contains(&processor) {
                 continue;

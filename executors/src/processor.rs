@@ -69,11 +69,13 @@ pub struct Options {
     pub cpu_threads: usize,
     /// The command that starts a DSP worker process; empty: this executable with the argument `dsp-worker`.
     pub dsp_command: Vec<String>,
+    /// GPU processors measure which kernels are best where that is not known yet (seconds to minutes, once a device and model).
+    pub tune: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpu_threads: 1, dsp_command: Vec::new() }
+        Self { cpu_threads: 1, dsp_command: Vec::new(), tune: false }
     }
 }
 
@@ -84,6 +86,11 @@ pub trait Processor: Send + Sync {
 
     /// Device, driver and library versions, for people and for invalidating plans.
     fn device(&self) -> String;
+
+    /// The cores that its worker's thread runs on; none: wherever the system puts it.
+    fn cores(&self) -> &[usize] {
+        &[]
+    }
 
     /// Whether `node` of `graph` can run here; the error says why not, for `inspect`.
     fn supports(&self, graph: &Graph, node: &Node) -> Result<(), String>;
@@ -118,6 +125,27 @@ pub trait Prepared: Send + Sync {
 pub trait Instance: Send {
     /// Runs the segment: `inputs` in the order of the graph's inputs, outputs in the order of its outputs.
     fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError>;
+
+    /// Times each step by itself, on whatever is in memory; empty where steps are not ours.
+    ///
+    /// # Errors
+    /// When the processor fails.
+    fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
+        Ok(Vec::new())
+    }
+}
+
+/// What one step of a prepared segment takes.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// The node that it belongs to.
+    pub node: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Microseconds.
+    pub us: f64,
+    /// Multiplications and additions in convolutions and matrix products; 0 elsewhere.
+    pub flops: u64,
 }
 
 /// A row of the table.
@@ -133,3 +161,13 @@ pub struct Row {
 /// Every processor that cosched knows. A new one is one file and one line here.
 pub static TABLE: &[Row] =
     &[crate::cpu::ROW, crate::gpu::wgpu::ROW, crate::gpu::opencl::ROW, crate::dsp::ROW];
+
+/// Every row that can be asked for by name: the table, and the providers of onnxruntime, which are opened only when they are named.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().chain(crate::providers::ROWS)
+}
+
+/// The row of a name.
+pub fn row(name: &str) -> Option<&'static Row> {
+    rows().find(|row| row.name == name)
+}

@@ -82,7 +82,8 @@ pub fn profile(
     let processors = deployment
         .processors
         .iter()
-        .map(|p| ProcessorSpec { launch_us, ..spec(p.name(), p.device(), watts(p.name())) })
+        .zip(&deployment.slots)
+        .map(|(p, &slots)| ProcessorSpec { slots, launch_us, ..spec(p.name(), p.device(), watts(p.name())) })
         .collect();
     let provenance = provenance(deployment);
     Ok(Plan { format: PLAN_FORMAT, provenance, processors, contention, variants })

@@ -1,7 +1,8 @@
-//! One thread per processor: runs launches one after the other and reports how each ended. A panic below it is a failed launch;
+//! One thread per slot of a processor: runs launches one after the other and reports how each ended. A panic below it is a failed launch;
 //! a processor that died is probed until it is back, and one that makes NaN of numbers counts as dead. It refuses to hold anything of a
 //! request after its report.
 
+use crate::affinity::Pinned;
 use crate::chain::Values;
 use crate::deploy::Deployment;
 use crate::inject::{How, Striker};
@@ -115,6 +116,11 @@ impl Worker {
 
     /// Works until the other side hangs up.
     pub fn work(mut self, jobs: &Receiver<Job>) {
+        let processor = self.deployment.processors[self.processor].clone();
+        let _pinned = Pinned::to(processor.cores()).unwrap_or_else(|problem| {
+            tracing::warn!("{}: not on its cores: {problem}", processor.name());
+            None
+        });
         for Job { launch, input } in jobs {
             let started = Instant::now();
             let result = self.guarded(|worker| worker.run(&launch, input));

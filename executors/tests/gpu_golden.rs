@@ -7,6 +7,7 @@ use cosched_executors::gpu::kernel::Spec;
 use cosched_executors::gpu::kernel::elementwise::Binary;
 use cosched_executors::gpu::kernel::ir::Buf;
 use cosched_executors::gpu::kernel::print::{OpenClC, Wgsl, print};
+use cosched_executors::gpu::kernel::strip::Strip;
 use cosched_executors::gpu::kernel::tile::{Tile, Walk, Weights};
 use cosched_executors::gpu::kernel::unary::Unary;
 use cosched_executors::gpu::kernel::window::Pool;
@@ -18,21 +19,74 @@ use std::collections::HashMap;
 
 fn validate(wgsl: &str) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
-    let (flags, can) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    let (flags, can) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::SUBGROUP);
     naga::valid::Validator::new(flags, can).validate(&module).map(|_| ()).map_err(|e| format!("{e:?}"))
 }
 
 fn conv(target: &Target) -> Spec {
     Spec::Tile(Tile {
         width: target.width,
-        chunks: target.chunks,
+        chunks: 2,
         pixels: 2,
         walk: Walk::Window,
         weights: Weights::Packed,
         x: Buf::Arena,
+        x_packed: false,
+        bias_m: false,
+        rows: false,
+        residual: false,
+        share: 0,
         single: false,
+        spread: !target.rows,
         act: Unary::Clip,
     })
+}
+
+/// The tile of a 1x1 convolution where vectors run along positions, with a tensor that is added.
+fn pointwise(target: &Target) -> Spec {
+    Spec::Tile(Tile {
+        width: target.width,
+        chunks: 1,
+        pixels: 3,
+        walk: Walk::Linear,
+        weights: Weights::Rows(Buf::Arena),
+        x: Buf::Weights,
+        x_packed: true,
+        bias_m: true,
+        rows: true,
+        residual: true,
+        share: 0,
+        single: false,
+        spread: false,
+        act: Unary::Clip,
+    })
+}
+
+/// The tile whose weights a subgroup of eight loads together.
+fn shared() -> Spec {
+    Spec::Tile(Tile {
+        width: 4,
+        chunks: 2,
+        pixels: 2,
+        walk: Walk::Linear,
+        weights: Weights::Packed,
+        x: Buf::Arena,
+        x_packed: false,
+        bias_m: false,
+        rows: false,
+        residual: false,
+        share: 8,
+        single: false,
+        spread: true,
+        act: Unary::Clip,
+    })
+}
+
+fn depthwise(width: u32) -> Spec {
+    let across = if width == 1 { 2 } else { 1 };
+    let kernel = [3, 3];
+    let act = Unary::Clip;
+    Spec::Strip(Strip { width, across, rows: 2, outs: 1, kernel, stride: 2, residual: false, act })
 }
 
 #[test]
@@ -45,11 +99,20 @@ fn generated_kernels_are_the_committed_ones() {
             ("softmax", Spec::Softmax(false)),
             ("max_pool", Spec::Pool(Pool::Max)),
             ("layer_norm", Spec::LayerNorm),
+            ("pointwise", pointwise(target)),
+            ("depthwise", depthwise(if target.rows { 16 } else { 1 })),
+            ("winograd_input", Spec::WinogradInput(2)),
+            ("winograd_output", Spec::WinogradOutput(2, true, Unary::Clip)),
         ]
     };
     for (name, spec) in specs(&wgpu::target()) {
-        insta::assert_snapshot!(format!("{name}.wgsl"), print(&spec.build(), &Wgsl));
+        let text = print(&spec.build(), &Wgsl);
+        assert_eq!(validate(&text), Ok(()), "{name}");
+        insta::assert_snapshot!(format!("{name}.wgsl"), text);
     }
+    let text = print(&shared().build(), &Wgsl);
+    assert_eq!(validate(&text), Ok(()));
+    insta::assert_snapshot!("shared.wgsl", text);
     for (name, spec) in specs(&opencl::target(true)) {
         insta::assert_snapshot!(format!("{name}.cl"), print(&spec.build(), &OpenClC));
     }
@@ -61,9 +124,13 @@ fn naga_accepts_every_wgsl_kernel_of_the_operator_suite() {
     for row in gpu_cases::rows() {
         for seed in 0..12 {
             let case = row.case(seed);
-            let plan = lower(&case.graph, &wgpu::target())
-                .unwrap_or_else(|e| panic!("`{}` seed {seed}: {e:?}", row.name));
-            for step in plan.steps {
+            // As for a GPU, and as for a software device whose subgroups are eight invocations.
+            let steps = [0, 8].map(|share| {
+                lower(&case.graph, &Target { share, ..wgpu::target() })
+                    .unwrap_or_else(|e| panic!("`{}` seed {seed}: {e:?}", row.name))
+                    .steps
+            });
+            for step in steps.into_iter().flatten() {
                 assert!(step.loops <= MAX_LOOPS, "{step:?}");
                 let text = known.entry(step.spec).or_insert_with(|| print(&step.spec.build(), &Wgsl));
                 if let Err(why) = validate(text) {

@@ -7,15 +7,9 @@ use cosched_executors::graph::Graph;
 use cosched_executors::processor::{Options, Processor, TABLE};
 use cosched_executors::{cpu, onnx, zoo};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use support::{difference, fixture, random_inputs};
 
-fn gpus() -> Vec<Arc<dyn Processor>> {
-    let rows = TABLE.iter().filter(|r| matches!(r.name, "wgpu" | "opencl"));
-    rows.map(|r| (r.open)(&Options::default()).unwrap_or_else(|e| panic!("{e}"))).collect()
-}
-
-/// CPU time of this process so far: wall time says little on a machine that others use.
+/// CPU time of this process so far: wall time says little on a machine that others use. It is of one test only with `--test-threads=1`.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -60,19 +54,29 @@ fn check(processor: &dyn Processor, graph: &Graph) {
     assert!(worst < 1e-3, "{} on {}: off by {worst}", graph.name, processor.name());
 }
 
-#[test]
-fn networks_agree_with_onnxruntime() {
+fn networks(processor: &str) {
     let only = std::env::var("ONLY").unwrap_or_default();
-    for processor in gpus() {
-        println!("{}: {}", processor.name(), processor.device());
-        for name in support::FIXTURES.iter().filter(|n| n.contains(&only)) {
-            check(&*processor, &fixture(name));
-        }
-        for row in zoo::TABLE.iter().filter(|r| r.name.contains(&only)) {
-            let bytes = zoo::bytes(row.name, &zoo::Options { seed: 7, ..Default::default() }).unwrap();
-            check(&*processor, &onnx::from_bytes(row.name, &bytes, &BTreeMap::new()).unwrap());
-        }
+    let row = TABLE.iter().find(|r| r.name == processor).unwrap();
+    let processor = (row.open)(&Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    println!("{}: {}", processor.name(), processor.device());
+    for name in support::FIXTURES.iter().filter(|n| n.contains(&only)) {
+        check(&*processor, &fixture(name));
     }
+    for row in zoo::TABLE.iter().filter(|r| r.name.contains(&only)) {
+        let bytes = zoo::bytes(row.name, &zoo::Options { seed: 7, ..Default::default() }).unwrap();
+        check(&*processor, &onnx::from_bytes(row.name, &bytes, &BTreeMap::new()).unwrap());
+    }
+}
+
+// Drivers compile on one thread: a test each, so that both cores have something to do.
+#[test]
+fn networks_agree_with_onnxruntime_on_wgpu() {
+    networks("wgpu");
+}
+
+#[test]
+fn networks_agree_with_onnxruntime_on_opencl() {
+    networks("opencl");
 }
 
 /// Set for the process that `absent_drivers_are_a_clear_error` starts; without it `child_opens_all` has nothing to do.

@@ -102,19 +102,17 @@ pub fn later(
 /// A launch candidate as a place.
 pub fn at_once(observation: &Observation<'_>, choice: usize) -> Option<Place> {
     let candidate = &observation.candidates[choice];
-    let Action::Launch { variant, first, last, processor, .. } = candidate.action else { return None };
-    let table = observation.case.variant(variant);
+    let Action::Launch { variant, last, processor, .. } = candidate.action else { return None };
     let now = observation.now.0 as f64;
-    let rest = candidate.rest_ns + table.handover_ns(processor, last + 1);
-    let short = table.reach(processor, first).is_some_and(|reach| last < reach);
-    let factor = if short { MIX_FACTOR } else { 1.0 };
+    let rest = candidate.rest_ns + candidate.handover_ns;
+    let factor = if candidate.farthest { 1.0 } else { MIX_FACTOR };
     Some(Place {
         processor,
         variant,
         last,
         free_ns: now + candidate.expected_ns,
         answer_ns: now + factor * (candidate.expected_ns + rest),
-        accuracy: table.accuracy,
+        accuracy: observation.case.variant(variant).accuracy,
         energy_mj: candidate.energy_mj,
         candidate: Some(choice),
     })

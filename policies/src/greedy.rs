@@ -59,9 +59,7 @@ fn head_of(observation: &Observation<'_>, stream: u16) -> Option<usize> {
     for wanted in variants(observation, request) {
         let table = observation.case.variant(wanted);
         let alone = |(choice, c): (usize, &Candidate)| match c.action {
-            Action::Launch { variant, first, last, processor, .. }
-                if variant == wanted && table.reach(processor, first) == Some(last) =>
-            {
+            Action::Launch { variant, first, last, processor, .. } if variant == wanted && c.farthest => {
                 Some((table.latency_ns(processor, first, last) + c.rest_ns, choice))
             }
             _ => None,

@@ -5,9 +5,9 @@
 use crate::tournament::{Budget, scout, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
-use cosched_agent::features::Encoder;
-use cosched_agent::guide::{Guides, MARGINS, Squad};
+use cosched_agent::guide::{Guides, MARGINS, Squad, heed};
 use cosched_agent::network::{Forward, Weights};
+use cosched_agent::shortlist::Shortlist;
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
 use cosched_env::world::{Decision, Policy};
@@ -52,17 +52,23 @@ pub fn prepare(policy: &str, parameter: Option<&str>) -> Result<(Weights, Option
 /// Takes the best-scored candidate.
 pub struct Learned {
     guides: Guides,
-    encoder: Encoder,
+    shortlist: Shortlist,
     forward: Forward,
     margin: f32,
-    /// Whether the network was asked at the last decision.
-    scored: bool,
+    /// What the network thinks of each candidate of the last decision; empty when it was not asked.
+    scores: Vec<f32>,
 }
 
 impl Learned {
     /// Decides by these weights, with these guides. A choice other than the first guide's needs a logit that is higher by `margin`.
     pub fn new(weights: &Weights, guides: Guides, margin: f32) -> Learned {
-        Learned { guides, encoder: Encoder::new(), forward: Forward::new(weights), margin, scored: false }
+        Learned {
+            guides,
+            shortlist: Shortlist::default(),
+            forward: Forward::new(weights),
+            margin,
+            scores: Vec::new(),
+        }
     }
 
     /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in a few seconds.
@@ -84,24 +90,24 @@ impl Learned {
 }
 
 impl Learned {
-    /// Scores the candidates; gives the choice.
-    fn choose(&mut self) -> usize {
-        self.forward.run(&self.encoder);
-        let best = self.forward.best();
-        let logits = &self.forward.logits;
-        match self.guides.votes().first() {
-            Some(vote) if logits[best] - logits[vote.choice] <= self.margin => vote.choice,
-            _ => best,
-        }
+    /// Scores the candidates after the guides' votes; gives the choice. Those that were not looked at score as the last of the others.
+    fn choose(&mut self, observation: &Observation<'_>) -> usize {
+        self.shortlist.look(observation, self.guides.votes());
+        self.forward.run(&self.shortlist.encoder);
+        let (logits, kept) = (&self.forward.logits, &self.shortlist.kept);
+        self.scores.clear();
+        self.scores
+            .resize(observation.candidates.len(), logits.iter().copied().fold(f32::INFINITY, f32::min));
+        kept.iter().zip(logits).for_each(|(&i, &logit)| self.scores[i] = logit);
+        kept[heed(logits, self.forward.best(), &self.shortlist.votes, self.margin)]
     }
 
     /// The choice, behind it the first guide's if it is another one, and then the candidates of the highest scores; `n` in all if there
     /// are so many.
     pub(crate) fn propose(&mut self, observation: &Observation<'_>, n: usize, into: &mut Vec<usize>) {
         self.guides.vote(observation);
-        self.encoder.encode(observation, self.guides.votes());
-        let choice = self.choose();
-        let logits = &self.forward.logits;
+        let choice = self.choose(observation);
+        let logits = &self.scores;
         let guide = self.guides.votes().first().map(|vote| vote.choice);
         let rank = |c: usize| if c == choice { 0 } else { 1 + i32::from(guide != Some(c)) };
         into.clear();
@@ -118,15 +124,13 @@ impl Policy for Learned {
         if let Some(choice) = guide
             && self.margin == f32::INFINITY
         {
-            self.scored = false;
+            self.scores.clear();
             return Decision(choice);
         }
-        self.scored = true;
-        self.encoder.encode(observation, self.guides.votes());
-        Decision(self.choose())
+        Decision(self.choose(observation))
     }
 
     fn scores(&self) -> &[f32] {
-        if self.scored { &self.forward.logits } else { &[] }
+        &self.scores
     }
 }

@@ -37,7 +37,7 @@ impl Space for Routes {
 
     fn worth(&self, routes: &Vec<Route>, seed: u64) -> f64 {
         let run = short_run(&self.case, &mut Follower::new(routes.clone()), seed, self.horizon);
-        run.map_or(f64::NEG_INFINITY, |sums| sums.utility / sums.requests / self.priority)
+        run.map_or(f64::NEG_INFINITY, |earned| earned.utility / earned.requests / self.priority)
     }
 
     fn change(&self, routes: &mut Vec<Route>, rng: &mut Pcg64Mcg) {

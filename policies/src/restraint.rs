@@ -146,6 +146,7 @@ impl Policy for Restrained {
                     continue;
                 }
                 seen.rest_ns = table.best_rest_ns(last + 1);
+                seen.handover_ns = table.handover_ns(processor, last + 1);
             }
             self.candidates.push(seen);
             self.original.push(choice);
@@ -247,6 +248,45 @@ mod tests {
         assert!(tied.iter().all(|&(stream, on)| (stream == 0) == on.is_none()), "{tied:?}");
         assert!(tied.iter().filter_map(|n| n.1).all(|on| on == (2, 0)), "{tied:?}");
         assert!(tied.iter().any(|n| n.1.is_some()));
+    }
+
+    /// Waits, and notes for each launch whether it ends the request and what it would cost to hand over after it.
+    struct Handovers(Arc<Mutex<Vec<(bool, f64)>>>);
+
+    impl Policy for Handovers {
+        fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+            for candidate in observation.candidates {
+                if let Action::Launch { variant, last, .. } = candidate.action {
+                    let ends = last + 1 == observation.case.variant(variant).segments;
+                    self.0.lock().expect("nobody panicked").push((ends, candidate.handover_ns));
+                }
+            }
+            wait(observation)
+        }
+    }
+
+    #[test]
+    fn nothing_is_handed_over_to_a_processor_that_is_forbidden() {
+        let seen = |processors: u64| {
+            let (case, noted) = (Arc::new(case()), Arc::new(Mutex::new(Vec::new())));
+            let allowed = |_: VariantId, p: ProcessorId| processors >> p.0 & 1 == 1;
+            let mut policy = Restrained {
+                inner: Box::new(Handovers(noted.clone())),
+                case: case.restricted(allowed),
+                served: vec![true; 2],
+                candidates: Vec::new(),
+                original: Vec::new(),
+            };
+            short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(50.0)).expect("requests arrive");
+            let noted = noted.lock().expect("nobody panicked");
+            assert!(noted.iter().any(|n| n.0) && noted.iter().any(|n| !n.0), "{noted:?}");
+            noted.clone()
+        };
+        for (ends, handover_ns) in seen(0b01) {
+            assert_eq!(handover_ns, if ends { 0.0 } else { f64::INFINITY });
+        }
+        // Where nothing is forbidden it is possible, and costs nothing on these processors.
+        assert!(seen(0b11).iter().all(|&(_, handover_ns)| handover_ns == 0.0));
     }
 
     #[test]

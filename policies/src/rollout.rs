@@ -8,12 +8,11 @@ use crate::board::launches;
 use crate::{PolicyError, Row, TABLE, nearest};
 use cosched_env::case::{Case, ProcessorId};
 use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
 use cosched_env::observation::{Action, Candidate, Observation};
 use cosched_env::scenario::ArrivalKind;
 use cosched_env::scheduler::Scheduler;
 use cosched_env::time::Span;
-use cosched_env::world::{Decision, Observer, Policy, World, drive};
+use cosched_env::world::{Decision, Earned, Policy, World, drive};
 
 pub(crate) const ROW: Row = Row {
     name: "rollout",
@@ -171,24 +170,14 @@ pub struct Rollout {
     gains: Vec<Gain>,
 }
 
-/// Sums utilities.
-#[derive(Default)]
-struct Sum(f64);
-
-impl Observer for Sum {
-    fn ended(&mut self, ended: &Ended) {
-        self.0 += ended.utility;
-    }
-}
-
 /// Sum of the utilities of all requests until the last has ended, if `choice` is taken at the decision at which `core` and `world` stand
 /// and `base` goes on.
 fn value(core: &Scheduler, world: &Emulator, choice: usize, candidates: usize, base: &mut dyn Policy) -> f64 {
-    let (mut core, mut world, mut sum) = (core.clone(), world.clone(), Sum::default());
+    let (mut core, mut world, mut earned) = (core.clone(), world.clone(), Earned::default());
     world.decided(Decision(choice), candidates);
-    let ran = core.decide(Decision(choice)).and_then(|()| drive(&mut core, &mut world, base, &mut sum));
+    let ran = core.decide(Decision(choice)).and_then(|()| drive(&mut core, &mut world, base, &mut earned));
     // A base policy that chooses what is not there is worth nothing.
-    ran.map_or(f64::NEG_INFINITY, |_| sum.0)
+    ran.map_or(f64::NEG_INFINITY, |_| earned.utility)
 }
 
 impl Rollout {
@@ -239,7 +228,7 @@ impl Rollout {
                 _ if choice == but => continue,
                 Action::Wait => 0,
                 Action::Drop { .. } => 2,
-                Action::Launch { .. } if !whole(observation, candidate) => 3,
+                Action::Launch { .. } if !candidate.farthest => 3,
                 Action::Launch { .. } if beaten(observation, candidate) => continue,
                 Action::Launch { .. } => 1,
             };
@@ -248,12 +237,6 @@ impl Rollout {
         self.ranked.sort_unstable();
         self.ranked.truncate(MOST_TRIED);
     }
-}
-
-/// Whether a launch goes as far as its processor can.
-fn whole(observation: &Observation<'_>, candidate: &Candidate) -> bool {
-    let Action::Launch { variant, first, last, processor, .. } = candidate.action else { return false };
-    observation.case.variant(variant).reach(processor, first) == Some(last)
 }
 
 /// Whether another variant does the same on the same processor at least as well in every respect and better in one.
@@ -267,7 +250,7 @@ fn beaten(observation: &Observation<'_>, candidate: &Candidate) -> bool {
         Action::Launch { variant: v, processor: p, .. } if p == processor && v != variant => {
             let theirs = measures(other, v);
             let pairs = || theirs.iter().zip(&mine);
-            whole(observation, other) && pairs().all(|(a, b)| a <= b) && pairs().any(|(a, b)| a < b)
+            other.farthest && pairs().all(|(a, b)| a <= b) && pairs().any(|(a, b)| a < b)
         }
         _ => false,
     })

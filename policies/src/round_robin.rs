@@ -44,8 +44,8 @@ fn best_on(observation: &Observation<'_>, index: usize, on: ProcessorId) -> Opti
     let request = &observation.requests[index];
     let mut best = None;
     for (choice, candidate) in launches(observation, index) {
-        let Action::Launch { variant, first, last, processor, .. } = candidate.action else { continue };
-        if processor != on || observation.case.variant(variant).reach(on, first) != Some(last) {
+        let Action::Launch { processor, .. } = candidate.action else { continue };
+        if processor != on || !candidate.farthest {
             continue;
         }
         if let Some(place) = at_once(observation, choice) {

@@ -8,7 +8,7 @@ use cosched_env::objective::Shares;
 use cosched_env::scenario::{ArrivalKind, Scenario};
 use cosched_env::scheduler::{Options, Scheduler};
 use cosched_env::time::Time;
-use cosched_env::world::{Observer, Policy, drive};
+use cosched_env::world::{Earned, Observer, Policy, drive};
 use std::sync::Arc;
 
 /// Requests of the slowest stream that a run should have.
@@ -21,27 +21,16 @@ pub(crate) fn horizon(case: &Case, requests: f64) -> Time {
     Time((LEAST_REQUESTS * slowest).max(requests / rate).min(4.0 * requests / rate) as u64)
 }
 
-/// Sums over the requests of a run.
-#[derive(Default)]
-pub(crate) struct Sums {
-    pub utility: f64,
-    pub requests: f64,
-    pub priority: f64,
-}
-
-impl Observer for Sums {
-    fn ended(&mut self, ended: &Ended) {
-        self.utility += ended.utility;
-        self.requests += 1.0;
-        self.priority += ended.request.priority;
-    }
-}
-
 /// Runs a case until the last request has ended; `None`: the policy broke the rules, or there was no request.
-pub(crate) fn short_run(case: &Arc<Case>, policy: &mut dyn Policy, seed: u64, horizon: Time) -> Option<Sums> {
-    let mut sums = Sums::default();
-    run(Scheduler::new(case.clone(), Options::default()), policy, seed, horizon, &mut sums)?;
-    (sums.requests > 0.0).then_some(sums)
+pub(crate) fn short_run(
+    case: &Arc<Case>,
+    policy: &mut dyn Policy,
+    seed: u64,
+    horizon: Time,
+) -> Option<Earned> {
+    let mut earned = Earned::default();
+    run(Scheduler::new(case.clone(), Options::default()), policy, seed, horizon, &mut earned)?;
+    (earned.requests > 0.0).then_some(earned)
 }
 
 fn run(
@@ -92,7 +81,11 @@ impl Excerpt {
         if case.device.thermal.is_some() {
             let mut device = case.device.clone();
             let condensed = (horizon.since(Time::ZERO).seconds() / LONG_RUN_S).min(1.0);
-            device.thermal.iter_mut().for_each(|t| t.time_constant_s *= condensed);
+            if let Some(thermal) = &mut device.thermal {
+                thermal.time_constant_s *= condensed;
+                // The governor keeps up with it.
+                thermal.poll_ms *= condensed;
+            }
             case = Case::on(case.plan.clone(), device, case.scenario.clone()).unwrap_or(case);
         }
         Excerpt { case: Arc::new(case), remembers, horizon, seed }
@@ -100,11 +93,10 @@ impl Excerpt {
 
     /// Mean utility of a request by mean priority; minus infinity: the policy broke the rules, or there was no request.
     pub(crate) fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
-        let mut sums = Sums::default();
-        let ran = self
-            .past(policy.as_mut())
-            .and_then(|core| run(core, policy.as_mut(), self.seed, self.horizon, &mut sums));
-        if ran.is_some() && sums.priority > 0.0 { sums.utility / sums.priority } else { f64::NEG_INFINITY }
+        let mut earned = Earned::default();
+        let core = self.past(policy.as_mut());
+        let ran = core.and_then(|core| run(core, policy.as_mut(), self.seed, self.horizon, &mut earned));
+        ran.map_or(f64::NEG_INFINITY, |()| earned.by_priority())
     }
 
     /// A scheduler as it stands at the beginning.

@@ -9,6 +9,7 @@ use crate::restraint::{self, Restraint};
 use crate::short_run::Excerpt;
 use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
+use cosched_agent::network::highest;
 use cosched_env::case::Case;
 use cosched_env::streams::rng;
 use cosched_env::world::Policy;
@@ -65,9 +66,6 @@ impl Default for Budget {
 
 /// The first seed of the arrivals: not those that `static` is searched on.
 const FIRST_SEED: u64 = 1 << 40;
-/// After the first run only so many of the best go on.
-const FINALISTS: usize = 6;
-
 /// So many of the best heuristics are tried under restraints.
 const BASES: usize = 3;
 
@@ -108,7 +106,7 @@ impl Standing {
     }
 }
 
-/// The finalists, best first; of equals the first of the table, restraints last.
+/// All that played, best first; of equals the first of the table, restraints last.
 pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
     let mut standings: Vec<Standing> = TABLE
         .iter()
@@ -120,17 +118,11 @@ pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
         standings.push(Standing::new(crate::static_placement::ROW.name, Way::Routes(routes)));
     }
     let runs = excerpts(case, budget, "tournament", FIRST_SEED);
-    let mut playing = standings.len();
-    for (i, run) in runs.iter().enumerate() {
-        for standing in &mut standings[..playing] {
-            standing.score += run.worth(standing.policy(&run.case));
-        }
-        rank(&mut standings[..playing]);
-        if i == 0 {
-            playing = playing.min(FINALISTS);
-        }
+    // All play all runs: a device that heats up, or a burst, makes one run say little, and the searches take far longer than this.
+    for standing in &mut standings {
+        standing.score = runs.iter().map(|run| run.worth(standing.policy(&run.case))).sum();
     }
-    standings.truncate(playing);
+    rank(&mut standings);
     if budget.placement_runs > 0 {
         let plain = standings.iter().filter(|s| matches!(s.way, Way::Plain)).map(|s| s.name);
         let bases: Vec<&'static str> = plain.take(BASES).collect();
@@ -170,7 +162,7 @@ pub(crate) fn trial(
             *score += run.worth(make(way));
         }
     }
-    (1..ways).fold(0, |best, way| if scores[way] > scores[best] { way } else { best })
+    highest(&scores)
 }
 
 /// The runs of a budget, each from a random moment on.

@@ -28,16 +28,26 @@ use std::time::Instant;
 
 /// Arguments.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Requests for the overhead.
     #[arg(long, default_value_t = 2000)]
     requests: usize,
-    /// Emulated seconds for each policy.
+    /// Emulated seconds of each round of a policy.
     #[arg(long, default_value_t = 120.0)]
     seconds: f64,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What else can be timed.
+#[derive(clap::Subcommand)]
+enum What {
+    /// Time networks of the zoo on every processor against plain onnxruntime, with the slowest kernels.
+    Kernels(super::bench_kernels::Args),
 }
 
 /// One small model on the CPU: what is left of a request is the scheduler.
@@ -84,6 +94,9 @@ struct Overhead {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
+    if let Some(What::Kernels(args)) = &args.what {
+        return super::bench_kernels::run(args);
+    }
     if args.requests == 0 || !(args.seconds > 0.0 && args.seconds <= 1e5) {
         return Err(super::usage("--requests must be at least 1 and --seconds above 0"));
     }
@@ -117,12 +130,16 @@ pub fn run(args: &Args) -> Outcome {
     println!("  over HTTP on loopback p50 {:7.1} us, p99 {:.1} us", o.served_p50_us, o.served_p99_us);
     println!("  overhead of the scheduler p50 {:7.1} us (goal: under 50)", o.overhead_p50_us);
     println!("  overhead of the server    p50 {:7.1} us (goal: under 200)", o.server_overhead_p50_us);
-    println!("Decisions in the emulator (4 processors, 6 streams, one core):");
-    println!("  {:12} {:>11} {:>16} {:>8} {:>8}", "policy", "candidates", "decisions/s", "p50 us", "p99 us");
+    println!("Decisions in the emulator (4 processors, 6 streams, one core), median of rounds:");
+    println!(
+        "  {:16} {:>10} {:>11} {:>21} {:>8} {:>8}",
+        "policy", "candidates", "decisions/s", "slowest .. fastest", "p50 us", "p99 us"
+    );
     for s in &report.policies {
+        let range = format!("{:.0} .. {:.0}", s.slowest, s.fastest);
         println!(
-            "  {:12} {:>11.1} {:>16.0} {:>8.2} {:>8.2}",
-            s.policy, s.candidates, s.decisions_per_second, s.p50_us, s.p99_us
+            "  {:16} {:>10.1} {:>11.0} {:>21} {:>8.2} {:>8.2}",
+            s.policy, s.candidates, s.decisions_per_second, range, s.p50_us, s.p99_us
         );
     }
     println!("One decision of edf with many requests ready (observation, choice and completion):");

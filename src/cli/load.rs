@@ -1,14 +1,15 @@
 //! `cosched load`: sends requests to any server of the Open Inference Protocol v2 at a given rate, and tells how it fared.
 
-use super::{Outcome, print_json, usage};
+use super::{Outcome, client, print_json, usage};
 use cosched::experiments::app::read_trace;
-use cosched::load::{Arrivals, Client, Load, Percentiles, Question, run as send};
+use cosched::load::{Arrivals, Load, Outcome as Told, Percentiles, Question, run as send};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Arguments. A token that the server wants is taken from the variable `COSCHED_TOKEN`.
+/// Arguments.
 #[derive(clap::Args)]
+#[command(after_help = super::TOKEN_HELP)]
 pub struct Args {
     /// The server, as host:port, http://host:port or https://host:port.
     #[arg(default_value = "127.0.0.1:8000")]
@@ -19,7 +20,7 @@ pub struct Args {
     /// The model.
     #[arg(short, long)]
     model: String,
-    /// Requests per second.
+    /// Requests per second; else give --clients or --trace.
     #[arg(short, long, required_unless_present_any = ["trace", "clients"])]
     rate: Option<f64>,
     /// How requests come.
@@ -40,6 +41,9 @@ pub struct Args {
     /// Seconds before that, which are not counted.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
+    /// Seconds after which a request without an answer counts as refused.
+    #[arg(long, default_value_t = 30.0)]
+    timeout: f64,
     /// Seed of the gaps and the tensors.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -89,6 +93,9 @@ pub fn run(args: &Args) -> Outcome {
             return Err(usage(format!("{name}: expected a number from 0 to 1000000")));
         }
     }
+    if !(args.timeout > 0.0 && args.timeout <= 1e6) {
+        return Err(usage("--timeout: expected a number above 0 and at most 1000000"));
+    }
     let mut parameters = Map::new();
     for given in &args.parameter {
         let (key, value) = given
@@ -99,23 +106,25 @@ pub fn run(args: &Args) -> Outcome {
         parameters.insert(key.to_owned(), value);
     }
     let arrivals = args.arrivals()?;
-    let url =
-        if args.address.contains("://") { args.address.clone() } else { format!("http://{}", args.address) };
-    let client = Client::open(&url, args.trusted.as_deref())?.with_token(std::env::var("COSCHED_TOKEN").ok());
+    let client = client(&args.address, args.trusted.as_deref())?;
     let question = Question::prepare(&client, &args.model, &Value::Object(parameters), args.seed)?;
     let warm_up = Duration::from_secs_f64(args.warm_up);
     let length = warm_up + Duration::from_secs_f64(args.seconds);
-    let outcome = send(client, question, &Load { arrivals, rate, length, warm_up, seed: args.seed })?;
+    let patience = Duration::from_secs_f64(args.timeout);
+    let load = Load { arrivals, rate, length, warm_up, seed: args.seed, patience };
+    let outcome = send(client, question, &load)?;
     if args.json {
-        return print_json(&outcome);
+        print_json(&outcome)?;
+        return judge(&outcome);
     }
     println!(
         "{} requests at {:.1}/s: {} answered, {:.1}/s",
         outcome.requests, outcome.rate, outcome.answered, outcome.achieved
     );
-    for (status, count) in &outcome.refused {
-        println!("  {count} x {status}");
+    for (what, count) in &outcome.refused {
+        println!("  {count} x {}", outcome.words.get(what).unwrap_or(what));
     }
+    judge(&outcome)?;
     println!("{:30} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "ms", "mean", "p50", "p90", "p99", "p99.9", "max");
     let line = |name: &str, p: &Percentiles| {
         let Percentiles { mean_ms, p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = p;
@@ -126,4 +135,13 @@ pub fn run(args: &Args) -> Outcome {
     line("from when it was due", &outcome.latency);
     line("from when it was sent", &outcome.uncorrected);
     Ok(())
+}
+
+/// A load of which nothing is answered has failed: scripts must not take its zeros for latencies.
+fn judge(outcome: &Told) -> Outcome {
+    if outcome.answered > 0 || outcome.requests == 0 {
+        return Ok(());
+    }
+    let words = outcome.words.values().next().map_or("", String::as_str);
+    Err(format!("none of {} requests was answered: {words}", outcome.requests).into())
 }

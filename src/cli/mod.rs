@@ -3,6 +3,7 @@
 #[cfg(feature = "train")]
 mod adapt;
 mod bench;
+mod bench_kernels;
 mod compare;
 mod completions;
 #[cfg(feature = "train")]
@@ -11,6 +12,7 @@ mod demo;
 mod fidelity;
 mod import;
 mod inspect;
+mod learning;
 mod load;
 mod policy;
 mod profile;
@@ -27,9 +29,11 @@ mod zoo;
 
 use clap::{Parser, Subcommand};
 use cosched::experiments::config::nearest;
+use cosched::load::Client;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::error::Error;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -167,6 +171,16 @@ fn usage(problem: impl std::fmt::Display) -> Box<dyn Error> {
     Box::new(UsageError(problem.to_string()))
 }
 
+/// What is said of tokens by those who ask a server.
+const TOKEN_HELP: &str =
+    "A token that the server wants is taken from the environment variable COSCHED_TOKEN.";
+
+/// Who asks the server at an address that a user gave.
+fn client(address: &str, trusted: Option<&Path>) -> Result<Client, String> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    Ok(Client::open(&url, trusted)?.with_token(std::env::var("COSCHED_TOKEN").ok()))
+}
+
 /// A progress bar on standard error: rate, time left, and what is being done. Hidden where standard error is no terminal.
 fn bar(title: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8));
@@ -221,24 +235,21 @@ fn check_policies(specs: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Checks the arguments of online learning.
-fn check_online(online: bool, policy: &str, minutes: f64) -> Outcome {
-    use cosched::online::{LEARNS, NO_LEARNER, can_learn};
-    if !(minutes > 0.0 && minutes <= 1e6) {
-        return Err(usage("--learn-minutes: expected a number above 0 and at most 1000000"));
-    }
-    if online && !can_learn() {
-        return Err(usage(NO_LEARNER));
-    }
-    if online && policy.split(':').next() != Some(LEARNS) {
-        return Err(usage(format!("--online: only the policy `{LEARNS}` learns, got `{policy}`")));
-    }
-    Ok(())
-}
-
 /// The policies for `--help`, made from the table.
 fn policy_help() -> String {
     let width = cosched::policies::TABLE.iter().map(|r| r.name.len()).max().unwrap_or(0);
     let rows = cosched::policies::TABLE.iter().map(|r| format!("  {:width$}  {}\n", r.name, r.about));
     format!("Policies:\n{}", rows.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    /// A release build would not say so, and no command of a development build would start.
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
 }

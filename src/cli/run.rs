@@ -8,7 +8,6 @@ use cosched::experiments::app::{App, read_plan};
 use cosched::experiments::html::report;
 use cosched::experiments::summary::Summary;
 use cosched::experiments::trace::chrome_trace;
-use cosched::online::Options as Online;
 use cosched::session::{LiveRun, RunOptions, Session, SessionError};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
@@ -36,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     seed: Option<u64>,
     /// Record the run to this file, for `cosched replay`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "online")]
     record: Option<PathBuf>,
     /// Write an HTML report to this file.
     #[arg(long)]
@@ -44,21 +43,8 @@ pub struct Args {
     /// Write a Chrome trace to this file; it opens in Perfetto (ui.perfetto.dev).
     #[arg(long)]
     trace: Option<PathBuf>,
-    /// Learn from the run while it goes on; only for the policy learned. What was learned is forgotten unless --learn-state says where to keep it.
-    #[arg(long, conflicts_with = "record")]
-    online: bool,
-    /// Keep what online learning learned in this file, and go on from it when it is there.
-    #[arg(long, value_name = "FILE", requires = "online")]
-    learn_state: Option<PathBuf>,
-    /// Minutes after which that file is written again while the run goes on; it is also written at the end.
-    #[arg(
-        long,
-        value_name = "MINUTES",
-        default_value_t = 5.0,
-        requires = "learn_state",
-        allow_negative_numbers = true
-    )]
-    learn_minutes: f64,
+    #[command(flatten)]
+    learning: super::learning::Args,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -70,7 +56,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.seconds.is_some_and(|s| !(s > 0.0 && s <= 1e6)) {
         return Err(super::usage("--seconds: expected a number above 0 and at most 1000000"));
     }
-    super::check_online(args.online, &args.policy, args.learn_minutes)?;
+    args.learning.check(&args.policy)?;
     let app = App::read(&args.app)?;
     let create = |path: &Option<PathBuf>| -> Result<Option<File>, String> {
         path.as_ref().map(|p| File::create(p).map_err(|e| format!("{}: {e}", p.display()))).transpose()
@@ -85,11 +71,7 @@ pub fn run(args: &Args) -> Outcome {
         seconds: args.seconds,
         record: record.map(|f| Box::new(BufWriter::new(f)) as Box<dyn std::io::Write>),
         stop,
-        online: args.online.then(|| Online {
-            state: args.learn_state.clone(),
-            save_minutes: args.learn_minutes,
-            ..Online::default()
-        }),
+        online: args.learning.options(),
     };
     let live = watched(&session, &app, &case, &args.policy, options)?;
     let summary = Summary::of(&live.log, &case);

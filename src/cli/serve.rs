@@ -74,22 +74,8 @@ pub struct Args {
     /// several times.
     #[arg(long, value_name = "WHAT:HOW:SHARE")]
     inject: Vec<Injection>,
-    /// Learn from what is served while it goes on; only for the policy learned. What was learned is forgotten unless --learn-state says where
-    /// to keep it.
-    #[arg(long)]
-    online: bool,
-    /// Keep what online learning learned in this file, and go on from it when it is there.
-    #[arg(long, value_name = "FILE", requires = "online")]
-    learn_state: Option<PathBuf>,
-    /// Minutes after which that file is written again; it is also written when the server stops.
-    #[arg(
-        long,
-        value_name = "MINUTES",
-        default_value_t = 5.0,
-        requires = "learn_state",
-        allow_negative_numbers = true
-    )]
-    learn_minutes: f64,
+    #[command(flatten)]
+    learning: super::learning::Args,
     /// Seconds that shutdown waits for requests to end.
     #[arg(long, default_value_t = 30)]
     drain: u16,
@@ -98,9 +84,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
     check_policies(std::slice::from_ref(&args.policy))?;
-    super::check_online(args.online, &args.policy, args.learn_minutes)?;
+    args.learning.check(&args.policy)?;
     let tokens = args.tokens.as_deref().map(read_tokens).transpose()?.unwrap_or_default();
     let app = serving(read(&args.app)?);
+    if !args.host.is_loopback() && tokens.is_empty() {
+        eprintln!("warning: whoever reaches {} may ask: there are no --tokens", args.host);
+    }
     claim_signals()?;
     let session = open(&app)?;
     let here = |what: &str| what == POLICY || session.deployment.processors.iter().any(|p| p.name() == what);
@@ -130,12 +119,14 @@ pub fn run(args: &Args) -> Outcome {
         },
         drain: Duration::from_secs(args.drain.into()),
     };
-    let learn =
-        Online { state: args.learn_state.clone(), save_minutes: args.learn_minutes, ..Online::default() };
-    let online = args.online.then(|| Conditions::of(&app)).transpose()?.map(|c| (learn.clone(), c));
+    let learn = args.learning.options();
+    let online = match &learn {
+        Some(learn) => Some((learn.clone(), Conditions::of(&app)?)),
+        None => None,
+    };
     let (deployment, policy) = (session.deployment.clone(), args.policy.clone());
     let setup = Setup { deployment, case, scheduler: app.scheduler, policy, online };
-    let learn = args.online.then_some(Online { renew: true, ..learn });
+    let learn = learn.map(|learn| Online { renew: true, ..learn });
     let maker = Arc::new(FromFile { app: args.app.clone(), session: Mutex::new(session), learn });
     let server = Server::start(&setup, Some(maker), &options)?;
     // One line that scripts can read the ports from; who reads it may send signals.
@@ -150,11 +141,15 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 fn read(path: &Path) -> Result<App, Box<dyn std::error::Error>> {
+    if path.extension().is_some_and(|e| e == "onnx") {
+        let problem = "expected an app file or a folder of MODEL/VERSION/model.onnx, and not a model itself";
+        return Err(super::usage(format!("{}: {problem}", path.display())));
+    }
     if path.is_dir() { Ok(repository::read(path)?) } else { Ok(App::read(path)?) }
 }
 
 fn read_tokens(path: &Path) -> Result<Vec<String>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|e| format!("--tokens {}: {e}", path.display()))?;
     let tokens: Vec<_> = text.lines().map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect();
     match tokens.iter().find(|t| t.len() < 16 || !t.bytes().all(|b| b.is_ascii_graphic())) {
         Some(_) => Err(format!(

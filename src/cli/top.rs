@@ -1,18 +1,22 @@
 //! `cosched top`: what a server does, in the terminal, turn by turn: processors, models, the last decisions.
 
-use super::{Outcome, usage};
-use cosched::load::Client;
+use super::{Outcome, client, usage};
 use cosched::server::live::State;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// Arguments. A token that the server wants is taken from the variable `COSCHED_TOKEN`.
+/// Arguments.
 #[derive(clap::Args)]
+#[command(after_help = super::TOKEN_HELP)]
 pub struct Args {
-    /// The server, as host:port.
+    /// The server, as host:port, http://host:port or https://host:port.
     #[arg(default_value = "127.0.0.1:8000")]
     address: String,
+    /// PEM file of the certificates that are trusted with https.
+    #[arg(long)]
+    trusted: Option<PathBuf>,
     /// Seconds between two looks.
     #[arg(long, default_value_t = 1.0)]
     every: f64,
@@ -32,8 +36,8 @@ pub fn run(args: &Args) -> Outcome {
     if !(args.window > 0.0 && args.window <= 30.0) {
         return Err(usage("--window: expected above 0 and at most 30 seconds"));
     }
-    let address = args.address.strip_prefix("http://").unwrap_or(&args.address);
-    let client = Client::new(address).with_token(std::env::var("COSCHED_TOKEN").ok());
+    let client = client(&args.address, args.trusted.as_deref())?;
+    let address = client.address();
     let path = format!("/live/state?window_ms={}", args.window * 1e3);
     let mut out = std::io::stdout();
     loop {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 pub use cosched_executors::remote::client::{Client, ClientError};
 pub use question::Question;
+use question::Refused;
 
 /// How requests come.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub struct Load {
     pub warm_up: Duration,
     /// Seed of the gaps.
     pub seed: u64,
+    /// A request without an answer after this counts as refused.
+    pub patience: Duration,
 }
 
 impl Load {
@@ -116,6 +119,8 @@ pub struct Outcome {
     pub answered: u64,
     /// Others, by status or by what went wrong with the connection.
     pub refused: BTreeMap<String, u64>,
+    /// Of each of those what the server said to the first.
+    pub words: BTreeMap<String, String>,
     /// Requests per second that should have gone out; 0 in a closed loop.
     pub rate: f64,
     /// Answers per second from the first request that counts to the last answer.
@@ -131,7 +136,7 @@ struct Ended {
     counts: bool,
     since_due: Duration,
     since_sent: Duration,
-    outcome: Result<u16, String>,
+    outcome: Result<(), Refused>,
 }
 
 /// Sends the load and waits until every request has ended.
@@ -142,7 +147,14 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (tell, mut told) = mpsc::unbounded_channel();
     let (client, question) = (Arc::new(client), Arc::new(question));
-    let (handle, sent) = (runtime.handle().clone(), load.clone());
+    let (handle, sent, patience) = (runtime.handle().clone(), load.clone(), load.patience);
+    let ask = move |client: Arc<Client>, question: Arc<Question>| async move {
+        let answer = tokio::time::timeout(patience, question.ask(&client)).await;
+        answer.unwrap_or_else(|_| {
+            let what = format!("no answer in {} s", patience.as_secs_f64());
+            Err(Refused { words: what.clone(), what })
+        })
+    };
     let begun = Instant::now() + Duration::from_millis(10);
     if let Arrivals::Closed(callers) = load.arrivals {
         for _ in 0..callers {
@@ -151,7 +163,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
             runtime.spawn(async move {
                 while begun.elapsed() < load.length {
                     let went = Instant::now();
-                    let outcome = question.ask(&client).await;
+                    let outcome = ask(client.clone(), question.clone()).await;
                     let counts = went >= begun + load.warm_up;
                     let took = went.elapsed();
                     drop(tell.send(Ended { counts, since_due: took, since_sent: took, outcome }));
@@ -167,7 +179,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
             let (client, question, tell) = (client.clone(), question.clone(), tell.clone());
             handle.spawn(async move {
                 let went = Instant::now();
-                let outcome = question.ask(&client).await;
+                let outcome = ask(client, question).await;
                 let counts = at >= sent.warm_up;
                 let ended = Ended { counts, since_due: due.elapsed(), since_sent: went.elapsed(), outcome };
                 drop(tell.send(ended));
@@ -177,7 +189,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
     let mut tally = Tally::new();
     runtime.block_on(async {
         while let Some(ended) = told.recv().await {
-            tally.add(&ended);
+            tally.add(ended);
         }
     });
     let seconds = (begun + load.warm_up).elapsed().as_secs_f64();
@@ -188,6 +200,7 @@ pub fn run(client: Client, question: Question, load: &Load) -> std::io::Result<O
 struct Tally {
     requests: u64,
     refused: BTreeMap<String, u64>,
+    words: BTreeMap<String, String>,
     latency: Histogram<u64>,
     uncorrected: Histogram<u64>,
 }
@@ -197,21 +210,24 @@ impl Tally {
         // One nanosecond to an hour, three digits.
         let histogram =
             || Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("these bounds are allowed");
-        Tally { requests: 0, refused: BTreeMap::new(), latency: histogram(), uncorrected: histogram() }
+        let (refused, words) = (BTreeMap::new(), BTreeMap::new());
+        Tally { requests: 0, refused, words, latency: histogram(), uncorrected: histogram() }
     }
 
-    fn add(&mut self, ended: &Ended) {
+    fn add(&mut self, ended: Ended) {
         if !ended.counts {
             return;
         }
         self.requests += 1;
-        match &ended.outcome {
-            Ok(200) => {
+        match ended.outcome {
+            Ok(()) => {
                 self.latency.saturating_record(ended.since_due.as_nanos() as u64);
                 self.uncorrected.saturating_record(ended.since_sent.as_nanos() as u64);
             }
-            Ok(status) => *self.refused.entry(status.to_string()).or_default() += 1,
-            Err(problem) => *self.refused.entry(problem.clone()).or_default() += 1,
+            Err(Refused { what, words }) => {
+                self.words.entry(what.clone()).or_insert(words);
+                *self.refused.entry(what).or_default() += 1;
+            }
         }
     }
 
@@ -221,6 +237,7 @@ impl Tally {
             requests: self.requests,
             answered,
             refused: self.refused,
+            words: self.words,
             rate,
             achieved: answered as f64 / seconds.max(1e-9),
             latency: Percentiles::of(&self.latency),
@@ -235,7 +252,7 @@ mod tests {
 
     fn load(arrivals: Arrivals) -> Load {
         let (length, warm_up) = (Duration::from_secs(100), Duration::ZERO);
-        Load { arrivals, rate: 50.0, length, warm_up, seed: 3 }
+        Load { arrivals, rate: 50.0, length, warm_up, seed: 3, patience: length }
     }
 
     #[test]
@@ -273,12 +290,16 @@ mod tests {
         for i in 0..100 {
             // The server stalls for 100 ms; requests that were due meanwhile go out when it is over.
             let since_due = ms(if i < 50 { 1 } else { 101 });
-            tally.add(&Ended { counts: true, since_due, since_sent: ms(1), outcome: Ok(200) });
+            tally.add(Ended { counts: true, since_due, since_sent: ms(1), outcome: Ok(()) });
         }
-        tally.add(&Ended { counts: false, since_due: ms(900), since_sent: ms(900), outcome: Ok(200) });
-        tally.add(&Ended { counts: true, since_due: ms(900), since_sent: ms(900), outcome: Ok(503) });
+        tally.add(Ended { counts: false, since_due: ms(900), since_sent: ms(900), outcome: Ok(()) });
+        for words in ["full", "closing"] {
+            let outcome = Err(Refused { what: "503".into(), words: words.into() });
+            tally.add(Ended { counts: true, since_due: ms(900), since_sent: ms(900), outcome });
+        }
         let outcome = tally.outcome(10.0, 10.0);
-        assert_eq!((outcome.requests, outcome.answered, outcome.refused["503"]), (101, 100, 1));
+        assert_eq!((outcome.requests, outcome.answered, outcome.refused["503"]), (102, 100, 2));
+        assert_eq!(outcome.words["503"], "full");
         assert!(outcome.latency.p99_ms > 100.0 && outcome.uncorrected.p99_ms < 1.1, "{outcome:?}");
     }
 }

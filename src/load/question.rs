@@ -35,10 +35,22 @@ impl Question {
         question.map_err(|problem| ClientError::Unexpected { address: address(), path, problem })
     }
 
-    /// Asks and gives the status of the answer, or what went wrong with the connection.
-    pub(super) async fn ask(&self, client: &Client) -> Result<u16, String> {
-        client.post(&self.path, self.body.clone(), self.json_bytes).await.map(|answer| answer.status)
+    /// Asks; good when the status of the answer is 200.
+    pub(super) async fn ask(&self, client: &Client) -> Result<(), Refused> {
+        match client.post(&self.path, self.body.clone(), self.json_bytes).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(Refused { what: answer.status.to_string(), words: answer.complaint() }),
+            Err(problem) => Err(Refused { what: problem.clone(), words: problem }),
+        }
     }
+}
+
+/// Why a request was not answered.
+pub(super) struct Refused {
+    /// The status, or what went wrong with the connection.
+    pub what: String,
+    /// With the server's words where it said any.
+    pub words: String,
 }
 
 fn question(

@@ -38,6 +38,7 @@ pub mod rolling;
 pub mod shared_memory;
 pub mod stats;
 pub mod tls;
+mod trim;
 mod watched;
 pub mod wire;
 
@@ -173,6 +174,8 @@ pub struct Server {
 
 /// Threads that speak with callers; inference has threads of its own.
 const THREADS: usize = 2;
+/// Threads for what takes a while: large bodies, a change, the end. A burst must not leave hundreds, each with memory of its own.
+const BLOCKING: usize = 16;
 /// What connections may still take after the last request has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -189,6 +192,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("server")
+            .max_blocking_threads(BLOCKING)
             .enable_all()
             .build()?;
         let bind = |address: SocketAddr| {
@@ -215,6 +219,7 @@ impl Server {
                 }
             });
         }
+        runtime.spawn(trim::now_and_then());
         let room = Arc::new(Semaphore::new(BODIES * options.max_body.div_ceil(1024)));
         let regions = Arc::new(Regions::new(options.shared_memory));
         let state = Shared {

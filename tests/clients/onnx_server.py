@@ -84,11 +84,16 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, head + blobs, len(head))
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # The library's 5 lets the system drop connections that come together; the client's system then tries again for up to two minutes.
+    request_queue_size = 1024
+
+
 def main():
     folder, names = sys.argv[1], sys.argv[2:]
     Handler.models = {name: Model(folder, name) for name in names}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     print(f"serving HTTP on http://127.0.0.1:{server.server_address[1]}", flush=True)
     server.serve_forever()
 

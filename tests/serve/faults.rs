@@ -9,9 +9,13 @@ use serde_json::json;
 use std::time::Duration;
 
 fn rig(faults: &[&str]) -> Rig {
+    rig_with_slots(faults, 1)
+}
+
+fn rig_with_slots(faults: &[&str], slots: u32) -> Rig {
     let injections = faults.iter().map(|f| f.parse().unwrap()).collect();
     let trouble = Trouble { injections, ..options().trouble };
-    Rig::with("edf", &Options { trouble, decision: Duration::from_millis(20), ..options() })
+    Rig::with_slots("edf", slots, &Options { trouble, decision: Duration::from_millis(20), ..options() })
 }
 
 /// Sends `n` requests one after the other; how many were answered. Whatever is answered is right.
@@ -43,6 +47,38 @@ fn failed_launches_are_tried_again() {
         assert!(good >= 25 && counted.processors[0].failed > 0, "{fault} ({words}): {good} good");
         rig.until("the processor is up", |s| s.core().stats.read().processors[0].up);
     }
+}
+
+#[test]
+fn a_processor_of_two_slots_runs_two_launches_at_a_time_and_dies_as_one() {
+    for slots in [1, 2] {
+        let rig = rig_with_slots(&[], slots);
+        rig.gate.set(Way::Closed);
+        let ask = |seed| {
+            let question = body(&inputs(seed), json!({}));
+            send(rig.http, "POST", "/v2/models/plain/infer", &[], &question)
+        };
+        let asked: Vec<_> = (0..4).map(ask).collect();
+        rig.pending(1, 4);
+        rig.gate.holds(slots as usize);
+        std::thread::sleep(Duration::from_millis(50));
+        rig.gate.holds(slots as usize);
+        rig.gate.set(Way::Open);
+        for (seed, answer) in asked.into_iter().map(receive).enumerate() {
+            let off = difference(&answer.outputs()[0].1, &reference("kws_small", &inputs(seed as u64)));
+            assert!(answer.status == 200 && off < 1e-4, "request {seed} is off by {off}");
+        }
+    }
+    let rig = rig_with_slots(&["cpu:die:0.2"], 2);
+    let ends = std::thread::scope(|scope| {
+        let ask = |seed| infer(rig.http, "plain", &inputs(seed), json!({})).status;
+        let four = [0, 100, 200, 300];
+        let four = four.map(|from| scope.spawn(move || (from..from + 15).map(ask).collect::<Vec<_>>()));
+        four.map(|f| f.join().unwrap()).concat()
+    });
+    let good = ends.iter().filter(|&&status| status == 200).count();
+    assert!(good > 40 && ends.iter().all(|status| [200, 500].contains(status)), "{ends:?}");
+    rig.until("the processor is up", |s| s.core().stats.read().processors[0].up);
 }
 
 #[test]

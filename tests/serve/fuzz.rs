@@ -66,6 +66,10 @@ fn fuzz(target: &Target, inputs: u64, seed: u64) -> Result<u64, (u64, String)> {
     let last = keep(target.name, inputs);
     let mut through = 0;
     for number in 0..inputs {
+        // A long run that is broken off has told something.
+        if number > 0 && number % 100_000 == 0 {
+            println!("{}: {number} inputs so far, {through} let through", target.name);
+        }
         let data = if (number as usize) < seeds.len() {
             seeds[number as usize].clone()
         } else {

@@ -1,14 +1,15 @@
 //! The load tool against the server: what it counts is what the server counts, a stall shows, and errors are told by status.
 
-use crate::rig::{Rig, Way, options};
+use crate::rig::{PATIENCE, Rig, Way, options};
 use cosched::load::{Arrivals, Client, ClientError, Load, Question, run};
 use cosched::server::Options;
 use serde_json::json;
+use std::process::Command;
 use std::time::Duration;
 
 fn load(rate: f64, ms: u64) -> Load {
     let (length, warm_up) = (Duration::from_millis(ms), Duration::from_millis(ms / 4));
-    Load { arrivals: Arrivals::Poisson, rate, length, warm_up, seed: 5 }
+    Load { arrivals: Arrivals::Poisson, rate, length, warm_up, seed: 5, patience: PATIENCE }
 }
 
 #[test]
@@ -51,6 +52,45 @@ fn callers_in_a_closed_loop_never_have_two_requests_each() {
         outcome.answered == outcome.requests && outcome.requests <= counted && counted > 3,
         "{outcome:?}"
     );
+}
+
+/// Exit code, standard output and standard error of `cosched load`.
+fn command(address: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let always = ["load", address, "--seconds", "0.3", "--warm-up", "0"];
+    let output = Command::new(env!("CARGO_BIN_EXE_cosched")).args(always).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_tells_what_the_server_says() {
+    let rig = Rig::new("edf");
+    let address = rig.http.to_string();
+    let (code, said, _) = command(&address, &["--model", "plain", "--clients", "2"]);
+    assert!(code == Some(0) && said.contains("p99.9"), "{said}");
+    let wrong = ["--model", "plain", "--rate", "100", "--parameter", "variant=x"];
+    let (code, said, error) = command(&address, &wrong);
+    assert!(code == Some(1) && said.contains(" x status 400: ") && !said.contains("p99"), "{said}");
+    assert!(error.contains("was answered: status 400: ") && error.contains("`x`"), "{error}");
+    for (arguments, words) in [
+        (vec!["--model", "plane", "--rate", "1"], "unknown model"),
+        (vec!["--model", "plain", "--rate", "1", "--timeout", "0"], "--timeout"),
+    ] {
+        let (code, _, error) = command(&address, &arguments);
+        assert!(code.is_some_and(|c| c > 0) && error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    let rig = Rig::new("edf");
+    let client = Client::new(&rig.http.to_string());
+    let question = Question::prepare(&client, "plain", &json!({}), 1).unwrap();
+    rig.gate.set(Way::Closed);
+    let load = Load { patience: Duration::from_millis(250), ..load(100.0, 100) };
+    let outcome = run(client, question, &load).unwrap();
+    assert_eq!((outcome.answered, outcome.refused["no answer in 0.25 s"]), (0, outcome.requests));
+    assert!(outcome.requests > 0);
 }
 
 #[test]

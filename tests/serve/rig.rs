@@ -180,7 +180,8 @@ impl Maker for FromText {
         app.tasks.retain(|t| !wanted.without.contains(&t.name));
         app.streams.retain(|s| !wanted.without.contains(&s.task));
         let app = serving(app);
-        let plan = plan(&self.deployment);
+        let mut plan = plan(&self.deployment);
+        plan.processors[0].slots = self.deployment.slots[0];
         let names: Vec<_> = app.tasks.iter().flat_map(|t| t.variants.iter().map(|v| v.plan_name())).collect();
         let deployment = Arc::new(self.deployment.only(&|v| names.contains(&v.model.name)));
         let case = app.case_of(plan).map_err(|e| e.to_string())?;
@@ -219,9 +220,16 @@ impl Rig {
     }
 
     pub fn with(policy: &str, options: &Options) -> Rig {
+        Rig::with_slots(policy, 1, options)
+    }
+
+    /// With so many launches at a time.
+    pub fn with_slots(policy: &str, slots: u32, options: &Options) -> Rig {
         let gate = Arc::new(Gate::new());
         let text = Arc::new(Mutex::new(APP.to_owned()));
-        let maker = Arc::new(FromText { text: text.clone(), deployment: deployment(&gate) });
+        let mut deployment = deployment(&gate);
+        deployment.slots = vec![slots];
+        let maker = Arc::new(FromText { text: text.clone(), deployment });
         let setup = maker.make(&Wanted { policy: policy.to_owned(), ..Wanted::default() }).unwrap();
         let server = Server::start(&setup, Some(maker), options).unwrap();
         let (http, grpc) = (server.http(), server.grpc());

@@ -35,7 +35,8 @@ fn both_protocols_are_spoken_inside() {
     assert_eq!(client.read("/v2").unwrap()["name"], "cosched");
     let question = Question::prepare(&client, "plain", &json!({}), 1).unwrap();
     let (length, warm_up) = (Duration::from_millis(300), Duration::ZERO);
-    let load = Load { arrivals: Arrivals::Periodic, rate: 50.0, length, warm_up, seed: 5 };
+    let load =
+        Load { arrivals: Arrivals::Periodic, rate: 50.0, length, warm_up, seed: 5, patience: PATIENCE };
     let outcome = run(client, question, &load).unwrap();
     assert_eq!((outcome.requests, outcome.answered), (15, 15), "{outcome:?}");
     let method = "inference.GRPCInferenceService/ModelInfer";

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a command may take before it counts as a hang; generous, because the machine may be busy.
@@ -85,6 +85,17 @@ impl Folder {
         };
         let text = |name| String::from_utf8_lossy(&self.read(name)).into_owned();
         Ok(Ran { code: status.code(), out: text(".out"), err: text(".err") })
+    }
+
+    /// Starts the binary in the folder, words separated by spaces; nobody hears what it says.
+    pub fn start(&self, args: &str) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_cosched"))
+            .args(args.split_whitespace())
+            .current_dir(&self.0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     /// Runs what must work.

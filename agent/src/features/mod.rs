@@ -346,7 +346,7 @@ fn processor_of(action: Action) -> Option<ProcessorId> {
 }
 
 /// Utility per priority if the request of a launch is answered as early as this launch allows; 0 for other candidates.
-fn expected_utility(o: &Observation<'_>, candidate: &Candidate) -> f64 {
+pub(crate) fn expected_utility(o: &Observation<'_>, candidate: &Candidate) -> f64 {
     let Action::Launch { request, variant, .. } = candidate.action else { return 0.0 };
     let request = &o.requests[request as usize];
     let lateness_ms = (o.earliest_answer_ns(candidate) - request.deadline.0 as f64) / 1e6;

@@ -49,6 +49,7 @@ fn corrected(observation: &Observation<'_>, candidate: &Candidate, real: &Case) 
         expected_ns: candidate.expected_ns / observation.processors[processor.0 as usize].drift * factor,
         energy_mj: now.energy_mj(processor, first, last),
         rest_ns: now.best_rest_ns(last + 1),
+        handover_ns: now.handover_ns(processor, last + 1),
         ..*candidate
     }
 }

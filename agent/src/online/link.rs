@@ -5,8 +5,9 @@ use super::lens::Lens;
 use super::profile::{Sample, Tracker};
 use crate::experience::{Experience, Units};
 use crate::features::{CONTEXT_FEATURES, Encoder};
-use crate::guide::Guides;
+use crate::guide::{Guides, heed};
 use crate::network::Forward;
+use crate::shortlist::Shortlist;
 use cosched_env::case::{Case, StreamId};
 use cosched_env::event::{Ended, Event, Launch};
 use cosched_env::observation::Observation;
@@ -138,7 +139,7 @@ pub struct Exploration {
 /// Decides by the newest brain. See the module's text.
 pub struct Actor {
     brain: Box<Brain>,
-    encoder: Encoder,
+    shortlist: Shortlist,
     exploration: Exploration,
     random: Pcg64Mcg,
     line: Option<Line>,
@@ -208,7 +209,7 @@ impl Actor {
     pub fn still(brain: Brain) -> Actor {
         Actor {
             brain: Box::new(brain),
-            encoder: Encoder::new(),
+            shortlist: Shortlist::default(),
             exploration: Exploration { share: 0.0, seed: 0 },
             random: rng(0, "explore", 0),
             line: None,
@@ -230,24 +231,25 @@ impl Policy for Actor {
             }
             None => observation,
         };
-        self.encoder.encode(observation, guides.vote(observation));
-        let value = forward.run(&self.encoder);
+        self.shortlist.look(observation, guides.vote(observation));
+        let value = forward.run(&self.shortlist.encoder);
         let best = forward.best();
-        let guided = guides.votes().first().map(|v| v.choice);
+        let guided = self.shortlist.votes.first().map(|v| v.choice);
         let explores = self.exploration.share > 0.0
             && *margin < f32::INFINITY
             && self.random.random::<f64>() < self.exploration.share;
-        let choice = match guided {
-            _ if explores => draw(&forward.logits, &mut self.random),
-            Some(choice) if forward.logits[best] - forward.logits[choice] <= *margin => choice,
-            _ => best,
+        let row = if explores {
+            draw(&forward.logits, &mut self.random)
+        } else {
+            heed(&forward.logits, best, &self.shortlist.votes, *margin)
         };
         if let Some(line) = &mut self.line {
-            let log_probability = log_probability(&forward.logits, choice);
+            let log_probability = log_probability(&forward.logits, row);
+            let encoder = &self.shortlist.encoder;
             line.close(observation.now);
-            line.open(&self.encoder, observation.now, choice, log_probability, value, guided == Some(best));
+            line.open(encoder, observation.now, row, log_probability, value, guided == Some(best));
         }
-        Decision(choice)
+        Decision(self.shortlist.kept[row])
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a learner's own choices are drawn from the scores of the network. It refuses to be random by itself: the caller brings the
 //! generator.
 
+use crate::network::highest;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
@@ -19,7 +20,7 @@ impl Exploration {
         match self {
             Exploration::Softmax(temperature) => softmax(scores, temperature, rng),
             Exploration::Epsilon(epsilon) => {
-                let best = best(scores);
+                let best = highest(scores);
                 let explores = rng.random::<f32>() < epsilon;
                 let chosen = if explores { rng.random_range(0..scores.len()) } else { best };
                 let greedy = if chosen == best { 1.0 - epsilon } else { 0.0 };
@@ -27,11 +28,6 @@ impl Exploration {
             }
         }
     }
-}
-
-/// Index of the highest score; ties: the first.
-fn best(scores: &[f32]) -> usize {
-    (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
 }
 
 fn softmax(scores: &[f32], temperature: f32, rng: &mut Pcg64Mcg) -> (usize, f32) {

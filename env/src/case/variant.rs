@@ -69,6 +69,8 @@ pub struct Ending {
     pub demand_gbps: f64,
     /// [`VariantTable::best_rest_ns`] after it.
     pub rest_ns: f64,
+    /// [`VariantTable::handover_ns`] after it.
+    pub handover_ns: f64,
 }
 
 /// Where a launch from `first` may end: as far as the processor can go, half way, and after one segment.
@@ -81,7 +83,8 @@ fn ends(first: u16, reach: u16) -> impl Iterator<Item = u16> {
 }
 
 impl Ending {
-    const NONE: Ending = Ending { last: 0, latency_ns: 0.0, energy_mj: 0.0, demand_gbps: 0.0, rest_ns: 0.0 };
+    const NONE: Ending =
+        Ending { last: 0, latency_ns: 0.0, energy_mj: 0.0, demand_gbps: 0.0, rest_ns: 0.0, handover_ns: 0.0 };
 }
 
 impl VariantTable {
@@ -115,8 +118,8 @@ impl VariantTable {
         table.add_rows(plan, processors, &variant.segments);
         table.add_runs(processors, &variant.segments);
         table.add_links(processors);
-        table.add_endings();
         table.add_handovers();
+        table.add_endings();
         table
     }
 
@@ -190,6 +193,7 @@ impl VariantTable {
                         energy_mj: self.energy_mj(on, segment, last),
                         demand_gbps: self.demand_gbps(on, segment, last),
                         rest_ns: self.best_rest_ns(last + 1),
+                        handover_ns: self.handover_ns(on, last + 1),
                     };
                     place.1 += 1;
                 }

@@ -8,6 +8,7 @@ mod config;
 mod faults;
 mod link;
 mod power;
+mod resume;
 mod running;
 mod thermal;
 
@@ -17,7 +18,6 @@ pub use power::Meter;
 use crate::case::{Case, ProcessorId};
 use crate::device::{Link, LinkPhase};
 use crate::event::{Ended, Event, Launch};
-use crate::scheduler::Scheduler;
 use crate::streams::{Arrivals, rng};
 use crate::time::{Span, Time};
 use crate::world::{Decision, World};
@@ -94,41 +94,6 @@ impl Emulator {
         }
     }
 
-    /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is slower
-    /// than planned stays so, what is up stays up, links are as at first and lose nothing, nothing heats up, and requests go on arriving as [`Arrivals::resume`] says.
-    /// For searches that look ahead; a fork is resumed before it takes its choice, since the new launch is polled and not yet running.
-    pub fn resume(core: &Scheduler, config: Config, seed: u64, horizon: Time) -> Emulator {
-        let case = core.case().clone();
-        let calm = Config { failure_rate: 0.0, faults: Vec::new(), ..config };
-        let mut emulator = Emulator::new(case.clone(), calm, seed, horizon);
-        let last = |stream| core.last_arrival(stream);
-        // Numbers that no request of the true world is near.
-        emulator.arrivals = Arrivals::resume(case.clone(), seed, core.now(), horizon, 1 << 62, &last);
-        emulator.as_expected = true;
-        emulator.heat = None;
-        emulator.now = core.now();
-        emulator.brought = core.now();
-        emulator.decider_free = core.now();
-        let ids = (0..case.processor_count()).map(|p| ProcessorId(p as u16));
-        ids.clone().filter(|&id| !core.is_up(id)).for_each(|id| emulator.faults.keep_down(id));
-        // Launches that disturb each other make a drift too, and will be disturbed here by themselves.
-        let clear = |drift: f64| if (0.75..=1.35).contains(&drift) { 1.0 } else { drift };
-        emulator.drifts.extend(ids.map(|id| clear(core.drift(id))));
-        let mut left_ns = Vec::new();
-        for (launch, end) in core.running() {
-            let running = emulator.begin(launch, 1.0);
-            emulator.running.push(running);
-            left_ns.push(end.since(core.now()).0 as f64);
-        }
-        emulator.retime();
-        // What is expected counts the slow-down already.
-        for (running, left_ns) in emulator.running.iter_mut().zip(left_ns) {
-            running.go_on(left_ns);
-        }
-        emulator.retime();
-        emulator
-    }
-
     /// No more requests at `horizon` or later; see [`Arrivals::stop_at`].
     pub fn stop_arrivals(&mut self, horizon: Time) {
         self.arrivals.stop_at(horizon);
@@ -185,10 +150,18 @@ impl Emulator {
 
     /// The next of what happens by itself; the governor's looks do not count.
     fn next_event(&self) -> Option<(Time, Due)> {
-        let completion = self.first.map(|f| (f.0, Due::Completion));
-        let fault = self.faults.next().map(|time| (time, Due::Fault));
-        let arrival = self.arrivals.peek().map(|time| (time, Due::Arrival));
-        [completion, fault, arrival].into_iter().flatten().min()
+        let completion = self.first.map_or(Time::NEVER, |first| first.0);
+        let fault = self.faults.next().unwrap_or(Time::NEVER);
+        let arrival = self.arrivals.peek().unwrap_or(Time::NEVER);
+        // The order breaks ties.
+        let next = if completion <= fault.min(arrival) {
+            (completion, Due::Completion)
+        } else if fault <= arrival {
+            (fault, Due::Fault)
+        } else {
+            (arrival, Due::Arrival)
+        };
+        (next.0 != Time::NEVER).then_some(next)
     }
 
     /// A launch as it begins, `spread` times as long as the plan's mean. It does not cross its link yet.

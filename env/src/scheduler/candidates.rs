@@ -13,8 +13,8 @@ impl Scheduler {
             self.views.candidates.clear();
             return;
         }
-        self.build_processors();
-        if self.views.processors.iter().any(|p| p.up && p.free > 0) {
+        if self.can_start() {
+            self.build_processors();
             self.build_requests();
             self.build_candidates();
         } else {
@@ -23,34 +23,33 @@ impl Scheduler {
         }
     }
 
+    /// Whether some processor takes a launch now.
+    fn can_start(&self) -> bool {
+        let processors = self.case.plan.processors.iter().zip(&self.up).zip(&self.launches_on);
+        processors.into_iter().any(|((spec, &up), &launches)| up && launches < spec.slots)
+    }
+
     fn build_processors(&mut self) {
         self.drifts.age(self.now);
         let views = &mut self.views.processors;
-        views.clear();
-        for (p, spec) in self.case.plan.processors.iter().enumerate() {
-            views.push(ProcessorView {
-                up: self.up[p],
-                free: spec.slots,
-                expected_free: Time::NEVER,
-                drift: self.drifts.aged(ProcessorId(p as u16)),
-                slowdown: 1.0,
-            });
+        let known =
+            self.case.plan.processors.iter().zip(&self.up).zip(&self.launches_on).zip(self.drifts.aged());
+        for (view, (((spec, &up), &launches), drift)) in views.iter_mut().zip(known) {
+            let free = spec.slots.saturating_sub(launches);
+            let expected_free = if free > 0 { self.now } else { Time::NEVER };
+            *view = ProcessorView { up, free, expected_free, drift, slowdown: 1.0 };
         }
         self.views.demand_gbps = self.running.iter().map(|r| r.demand_gbps).sum();
-        let views = &mut self.views.processors;
         for running in &self.running {
             let other = running.launch.processor.0 as usize;
             let here = &mut views[other];
-            here.free = here.free.saturating_sub(1);
-            here.expected_free = here.expected_free.min(running.expected_end);
+            // Overdue by now: any moment.
+            here.expected_free = here.expected_free.min(running.expected_end.max(self.now));
             if self.case.disturbing {
                 for (p, view) in views.iter_mut().enumerate().filter(|&(p, _)| p != other) {
                     view.slowdown += self.case.plan.contention[p][other] - 1.0;
                 }
             }
-        }
-        for view in views {
-            view.expected_free = if view.free > 0 { self.now } else { view.expected_free.max(self.now) };
         }
     }
 
@@ -134,6 +133,7 @@ impl Scheduler {
                     };
                     let transfer_ns = self.case.transfer_ns(variant, first, request.location, on);
                     let bringing_ns = self.case.load_ns(on, missing) + transfer_ns;
+                    let reach = endings[0].last;
                     views.candidates.extend(endings.iter().map(|end| {
                         let own_gbps = end.demand_gbps;
                         let shared = self.case.bandwidth_slowdown(on, own_gbps, own_gbps + demand_gbps);
@@ -141,23 +141,17 @@ impl Scheduler {
                         let (request, last) = (index as u16, end.last);
                         Candidate {
                             action: Action::Launch { request, variant, first, last, processor: on },
+                            farthest: last == reach,
                             expected_ns: (bringing_ns + alone_ns) * processor.drift,
                             energy_mj: end.energy_mj,
                             rest_ns: end.rest_ns,
+                            handover_ns: end.handover_ns,
                         }
                     }));
                 }
             }
         }
-        for index in 0..views.requests.len() {
-            let action = Action::Drop { request: index as u16 };
-            views.candidates.push(Candidate { action, expected_ns: 0.0, energy_mj: 0.0, rest_ns: 0.0 });
-        }
-        views.candidates.push(Candidate {
-            action: Action::Wait,
-            expected_ns: 0.0,
-            energy_mj: 0.0,
-            rest_ns: 0.0,
-        });
+        let drops = (0..views.requests.len() as u16).map(|request| Action::Drop { request });
+        views.candidates.extend(drops.chain([Action::Wait]).map(Candidate::without_launch));
     }
 }

@@ -51,12 +51,12 @@ impl Drifts {
         }
     }
 
-    /// Actual by expected latency of a processor's launches, as it counted when they were aged last.
-    pub(super) fn aged(&self, on: ProcessorId) -> f64 {
-        1.0 + self.drifts[on.0 as usize].excess
+    /// Actual by expected latency of each processor's launches, as it counted when they were aged last.
+    pub(super) fn aged(&self) -> impl Iterator<Item = f64> {
+        self.drifts.iter().map(|drift| 1.0 + drift.excess)
     }
 
-    /// ... as it counts now.
+    /// ... of one processor, as it counts now.
     pub(super) fn at(&self, on: ProcessorId, now: Time) -> f64 {
         1.0 + self.drifts[on.0 as usize].excess * self.left(now)
     }

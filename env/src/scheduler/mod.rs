@@ -3,6 +3,7 @@
 
 mod candidates;
 mod drift;
+mod ends;
 mod memory;
 mod progress;
 mod types;
@@ -10,8 +11,8 @@ mod types;
 pub use types::{Next, Options, ProtocolError};
 
 use crate::case::{Case, ProcessorId, StreamId, VariantId};
-use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request, RequestId};
-use crate::objective::{self, Shares};
+use crate::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, Request};
+use crate::objective::Shares;
 use crate::observation::{Action, Candidate, Observation, ProcessorView, RequestView, StreamView};
 use crate::scenario::Queue;
 use crate::time::Time;
@@ -66,6 +67,8 @@ pub struct Scheduler {
     last_arrival: Vec<Option<Time>>,
     shares: Shares,
     running: Vec<Running>,
+    /// Per processor: how many of them are on it.
+    launches_on: Vec<u32>,
     /// Per processor: whether it takes launches.
     up: Vec<bool>,
     drifts: Drifts,
@@ -105,6 +108,8 @@ impl Scheduler {
         let processors = case.processor_count();
         let queues = case.streams.iter().map(|_| VecDeque::new()).collect();
         let streams = case.streams.len();
+        let unknown =
+            ProcessorView { up: true, free: 0, expected_free: Time::NEVER, drift: 1.0, slowdown: 1.0 };
         let idle = StreamView { waiting: 0, running: 0, on_time_share: 1.0, last_arrival: None };
         Scheduler {
             case,
@@ -118,6 +123,7 @@ impl Scheduler {
             last_arrival: vec![None; streams],
             shares: Shares::new(streams),
             running: Vec::new(),
+            launches_on: vec![0; processors],
             up: vec![true; processors],
             drifts: Drifts::new(processors),
             memory: Memory::new(processors),
@@ -126,7 +132,11 @@ impl Scheduler {
             fresh: false,
             pending_launch: None,
             pending_ended: VecDeque::new(),
-            views: Views { streams: vec![idle; streams], ..Views::default() },
+            views: Views {
+                streams: vec![idle; streams],
+                processors: vec![unknown; processors],
+                ..Views::default()
+            },
         }
     }
 
@@ -293,29 +303,6 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Lets a request expire at once; nothing when it has ended.
-    fn withdrawn(&mut self, id: RequestId, now: Time) {
-        let is = |slot: &Option<Active>| slot.as_ref().is_some_and(|a| a.request.id == id);
-        let Some(slot) = self.slots.iter().position(is) else { return };
-        if let Some(active) = &mut self.slots[slot] {
-            active.request.expires = active.request.expires.min(now.max(self.now));
-            self.expiries.push(Reverse((active.request.expires, id.0, slot)));
-        }
-    }
-
-    /// Ends the requests of a stream that have not started: a newer frame is here.
-    fn replace_waiting(&mut self, stream: usize, now: Time) {
-        let waits = |a: &Active| !a.running && a.next == 0;
-        let mut place = 0;
-        while let Some(&slot) = self.queues[stream].get(place) {
-            if self.slots[slot].as_ref().is_some_and(waits) {
-                self.end(slot, Outcome::Replaced, now);
-            } else {
-                place += 1;
-            }
-        }
-    }
-
     fn start(
         &mut self,
         slot: usize,
@@ -347,8 +334,9 @@ impl Scheduler {
             load_bytes,
         };
         self.next_launch += 1;
-        // The views that the choice was made from have aged it.
-        let drift = self.drifts.aged(on);
+        self.launches_on[on.0 as usize] += 1;
+        // As it was when the choice was made.
+        let drift = self.views.processors[on.0 as usize].drift;
         self.running.push(Running {
             launch,
             slot,
@@ -368,6 +356,7 @@ impl Scheduler {
             return Err(ProtocolError::UnknownLaunch(completion.launch.0));
         };
         let Running { launch, slot, started, base_ns, .. } = self.running.swap_remove(index);
+        self.launches_on[launch.processor.0 as usize] -= 1;
         re_pace(&self.case, &mut self.running, completion.finished.max(self.now));
         let active = self.slots[slot].as_mut().expect("a running request is active");
         active.running = false;
@@ -398,75 +387,5 @@ impl Scheduler {
             self.expire_after_run(slot, completion.finished);
         }
         Ok(())
-    }
-
-    /// A request that ran waits again, or ends if it expired meanwhile; its entry in `expiries` may have been skipped then.
-    fn expire_after_run(&mut self, slot: usize, now: Time) {
-        let Some(active) = &self.slots[slot] else { return };
-        if active.request.expires <= now {
-            self.end(slot, Outcome::Expired, now);
-        } else {
-            let stream = active.request.stream.0 as usize;
-            self.expiries.push(Reverse((active.request.expires, active.request.id.0, slot)));
-            self.view_stream(stream);
-        }
-    }
-
-    /// Ends the waiting requests whose time is over.
-    fn expire(&mut self) {
-        while let Some(&Reverse((time, id, slot))) = self.expiries.peek() {
-            if time > self.now {
-                break;
-            }
-            self.expiries.pop();
-            let waits = self.slots[slot].as_ref().is_some_and(|a| a.request.id.0 == id && !a.running);
-            if waits {
-                self.end(slot, Outcome::Expired, self.now);
-            }
-        }
-    }
-
-    fn next_alarm(&mut self) -> Option<Time> {
-        while let Some(&Reverse((time, id, slot))) = self.expiries.peek() {
-            match &self.slots[slot] {
-                Some(a) if a.request.id.0 == id && !a.running => return Some(time),
-                // A running request is looked at when its launch completes.
-                _ => drop(self.expiries.pop()),
-            }
-        }
-        None
-    }
-
-    fn end(&mut self, slot: usize, outcome: Outcome, at: Time) {
-        let active = self.slots[slot].take().expect("a request ends exactly once");
-        assert!(!active.running, "request {} would end while it runs", active.request.id.0);
-        self.free_slots.push(slot);
-        let queue = &mut self.queues[active.request.stream.0 as usize];
-        if let Some(place) = queue.iter().position(|&s| s == slot) {
-            queue.remove(place);
-        }
-        let result = match (&outcome, active.variant) {
-            (Outcome::Answered | Outcome::Late, Some(variant)) => objective::Result::Answer {
-                lateness_ms: at.ms_after(active.request.deadline),
-                relative_accuracy: self.case.variant(variant).relative_accuracy,
-            },
-            (Outcome::Failed(_), _) => objective::Result::Failed,
-            _ => objective::Result::Dropped,
-        };
-        let stream = active.request.stream.0 as usize;
-        let service = self.shares.service(stream);
-        self.shares.note(stream, result.on_time());
-        self.view_stream(stream);
-        let utility =
-            self.case.objective().utility(result, active.request.priority, active.energy_mj, service);
-        self.pending_ended.push_back(Ended {
-            request: active.request,
-            outcome,
-            at,
-            variant: active.variant,
-            energy_mj: active.energy_mj,
-            launches: active.launches,
-            utility,
-        });
     }
 }

@@ -4,7 +4,7 @@
 use super::device::{Device, Edit, Fault, Gpu, text};
 use super::kernel::Spec;
 use super::kernel::ir::MAX_PARAMS;
-use super::kernel::print::{OpenClC, WORKGROUP};
+use super::kernel::print::{Dialect, OpenClC, WORKGROUP};
 use super::lower::{Plan, Span, Target};
 use crate::processor::{ExecError, Options, Processor, Row};
 use opencl3::command_queue::CommandQueue;
@@ -61,8 +61,8 @@ pub struct Memory {
 pub const ROW: Row = Row { name: "opencl", about: "GPU kernels in OpenCL C", open };
 
 /// Opens the processor of the table.
-pub fn open(_: &Options) -> Result<Arc<dyn Processor>, ExecError> {
-    Ok(Arc::new(Gpu::new(OpenClDevice::open(None)?)))
+pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
+    Ok(Arc::new(Gpu::tuned(OpenClDevice::open(None)?, options.tune)))
 }
 
 fn absent(reason: String) -> ExecError {
@@ -76,8 +76,8 @@ fn absent(reason: String) -> ExecError {
 
 /// The tiles: on a CPU device a vector is the SIMD unit, on a GPU it only groups loads.
 pub fn target(cpu: bool) -> Target {
-    let (width, chunks, pixels) = if cpu { (16, 2, 6) } else { (4, 2, 8) };
-    Target { width, chunks, pixels, max_binding: 128 << 20 }
+    let (width, pixels) = if cpu { (16, 6) } else { (4, 8) };
+    Target { width, rows: cpu, pixels, share: 0, max_binding: 128 << 20, tuned: Default::default() }
 }
 
 /// All devices, GPUs first.
@@ -111,7 +111,7 @@ impl OpenClDevice {
         if let Some(known) = programs.get(spec) {
             return Ok(known.clone());
         }
-        let source = text(spec, &OpenClC, self.edit);
+        let source = text(spec, self.dialect(), self.edit);
         let built = Program::create_and_build_from_source(&self.context, &source, "-cl-std=CL1.2");
         let built =
             Arc::new(built.map_err(|log| Fault::Failed(format!("kernel {spec:?} does not compile: {log}")))?);
@@ -155,6 +155,14 @@ impl Device for OpenClDevice {
 
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        &OpenClC
+    }
+
+    fn software(&self) -> bool {
+        self.target.rows
     }
 
     fn prepare(&self, plan: &Plan) -> Result<Segment, Fault> {
@@ -234,5 +242,25 @@ impl Device for OpenClDevice {
         let read = result.map_err(fault)?;
         finished.map_err(fault)?;
         Ok(read)
+    }
+
+    fn repeat(&self, _: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {
+        let (kernel, total) = &memory.kernels[step];
+        let (global, local) = ([*total], [WORKGROUP as usize]);
+        for _ in 0..times {
+            // SAFETY: arguments were set in `spawn`; the grid is whole workgroups.
+            let queued = unsafe {
+                memory.queue.enqueue_nd_range_kernel(
+                    kernel.get(),
+                    1,
+                    ptr::null(),
+                    global.as_ptr(),
+                    local.as_ptr(),
+                    &[],
+                )
+            };
+            queued.map_err(fault)?;
+        }
+        memory.queue.finish().map_err(fault)
     }
 }

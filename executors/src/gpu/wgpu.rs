@@ -3,7 +3,7 @@
 
 use super::device::{Device, Edit, Fault, Gpu, text};
 use super::kernel::Spec;
-use super::kernel::print::{WORKGROUP, Wgsl};
+use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
 use super::lower::{Plan, Span, Target};
 use crate::processor::{ExecError, Options, Processor, Row};
 use std::collections::HashMap;
@@ -57,8 +57,8 @@ pub struct Memory {
 pub const ROW: Row = Row { name: "wgpu", about: "GPU kernels in WGSL through wgpu (Vulkan)", open };
 
 /// Opens the processor of the table.
-pub fn open(_: &Options) -> Result<Arc<dyn Processor>, ExecError> {
-    Ok(Arc::new(Gpu::new(WgpuDevice::open(None)?)))
+pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
+    Ok(Arc::new(Gpu::tuned(WgpuDevice::open(None)?, options.tune)))
 }
 
 fn absent(reason: String) -> ExecError {
@@ -72,7 +72,22 @@ fn absent(reason: String) -> ExecError {
 
 /// The tiles of every wgpu device, for now: WGSL has vectors of at most four lanes.
 pub fn target() -> Target {
-    Target { width: 4, chunks: 2, pixels: 8, max_binding: 128 << 20 }
+    Target { width: 4, rows: false, pixels: 8, share: 0, max_binding: 128 << 20, tuned: Default::default() }
+}
+
+/// Invocations that load weights for each other, 0 for each for itself. It pays on software devices, which compute a subgroup in the lanes
+/// of one vector and load for every lane by itself; there a subgroup is also known to be neighbouring invocations.
+fn share(adapter: &wgpu::Adapter) -> u32 {
+    let info = adapter.get_info();
+    let even = info.subgroup_min_size == info.subgroup_max_size;
+    let able = adapter.features().contains(wgpu::Features::SUBGROUP);
+    let known =
+        matches!(info.subgroup_min_size, 4 | 8 | 16) && WORKGROUP.is_multiple_of(info.subgroup_min_size);
+    if info.device_type == wgpu::DeviceType::Cpu && able && even && known {
+        info.subgroup_min_size
+    } else {
+        0
+    }
 }
 
 /// Real GPUs first, software last.
@@ -121,8 +136,11 @@ impl WgpuDevice {
         let adapter =
             adapters.into_iter().next().ok_or_else(|| absent("no Vulkan adapter was found".into()))?;
         let info = adapter.get_info();
+        let share = share(&adapter);
+        let subgroups = if share > 0 { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
         let request = wgpu::DeviceDescriptor {
             label: Some("cosched"),
+            required_features: subgroups,
             required_limits: wgpu::Limits::default(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -143,7 +161,8 @@ impl WgpuDevice {
             immediate_size: 0,
         });
         let pipelines = Mutex::new(HashMap::new());
-        Ok(Self { device, queue, info, target: target(), layout, pipeline_layout, pipelines, lost, edit })
+        let target = Target { share, ..target() };
+        Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, edit })
     }
 
     /// Runs `work`; any error that wgpu reports meanwhile in this thread becomes a fault.
@@ -173,7 +192,7 @@ impl WgpuDevice {
         if let Some(known) = pipelines.get(spec) {
             return known.clone();
         }
-        let source = text(spec, &Wgsl, self.edit);
+        let source = text(spec, self.dialect(), self.edit);
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some("cosched"),
             source: wgpu::ShaderSource::Wgsl(source.into()),
@@ -237,6 +256,14 @@ impl Device for WgpuDevice {
 
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn dialect(&self) -> &'static dyn Dialect {
+        &Wgsl
+    }
+
+    fn software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
     }
 
     fn prepare(&self, plan: &Plan) -> Result<Segment, Fault> {
@@ -337,6 +364,27 @@ impl Device for WgpuDevice {
             drop(view);
             memory.readback.unmap();
             Ok(read)
+        })
+    }
+
+    fn repeat(&self, segment: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {
+        self.scoped(|| {
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                let launch = &segment.steps[step];
+                pass.set_pipeline(&launch.pipeline);
+                pass.set_bind_group(0, &memory.groups[launch.page], &[(step as u64 * SLOT) as u32]);
+                for _ in 0..times {
+                    pass.dispatch_workgroups(launch.grid.0, launch.grid.1, 1);
+                }
+            }
+            let index = self.queue.submit([encoder.finish()]);
+            let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(PATIENCE) };
+            self.device
+                .poll(poll)
+                .map(|_| ())
+                .map_err(|e| Fault::Died(format!("waiting for the device: {e}")))
         })
     }
 }

@@ -34,7 +34,12 @@ impl Conv {
 
     /// One filter a channel, 3x3.
     pub(super) fn depthwise(channels: usize, stride: usize) -> Self {
-        Self { groups: channels, ..Self::square(channels, channels, 3, stride) }
+        Self::filters(channels, 3, stride)
+    }
+
+    /// One filter a channel.
+    pub(super) fn filters(channels: usize, kernel: usize, stride: usize) -> Self {
+        Self { groups: channels, ..Self::square(channels, channels, kernel, stride) }
     }
 }
 
@@ -168,6 +173,15 @@ impl Net {
         self
     }
 
+    /// A transposed convolution, 2x2, that doubles height and width.
+    pub(super) fn double(&mut self, cin: usize, cout: usize) -> &mut Self {
+        let w = self.normal(&[cin, cout, 2, 2], (1.0 / cin as f32).sqrt());
+        let (x, bias) = (self.at.clone(), self.normal(&[cout], 0.05));
+        let square = || Attr::Ints(vec![2; 2]);
+        self.op("ConvTranspose", &[&x, &w, &bias], &[("kernel_shape", square()), ("strides", square())]);
+        self
+    }
+
     /// Batch normalisation with made-up statistics near the identity; `gain` scales its output (below 1 where a residual is added).
     pub(super) fn batch_norm(&mut self, channels: usize, gain: f32) -> &mut Self {
         let x = self.at.clone();
@@ -258,6 +272,31 @@ impl Net {
     pub(super) fn add(&mut self, other: &Name) -> &mut Self {
         let x = self.at.clone();
         self.op("Add", &[other, &x], &[]);
+        self
+    }
+
+    /// `x * sigmoid(x)`, as PyTorch exports it.
+    pub(super) fn silu(&mut self) -> &mut Self {
+        let x = self.at.clone();
+        let gate = self.op("Sigmoid", &[&x], &[]);
+        self.op("Mul", &[&x, &gate], &[]);
+        self
+    }
+
+    /// Squeeze and excitation: the channels are scaled by what two 1x1 convolutions, with `act` between them and `gate` behind, make of their means.
+    pub(super) fn excite(
+        &mut self,
+        channels: usize,
+        inner: usize,
+        act: fn(&mut Net),
+        gate: &str,
+    ) -> &mut Self {
+        let x = self.at.clone();
+        self.unary("GlobalAveragePool").conv(Conv { bias: true, ..Conv::square(channels, inner, 1, 1) });
+        act(self);
+        self.conv(Conv { bias: true, ..Conv::square(inner, channels, 1, 1) }).unary(gate);
+        let scale = self.at.clone();
+        self.op("Mul", &[&x, &scale], &[]);
         self
     }
 

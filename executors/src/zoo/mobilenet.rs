@@ -1,6 +1,7 @@
-//! MobileNetV2 (Sandler et al., 2018) at any width. It refuses nothing.
+//! MobileNetV2 (Sandler et al., 2018) at any width and MobileNetV3-small (Howard et al., 2019). They refuse nothing.
 
 use super::builder::{Conv, Net};
+use crate::graph::Attr;
 
 /// Rows of the paper's table: expansion, channels, repeats, stride.
 const STAGES: [[usize; 4]; 7] = [
@@ -47,6 +48,50 @@ fn block(net: &mut Net, cin: usize, cout: usize, expansion: usize, stride: usize
     if residual {
         net.add(&shortcut);
     }
+}
+
+/// Rows of MobileNetV3-small: kernel, expanded channels, channels, squeeze and excitation, HardSwish (else ReLU), stride.
+const SMALL: [(usize, usize, usize, bool, bool, usize); 11] = [
+    (3, 16, 16, true, false, 2),
+    (3, 72, 24, false, false, 2),
+    (3, 88, 24, false, false, 1),
+    (5, 96, 40, true, true, 2),
+    (5, 240, 40, true, true, 1),
+    (5, 240, 40, true, true, 1),
+    (5, 120, 48, true, true, 1),
+    (5, 144, 48, true, true, 1),
+    (5, 288, 96, true, true, 2),
+    (5, 576, 96, true, true, 1),
+    (5, 576, 96, true, true, 1),
+];
+
+pub(super) fn v3_small(net: &mut Net) {
+    net.conv(Conv::square(3, 16, 3, 2)).batch_norm(16, 1.0).unary("HardSwish");
+    let mut cin = 16;
+    for (kernel, inner, cout, squeezed, swish, stride) in SMALL {
+        let shortcut = net.at.clone();
+        let act = if swish { "HardSwish" } else { "Relu" };
+        if inner != cin {
+            net.conv(Conv::square(cin, inner, 1, 1)).batch_norm(inner, 1.0).unary(act);
+        }
+        net.conv(Conv::filters(inner, kernel, stride)).batch_norm(inner, 1.0).unary(act);
+        if squeezed {
+            let relu = |net: &mut Net| {
+                net.unary("Relu");
+            };
+            net.excite(inner, channels(inner, 0.25), relu, "HardSigmoid");
+        }
+        let residual = stride == 1 && cin == cout;
+        net.conv(Conv::square(inner, cout, 1, 1)).batch_norm(cout, if residual { 0.4 } else { 1.0 });
+        if residual {
+            net.add(&shortcut);
+        }
+        cin = cout;
+    }
+    net.conv(Conv::square(cin, 576, 1, 1)).batch_norm(576, 1.0).unary("HardSwish").unary("GlobalAveragePool");
+    let x = net.at.clone();
+    net.op("Flatten", &[&x], &[("axis", Attr::Int(1))]);
+    net.gemm(576, 1024).unary("HardSwish").gemm(1024, 1000);
 }
 
 #[cfg(test)]

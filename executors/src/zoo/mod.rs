@@ -2,6 +2,7 @@
 //! The architectures are the published ones; the weights are random. It refuses to pretend accuracy: outputs mean nothing.
 
 mod builder;
+mod efficient;
 mod mobilenet;
 mod others;
 mod vit;
@@ -134,6 +135,46 @@ pub static TABLE: &[Row] = &[
         resolution: 128,
         step: 16,
         build: |net, resolution| vit::vit(net, resolution, 96, 2),
+    },
+    Row {
+        name: "mobilenet_v3_small",
+        about: "MobileNetV3-small: squeeze and excitation, HardSwish; 1000 classes",
+        shape: image,
+        resolution: 224,
+        step: 32,
+        build: |net, _| mobilenet::v3_small(net),
+    },
+    Row {
+        name: "efficientnet_b0",
+        about: "EfficientNet-B0: squeeze and excitation, SiLU, 5x5 filters; 1000 classes",
+        shape: image,
+        resolution: 224,
+        step: 32,
+        build: |net, _| efficient::b0(net),
+    },
+    Row {
+        name: "shufflenet_v2",
+        about: "ShuffleNetV2 at full width: channel split and shuffle; 1000 classes",
+        shape: image,
+        resolution: 224,
+        step: 32,
+        build: efficient::shuffle,
+    },
+    Row {
+        name: "unet",
+        about: "small U-Net: four levels of width 16 to 128, skips, transposed convolutions; 4 classes a pixel",
+        shape: image,
+        resolution: 128,
+        step: 16,
+        build: |net, _| efficient::unet(net),
+    },
+    Row {
+        name: "bert_mini",
+        about: "BERT encoder behind its embedding: 4 blocks of width 256, 4 heads, 128 tokens",
+        shape: |_| vec![1, 128, 256],
+        resolution: 0,
+        step: 1,
+        build: |net, _| vit::bert(net, 128, 256, 4),
     },
 ];
 

@@ -1,4 +1,4 @@
-//! A small vision transformer (Dosovitskiy et al.) in the shape in which PyTorch exports one: pre-norm blocks, separate heads by
+//! Small transformers. BERT's encoder (Devlin et al., post-norm) begins behind the embedding table: its input is f32. A small vision transformer (Dosovitskiy et al.) in the shape in which PyTorch exports one: pre-norm blocks, separate heads by
 //! reshape and transpose, GELU by Erf, mean over the tokens. It refuses resolutions that are not multiples of its 16-pixel patches.
 
 use super::builder::{Conv, Name, Net};
@@ -16,7 +16,9 @@ pub(super) fn vit(net: &mut Net, resolution: usize, width: usize, blocks: usize)
     let position = net.normal(&[1, tokens, width], 0.1);
     net.add(&position);
     for _ in 0..blocks {
-        attention(net, tokens, width);
+        let input = net.at.clone();
+        net.layer_norm(width);
+        attention(net, tokens, width).add(&input);
         let input = net.at.clone();
         net.layer_norm(width).linear(width, 4 * width, 1.0).gelu().linear(4 * width, width, 0.6).add(&input);
     }
@@ -26,11 +28,20 @@ pub(super) fn vit(net: &mut Net, resolution: usize, width: usize, blocks: usize)
     net.gemm(width, CLASSES);
 }
 
-/// Multi-head self-attention with its residual.
-fn attention(net: &mut Net, tokens: usize, width: usize) {
-    let input = net.at.clone();
+pub(super) fn bert(net: &mut Net, tokens: usize, width: usize, blocks: usize) {
+    net.layer_norm(width);
+    for _ in 0..blocks {
+        let input = net.at.clone();
+        attention(net, tokens, width).add(&input).layer_norm(width);
+        let input = net.at.clone();
+        net.linear(width, 4 * width, 1.0).gelu().linear(4 * width, width, 0.6).add(&input).layer_norm(width);
+    }
+}
+
+/// Multi-head self-attention.
+fn attention(net: &mut Net, tokens: usize, width: usize) -> &mut Net {
     let (n, d, h) = (tokens as i64, width as i64, HEADS as i64);
-    net.layer_norm(width).linear(width, 3 * width, 1.5);
+    net.linear(width, 3 * width, 1.5);
     let (qkv, sizes) = (net.at.clone(), net.ints(&[d, d, d]));
     let parts = net.ops("Split", &[&qkv, &sizes], &[("axis", Attr::Int(-1))], 3);
     let mut heads = |part: &Name, order: &[i64]| {
@@ -45,5 +56,5 @@ fn attention(net: &mut Net, tokens: usize, width: usize) {
     let scores = net.op("MatMul", &[&q, &k], &[]);
     let weights = net.op("Softmax", &[&scores], &[("axis", Attr::Int(-1))]);
     net.op("MatMul", &[&weights, &v], &[]);
-    net.transpose(&[0, 2, 1, 3]).reshape(&[1, n, d]).linear(width, width, 1.0).add(&input);
+    net.transpose(&[0, 2, 1, 3]).reshape(&[1, n, d]).linear(width, width, 1.0)
 }

@@ -14,6 +14,8 @@ pub fn rows() -> Vec<Row> {
         row("conv 1d", |n| conv(n, Kind::General, 1)),
         row("conv automatic pads", |n| conv(n, Kind::Auto, 2)),
         row("conv with normalisation and activation", |n| conv(n, Kind::Fused, 2)),
+        Row { absolute: 3e-4, ..row("conv 3x3 with many channels", many) },
+        row("conv and a sum", conv_sum),
         row("conv transposed", conv_transpose),
         row("conv with nan and infinity", conv_special),
         row("matmul", matmul),
@@ -93,6 +95,46 @@ fn conv(n: &mut Net, kind: Kind, spatial: usize) {
         }
         y = activation(n, y);
     }
+    n.graph.outputs.push(y);
+}
+
+/// Enough channels for Winograd's way, half of the time with a tensor that is added. Sums of up to 216 products of numbers near 1.
+fn many(n: &mut Net) {
+    let (batch, ins, outs) = (n.between(1, 2), n.between(16, 24), n.between(16, 40));
+    let (h, w, pad) = (n.between(3, 14), n.between(3, 14), n.below(2));
+    let x = n.input(&[batch, ins, h, w]);
+    let weights = n.constant(&[outs, ins, 3, 3], -0.5, 0.5);
+    let bias = n.constant(&[outs], -1.0, 1.0);
+    let attrs = [("kernel_shape", ints(&[3, 3])), ("pads", ints(&[pad; 4]))];
+    let y = n.node("Conv", &[x, weights, bias], &attrs);
+    let (h, w) = (h + 2 * pad - 2, w + 2 * pad - 2);
+    let y = if n.coin() { plus(n, y, &[batch, outs, h, w]) } else { y };
+    let y = activation(n, y);
+    n.graph.outputs.push(y);
+}
+
+fn plus(n: &mut Net, y: ValueId, shape: &[usize]) -> ValueId {
+    let other = n.input(shape);
+    let order = if n.coin() { [y, other] } else { [other, y] };
+    n.node("Add", &order, &[])
+}
+
+/// A convolution of any way, a tensor in its shape that is added, and an activation.
+fn conv_sum(n: &mut Net) {
+    let (batch, h, w) = (n.between(1, 2), n.between(3, 20), n.between(3, 20));
+    let (kernel, groups) = (n.below(2) * 2 + 1, n.below(2));
+    let (ins, outs) = (n.between(2, 20), n.between(1, 30));
+    let (group, outs) = if groups == 1 { (ins, ins) } else { (1, outs) };
+    let x = n.input(&[batch, ins, h, w]);
+    let weights = n.constant(&[outs, ins / group, kernel, kernel], -0.5, 0.5);
+    let attrs = [
+        ("kernel_shape", ints(&[kernel, kernel])),
+        ("pads", ints(&[kernel / 2; 4])),
+        ("group", Attr::Int(group as i64)),
+    ];
+    let y = n.node("Conv", &[x, weights], &attrs);
+    let y = plus(n, y, &[batch, outs, h, w]);
+    let y = if n.coin() { activation(n, y) } else { y };
     n.graph.outputs.push(y);
 }
 

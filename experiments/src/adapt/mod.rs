@@ -8,7 +8,7 @@ pub use line::{Adaptation, BACK, Back, Line};
 pub use pupil::{MakeTrainer, Pupil, Spoiled, Still, negated};
 
 use crate::compare::{Setup, from_table};
-use cosched_agent::network::Weights;
+use cosched_agent::network::{Weights, highest};
 use cosched_agent::online::Arena;
 use cosched_agent::online::learner::{Classroom, Report, Subject, start};
 use cosched_agent::online::state::State;
@@ -92,7 +92,7 @@ pub fn adapt(
     let real = slow_from(setup, slow_down, 500.0 * setup.seconds);
     let mut rows = knowing(&slow_from(setup, slow_down, 0.0), &slowed, seeds, contest)?;
     let sum = |runs: &Runs| runs.iter().flatten().filter(|e| late(e, setup)).map(|e| e.utility).sum::<f64>();
-    let best = (1..rows.len()).fold(0, |best, i| if sum(&rows[i].1) > sum(&rows[best].1) { i } else { best });
+    let best = highest(&rows.iter().map(|row| sum(&row.1)).collect::<Vec<_>>());
     for pupil in contest.pupils {
         let mut reports = Vec::new();
         let runs = each(seeds, |seed| learn(&real, seed, contest, pupil, &mut reports))?;

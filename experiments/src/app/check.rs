@@ -52,6 +52,9 @@ impl App {
                 at_least_zero(&format!("power.{name}.{key}"), watts.unwrap_or(0.0))?;
             }
         }
+        if let Some((name, slots)) = self.slots.iter().find(|(_, slots)| !(1..=64).contains(*slots)) {
+            return bad(format!("slots.{name}"), format!("expected a number from 1 to 64, got {slots}"));
+        }
         if let Processors::Named(names) = &self.processors {
             if names.is_empty() {
                 return bad("processors", "expected at least one");
@@ -61,17 +64,50 @@ impl App {
                 return bad(format!("processors[{i}]"), format!("`{}` is there twice", names[i]));
             }
         }
+        self.check_parts()?;
         self.check_remotes()?;
         self.check_tasks()?;
         self.check_streams()
+    }
+
+    fn check_parts(&self) -> Result<(), Problem> {
+        let mut names: BTreeSet<&str> = self.remotes.iter().map(|r| r.name.as_str()).collect();
+        for (i, part) in self.parts.iter().enumerate() {
+            let key = |name: &str| format!("processor[{i}].{name}");
+            if !plain(&part.name) || !names.insert(&part.name) {
+                let got = &part.name;
+                return bad(
+                    key("name"),
+                    format!("expected a name of letters, digits, - and _ that is there once, got `{got}`"),
+                );
+            }
+            if part.kind != "cpu" {
+                return bad(
+                    key("kind"),
+                    format!("expected `cpu`, the only one that is divided, got `{}`", part.kind),
+                );
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(core) = part.cores.iter().find(|&&core| core > 1023 || !seen.insert(core)) {
+                return bad(key("cores"), format!("expected core numbers below 1024, each once, got {core}"));
+            }
+            let most = if part.cores.is_empty() { 256 } else { part.cores.len() };
+            if part.threads.is_some_and(|threads| !(1..=most).contains(&threads)) {
+                let got = part.threads.unwrap_or_default();
+                return bad(
+                    key("threads"),
+                    format!("expected 1 to {most}, as many as it has cores at most, got {got}"),
+                );
+            }
+        }
+        Ok(())
     }
 
     fn check_remotes(&self) -> Result<(), Problem> {
         let mut names = BTreeSet::new();
         for (i, remote) in self.remotes.iter().enumerate() {
             let key = |name: &str| format!("remote[{i}].{name}");
-            let plain = remote.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            if remote.name.is_empty() || !plain || !names.insert(&remote.name) {
+            if !plain(&remote.name) || !names.insert(&remote.name) {
                 let problem = format!(
                     "expected a name of letters, digits, - and _ that is there once, got `{}`",
                     remote.name
@@ -236,4 +272,9 @@ fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
             })
             .collect(),
     }
+}
+
+/// A name that can stand in files and on the command line.
+fn plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

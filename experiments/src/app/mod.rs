@@ -137,6 +137,30 @@ impl Variant {
     }
 }
 
+/// A part of this machine's CPU as a processor of its own, so that big and little cores, or two halves, are two processors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Name of the processor.
+    pub name: String,
+    /// What it is a part of; `cpu` is what can be divided.
+    #[serde(default = "cpu")]
+    pub kind: String,
+    /// Threads that compute one launch; by default as many as it has cores.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Numbers of the cores that they run on; anywhere when there are none.
+    #[serde(default)]
+    pub cores: Vec<usize>,
+}
+
+impl Part {
+    /// Threads that compute one launch.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or(self.cores.len()).max(1)
+    }
+}
+
 /// A server of the Open Inference Protocol v2 that runs whole models as a processor does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,6 +212,13 @@ pub struct App {
     /// Power by processor name.
     #[serde(default)]
     pub power: BTreeMap<String, Power>,
+    /// Parts of the CPU that are processors; without a list in `processors` they are used instead of the whole.
+    #[serde(rename = "processor", default)]
+    pub parts: Vec<Part>,
+    /// Launches that run at a time on a processor, by its name, where that is not one: what profiling writes into the plan. Each has a
+    /// thread and working memory of its own.
+    #[serde(default)]
+    pub slots: BTreeMap<String, u32>,
     /// Servers that are processors.
     #[serde(rename = "remote", default)]
     pub remotes: Vec<Remote>,
@@ -213,6 +244,9 @@ pub struct App {
 
 fn twenty() -> f64 {
     20.0
+}
+fn cpu() -> String {
+    "cpu".into()
 }
 fn remote() -> String {
     "remote".into()
@@ -297,7 +331,7 @@ impl App {
     /// The processors to use among `known` names: all of them, or those that the file names, in its order.
     ///
     /// # Errors
-    /// A name in `processors` or `[power]` that is not known, with the nearest known one.
+    /// A name in `processors`, `[power]` or `[slots]` that is not known, with the nearest known one.
     pub fn choose_processors<'a>(&self, known: &[&'a str]) -> Result<Vec<&'a str>, ConfigError> {
         let find = |key: String, name: &str| {
             known.iter().copied().find(|k| *k == name).ok_or_else(|| {
@@ -309,6 +343,9 @@ impl App {
         };
         for name in self.power.keys() {
             find(format!("power.{name}"), name)?;
+        }
+        for name in self.slots.keys() {
+            find(format!("slots.{name}"), name)?;
         }
         match &self.processors {
             Processors::All => Ok(known.to_vec()),

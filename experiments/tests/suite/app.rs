@@ -85,6 +85,8 @@ fn processors_are_chosen_and_ordered() {
     let error =
         app(&format!("{APP}[power.dps]\nidle_watts = 1\n")).choose_processors(&["cpu", "dsp"]).unwrap_err();
     assert!(error.to_string().contains("unknown processor `dps`; did you mean `dsp`?"), "{error}");
+    let error = app(&format!("{APP}[slots]\ndps = 2\n")).choose_processors(&["cpu", "dsp"]).unwrap_err();
+    assert!(error.to_string().contains("unknown processor `dps`; did you mean `dsp`?"), "{error}");
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn streams_that_do_not_fit_the_plan_point_into_the_app() {
 
 #[test]
 fn an_app_survives_a_round_trip() {
-    let first = app(&format!("{APP}{TASKS}[power.cpu]\nidle_watts = 1\n"));
+    let first = app(&format!("{APP}{TASKS}[power.cpu]\nidle_watts = 1\n[slots]\ncpu = 2\n"));
     let text = toml::to_string(&first).unwrap();
     assert_eq!(app(&text), first);
 }

@@ -18,7 +18,7 @@ use super::traffic::Traffic;
 use super::{Arena, Rival, Trainer};
 use crate::experience::{Experience, Units};
 use crate::guide::{GUIDES, Guides};
-use crate::network::{Forward, Weights};
+use crate::network::{Forward, Weights, highest};
 use cosched_env::case::Case;
 use cosched_env::time::{Span, Time};
 use shadow::{has_moved, horizon, mean, run, seeded, slowness};
@@ -287,8 +287,7 @@ impl Learner {
         let margins = self.settings.margins.clone();
         let ways: Vec<_> = margins.iter().map(|&margin| (&good, margin)).collect();
         let scores: Vec<f64> = self.play(&ways).iter().map(|s| mean(s)).collect();
-        let best = (1..ways.len()).fold(0, |best, way| if scores[way] > scores[best] { way } else { best });
-        self.margin = margins.get(best).copied().unwrap_or(0.0);
+        self.margin = margins.get(highest(&scores)).copied().unwrap_or(0.0);
     }
 
     /// The case as decisions see it.

@@ -6,11 +6,10 @@ use crate::online::profile::Profile;
 use crate::online::traffic::Traffic;
 use cosched_env::case::Case;
 use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::Ended;
 use cosched_env::scenario::ArrivalKind;
 use cosched_env::scheduler::Scheduler;
 use cosched_env::time::{Span, Time};
-use cosched_env::world::{Observer, Policy, drive};
+use cosched_env::world::{Earned, Policy, drive};
 use std::sync::Arc;
 
 /// The case as it is observed to be; as it is known where that cannot be made into one.
@@ -43,28 +42,12 @@ pub(super) fn run(subject: &Subject, real: &Arc<Case>, brain: Brain, seed: u64, 
     let mut emulator = Emulator::new(real.clone(), config, seed, horizon);
     // It knows no more than the live one does: the plan, and what it sees of the processors.
     let mut scheduler = Scheduler::new(subject.case.clone(), subject.options);
-    let mut tally = Tally::default();
+    let mut earned = Earned::default();
     let mut policy: Box<dyn Policy> = Box::new(Actor::still(brain));
-    match drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut tally) {
-        Ok(_) if tally.priority > 0.0 => tally.utility / tally.priority,
-        _ => f64::NEG_INFINITY,
-    }
+    let ran = drive(&mut scheduler, &mut emulator, policy.as_mut(), &mut earned);
+    ran.map_or(f64::NEG_INFINITY, |_| earned.by_priority())
 }
 
 pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Adds up utility and priority.
-#[derive(Default)]
-struct Tally {
-    utility: f64,
-    priority: f64,
-}
-
-impl Observer for Tally {
-    fn ended(&mut self, ended: &Ended) {
-        self.utility += ended.utility;
-        self.priority += ended.request.priority;
-    }
 }

@@ -10,12 +10,19 @@ pub struct Builder {
     blocks: Vec<Vec<Stmt>>,
     names: BTreeMap<String, u32>,
     width: u32,
+    together: bool,
 }
 
 impl Builder {
     /// An empty kernel that loads vectors of `width` lanes.
     pub fn new(width: u32) -> Self {
-        let mut b = Self { params: Vec::new(), blocks: vec![Vec::new()], names: BTreeMap::new(), width };
+        let mut b = Self {
+            params: Vec::new(),
+            blocks: vec![Vec::new()],
+            names: BTreeMap::new(),
+            width,
+            together: false,
+        };
         b.param("total");
         b
     }
@@ -84,6 +91,19 @@ impl Builder {
         self.push(Stmt::Store(index, value));
     }
 
+    /// Stores a vector (or a float) in the arena from `index` on.
+    pub fn store_row(&mut self, index: Expr, value: Expr) {
+        match value.ty {
+            Ty::Vec(_) => self.push(Stmt::StoreRow(index, value)),
+            _ => self.store(index, value),
+        }
+    }
+
+    /// The invocations of a subgroup work together from here on.
+    pub fn together(&mut self) {
+        self.together = true;
+    }
+
     /// `for name in (from..to).step_by(step)`. The bounds must be made of literals and parameters: the lowering counts the iterations.
     pub fn for_step(
         &mut self,
@@ -133,6 +153,12 @@ impl Builder {
     /// The finished kernel.
     pub fn finish(mut self, name: &str) -> Kernel {
         let body = self.blocks.pop().expect("the body");
-        Kernel { name: name.to_string(), params: self.params, body, width: self.width }
+        Kernel {
+            name: name.to_string(),
+            params: self.params,
+            body,
+            width: self.width,
+            together: self.together,
+        }
     }
 }

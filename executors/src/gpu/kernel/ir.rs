@@ -14,6 +14,8 @@ pub enum Ty {
     Float,
     /// A vector of 32-bit floats with so many lanes.
     Vec(u32),
+    /// A truth value for each of so many lanes.
+    Mask(u32),
 }
 
 /// The buffers that a kernel sees.
@@ -25,7 +27,7 @@ pub enum Buf {
     Weights,
 }
 
-/// Two-operand operators; comparisons give [`Ty::Bool`] (or a lane mask that only [`select`] may take).
+/// Two-operand operators; comparisons give [`Ty::Bool`], of vectors a [`Ty::Mask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Op {
@@ -76,6 +78,12 @@ pub enum Node {
     Load(Buf, Expr),
     /// A whole vector from the weights; the index counts vectors.
     LoadVec(Expr),
+    /// A vector from elements at an index, an index plus the step (1 or 2), and so on.
+    LoadRow(Buf, Expr, u32),
+    /// The number of this invocation in its subgroup.
+    Neighbour,
+    /// What neighbour number `.1` of the subgroup has for the expression.
+    FromNeighbour(Expr, u32),
     /// The same float in all lanes.
     Splat(Expr),
     /// A vector from its lanes.
@@ -113,7 +121,10 @@ impl Expr {
         };
         assert_eq!(a.ty, b.ty, "operands of {op:?} differ in type: {a:?} and {b:?}");
         let ty = match op {
-            Op::Lt | Op::Le | Op::Gt | Op::Ge | Op::Eq => Ty::Bool,
+            Op::Lt | Op::Le | Op::Gt | Op::Ge | Op::Eq => match a.ty {
+                Ty::Vec(n) => Ty::Mask(n),
+                _ => Ty::Bool,
+            },
             _ => a.ty,
         };
         Self::new(ty, Node::Binary(op, a, b))
@@ -267,6 +278,22 @@ pub fn load_vec(width: u32, index: impl Into<Expr>) -> Expr {
     if width == 1 { load(Buf::Weights, index) } else { Expr::new(Ty::Vec(width), Node::LoadVec(index)) }
 }
 
+/// The floats at `index`, `index + step`, ... in the lanes of a vector (one lane: a float). The step is 1 or 2.
+pub fn load_row(buf: Buf, width: u32, index: impl Into<Expr>, step: u32) -> Expr {
+    assert!(matches!(step, 1 | 2), "rows are read with a step of 1 or 2, not {step}");
+    let index = index.into();
+    if width == 1 { load(buf, index) } else { Expr::new(Ty::Vec(width), Node::LoadRow(buf, index, step)) }
+}
+/// The number of this invocation in its subgroup.
+pub fn neighbour() -> Expr {
+    Expr::new(Ty::Int, Node::Neighbour)
+}
+/// The float that neighbour `number` of the subgroup has in `value`, a name. All of the subgroup must come here.
+pub fn from_neighbour(value: &Expr, number: u32) -> Expr {
+    assert_eq!(value.ty, Ty::Float);
+    Expr::new(Ty::Float, Node::FromNeighbour(value.clone(), number))
+}
+
 /// A statement.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -275,7 +302,15 @@ pub enum Stmt {
     Var(String, Expr),
     Set(String, Expr),
     Store(Expr, Expr),
-    For { var: String, from: Expr, to: Expr, step: i32, body: Vec<Stmt> },
+    /// A vector to neighbouring elements from an index on.
+    StoreRow(Expr, Expr),
+    For {
+        var: String,
+        from: Expr,
+        to: Expr,
+        step: i32,
+        body: Vec<Stmt>,
+    },
     If(Expr, Vec<Stmt>),
 }
 
@@ -290,6 +325,8 @@ pub struct Kernel {
     pub body: Vec<Stmt>,
     /// Lanes of the vectors that it loads, if any.
     pub width: u32,
+    /// Whether invocations of a subgroup work together.
+    pub together: bool,
 }
 
 /// The most parameters that one launch can carry (one 256-byte slot).

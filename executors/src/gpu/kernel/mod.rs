@@ -6,13 +6,16 @@ pub mod elementwise;
 pub mod ir;
 pub mod print;
 pub mod reduce;
+pub mod strip;
 pub mod tile;
 pub mod unary;
 pub mod window;
+pub mod winograd;
 
 use elementwise::Binary;
 use ir::{Buf, Kernel};
 use reduce::Reduction;
+use strip::Strip;
 use tile::Tile;
 use unary::Unary;
 use window::Pool;
@@ -22,6 +25,12 @@ use window::Pool;
 pub enum Spec {
     /// Convolution and matrix product as a register tile.
     Tile(Tile),
+    /// Convolution by strips of rows.
+    Strip(Strip),
+    /// Winograd's transform of the input, for so many outputs a side.
+    WinogradInput(u32),
+    /// Winograd's transform of the products; `true`: another tensor is added; then a fused function.
+    WinogradOutput(u32, bool, Unary),
     /// One operand, contiguous.
     Unary(Unary),
     /// Two operands, contiguous and of one shape, then a fused function.
@@ -53,6 +62,9 @@ impl Spec {
     pub fn build(&self) -> Kernel {
         match *self {
             Spec::Tile(tile) => tile::build(tile),
+            Spec::Strip(strip) => strip::build(strip),
+            Spec::WinogradInput(size) => winograd::input(size),
+            Spec::WinogradOutput(size, residual, act) => winograd::output(size, residual, act),
             Spec::Unary(unary) => elementwise::unary(unary),
             Spec::Flat(op, b, then) => elementwise::flat(op, b, then),
             Spec::Broadcast(op, a, b, rank, then) => elementwise::broadcast(op, a, b, rank, then),

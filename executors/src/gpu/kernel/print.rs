@@ -20,6 +20,12 @@ pub trait Dialect: Send + Sync {
     fn select(&self, condition: &str, yes: &str, no: &str) -> String;
     /// Vector number `index` of the weights.
     fn load_vec(&self, width: u32, index: &str) -> String;
+    /// `width` floats of `buf` from `index` on, with a step of 1 or 2.
+    fn load_row(&self, buf: &str, width: u32, index: &str, step: u32) -> String;
+    /// Stores `width` floats in the arena from `index` on; `value` is a name.
+    fn store_row(&self, width: u32, index: &str, value: &str) -> Vec<String>;
+    /// What neighbour `number` of the subgroup has in `value`.
+    fn told_by(&self, value: &str, number: u32) -> String;
     /// A vector from one or `width` texts.
     fn vector(&self, width: u32, parts: &[String]) -> String;
     /// The suffix that picks a lane.
@@ -74,6 +80,11 @@ impl Printer<'_> {
                 }
                 Stmt::Set(name, e) => self.line(&format!("{name} = {};", self.expr(e))),
                 Stmt::Store(at, e) => self.line(&format!("arena[{}] = {};", self.expr(at), self.expr(e))),
+                Stmt::StoreRow(at, e) => {
+                    for line in self.dialect.store_row(width(e.ty), &self.expr(at), &self.expr(e)) {
+                        self.line(&line);
+                    }
+                }
                 Stmt::For { var, from, to, step, body } => {
                     let first = self.dialect.declare(false, Ty::Int, var, &self.expr(from));
                     let to = self.expr(to);
@@ -99,6 +110,9 @@ impl Printer<'_> {
             Node::Var(name) => name.clone(),
             Node::Param(_, name) => format!("p_{name}"),
             Node::Invocation => "invocation".to_string(),
+            Node::Binary(Op::And, a, b) if matches!(e.ty, Ty::Mask(_)) => {
+                format!("({} & {})", self.expr(a), self.expr(b))
+            }
             Node::Binary(op, a, b) => format!("({} {} {})", self.expr(a), symbol(*op), self.expr(b)),
             Node::Neg(a) => format!("(-{})", self.expr(a)),
             Node::Call(fun, args) => {
@@ -106,8 +120,10 @@ impl Printer<'_> {
                 format!("{}({})", d.function(*fun), args.join(", "))
             }
             Node::Select(c, yes, no) => d.select(&self.expr(c), &self.expr(yes), &self.expr(no)),
-            Node::Load(Buf::Arena, at) => format!("arena[{}]", self.expr(at)),
-            Node::Load(Buf::Weights, at) => format!("weights[{}]", self.expr(at)),
+            Node::Load(buf, at) => format!("{}[{}]", name(*buf), self.expr(at)),
+            Node::LoadRow(buf, at, step) => d.load_row(name(*buf), width(e.ty), &self.expr(at), *step),
+            Node::Neighbour => "neighbour".to_string(),
+            Node::FromNeighbour(a, number) => d.told_by(&self.expr(a), *number),
             Node::LoadVec(at) => d.load_vec(width(e.ty), &self.expr(at)),
             Node::Splat(a) => d.vector(width(e.ty), &[self.expr(a)]),
             Node::Lanes(all) => {
@@ -120,9 +136,16 @@ impl Printer<'_> {
     }
 }
 
+fn name(buf: Buf) -> &'static str {
+    match buf {
+        Buf::Arena => "arena",
+        Buf::Weights => "weights",
+    }
+}
+
 fn width(ty: Ty) -> u32 {
     match ty {
-        Ty::Vec(n) => n,
+        Ty::Vec(n) | Ty::Mask(n) => n,
         _ => 1,
     }
 }
@@ -150,6 +173,7 @@ pub struct Wgsl;
 
 impl Dialect for Wgsl {
     fn open(&self, kernel: &Kernel) -> String {
+        // naga knows subgroups without, and not with, the line `enable subgroups;`.
         let mut s = format!("// {}\n", kernel.name);
         s.push_str("struct Params { words: array<vec4<i32>, 16> }\n");
         s.push_str("@group(0) @binding(0) var<uniform> params: Params;\n");
@@ -157,9 +181,16 @@ impl Dialect for Wgsl {
         s.push_str("@group(0) @binding(2) var<storage, read> weights: array<f32>;\n");
         s.push_str("@group(0) @binding(3) var<storage, read> weights4: array<vec4<f32>>;\n");
         s.push_str("@compute @workgroup_size(64)\nfn entry(@builtin(workgroup_id) group: vec3<u32>, ");
-        s.push_str(
-            "@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32) {\n",
-        );
+        s.push_str("@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32");
+        let (more, number) = match kernel.together {
+            true => {
+                (", @builtin(subgroup_invocation_id) subgroup: u32", "  let neighbour = i32(subgroup);\n")
+            }
+            false => ("", ""),
+        };
+        s.push_str(more);
+        s.push_str(") {\n");
+        s.push_str(number);
         s.push_str("  let invocation = i32((group.y * groups.x + group.x) * 64u + local);\n");
         s
     }
@@ -172,6 +203,7 @@ impl Dialect for Wgsl {
             Ty::Int => "i32".into(),
             Ty::Float => "f32".into(),
             Ty::Vec(n) => format!("vec{n}<f32>"),
+            Ty::Mask(n) => format!("vec{n}<bool>"),
         }
     }
     fn declare(&self, fixed: bool, ty: Ty, name: &str, value: &str) -> String {
@@ -183,6 +215,16 @@ impl Dialect for Wgsl {
     fn load_vec(&self, width: u32, index: &str) -> String {
         assert_eq!(width, 4, "WGSL vectors have at most four lanes");
         format!("weights4[{index}]")
+    }
+    fn load_row(&self, buf: &str, width: u32, index: &str, step: u32) -> String {
+        let parts: Vec<String> = (0..width).map(|l| format!("{buf}[{index} + {}]", l * step)).collect();
+        self.vector(width, &parts)
+    }
+    fn store_row(&self, width: u32, index: &str, value: &str) -> Vec<String> {
+        (0..width).map(|l| format!("arena[{index} + {l}] = {value}{};", self.lane(l))).collect()
+    }
+    fn told_by(&self, value: &str, number: u32) -> String {
+        format!("subgroupBroadcast({value}, {number}u)")
     }
     fn vector(&self, width: u32, parts: &[String]) -> String {
         format!("vec{width}<f32>({})", parts.join(", "))
@@ -229,6 +271,7 @@ impl Dialect for OpenClC {
             Ty::Bool | Ty::Int => "int".into(),
             Ty::Float => "float".into(),
             Ty::Vec(n) => format!("float{n}"),
+            Ty::Mask(n) => format!("int{n}"),
         }
     }
     fn declare(&self, fixed: bool, ty: Ty, name: &str, value: &str) -> String {
@@ -239,6 +282,20 @@ impl Dialect for OpenClC {
     }
     fn load_vec(&self, width: u32, index: &str) -> String {
         format!("vload{width}({index}, weights)")
+    }
+    fn load_row(&self, buf: &str, width: u32, index: &str, step: u32) -> String {
+        match step {
+            1 => format!("vload{width}(0, {buf} + {index})"),
+            _ => format!(
+                "((float{width})(vload{width}(0, {buf} + {index}).even, vload{width}(0, {buf} + {index} + {width}).even))"
+            ),
+        }
+    }
+    fn store_row(&self, width: u32, index: &str, value: &str) -> Vec<String> {
+        vec![format!("vstore{width}({value}, 0, arena + {index});")]
+    }
+    fn told_by(&self, _: &str, _: u32) -> String {
+        unreachable!("the lowering gives subgroups to WGSL only")
     }
     fn vector(&self, width: u32, parts: &[String]) -> String {
         format!("((float{width})({}))", parts.join(", "))

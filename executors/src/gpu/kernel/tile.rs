@@ -2,11 +2,14 @@
 //! matrix product. It refuses shared memory and transforms: those are other kernels.
 //!
 //! `out[z][n][m] = act(alpha * sum_k w[z][k][n] * x[z][k][m] + bias[n])`. Lanes run along `n`, pixels along `m`.
-//! Packed weights repeat the last channel in the lanes that are left over, and left-over pixels repeat the last pixel:
-//! both write the same value to the same place again, so that no store needs a guard.
+//! What `n` and `m` are is the lowering's choice: channels and positions, or the other way round where a row of positions is a vector.
+//! Packed weights repeat the last channel in the lanes that are left over (the last tile of whole rows begins earlier), and left-over
+//! pixels repeat the last pixel: all write the same value to the same place again, so that no store needs a guard.
 
 use super::builder::Builder;
-use super::ir::{Buf, Expr, Kernel, f, i, lanes, load, load_vec, select, splat};
+use super::ir::{
+    Buf, Expr, Kernel, f, from_neighbour, i, lanes, load, load_row, load_vec, neighbour, select, splat,
+};
 use super::unary::{self, Unary};
 
 /// How `k` and `m` walk through the input.
@@ -27,6 +30,8 @@ pub enum Weights {
     Packed,
     /// Computed at run time or in no special order: read through strides.
     Strided(Buf),
+    /// The lanes of one `k` are neighbours: read as whole vectors.
+    Rows(Buf),
 }
 
 /// The specialisation of the tile.
@@ -44,8 +49,20 @@ pub struct Tile {
     pub weights: Weights,
     /// Where the input is.
     pub x: Buf,
+    /// The input is packed: all pixels of one `k` side by side.
+    pub x_packed: bool,
+    /// The bias belongs to the pixels and not to the lanes.
+    pub bias_m: bool,
+    /// Lanes are neighbours in the output: it is stored as whole vectors.
+    pub rows: bool,
+    /// Another tensor in the shape of the output is added before the function.
+    pub residual: bool,
+    /// So many invocations of a subgroup load packed weights for each other; 0: each for itself.
+    pub share: u32,
     /// One input channel a group (depthwise): no loop over channels.
     pub single: bool,
+    /// Neighbouring invocations have neighbouring positions, and each one's positions are far apart: so a GPU reads and writes whole lines.
+    pub spread: bool,
     /// The fused function.
     pub act: Unary,
 }
@@ -70,6 +87,9 @@ struct Place {
 /// Builds the kernel.
 pub fn build(t: Tile) -> Kernel {
     let mut b = Builder::new(t.width);
+    if t.share > 0 {
+        b.together();
+    }
     let place = place(&mut b, &t);
     let zero = splat(f(0.0), t.width);
     let sums: Vec<Vec<Expr>> = place
@@ -105,23 +125,36 @@ fn place(b: &mut Builder, t: &Tile) -> Place {
     };
     let x = offset(b, "x");
     let w = offset(b, "w");
-    let bias = offset(b, "bias") + &tile_n * t.chunks as i32;
+    let bias = offset(b, "bias");
+    let bias = if t.bias_m { bias } else { bias + &tile_n * t.chunks as i32 };
     let out = offset(b, "out");
     let x = b.let_("x_base", x);
     let w = b.let_("w_base", w);
     let bias = b.let_("bias_base", bias);
     let out = b.let_("out_base", out);
-    let first_n = b.let_("first_n", &tile_n * t.lanes() as i32);
+    let mut first_n = &tile_n * t.lanes() as i32;
+    if t.rows || matches!(t.weights, Weights::Rows(_)) {
+        let n = b.param("n");
+        first_n = b.let_("tile_first", first_n).min_int(&n - t.lanes() as i32);
+    }
+    let first_n = b.let_("first_n", first_n);
+    let k = b.param("k");
     let w = match t.weights {
         Weights::Packed => {
-            let k = b.param("k");
-            b.let_("w_tile", w + &tile_n * &k * t.chunks as i32)
+            let unit = if t.share > 0 { t.lanes() } else { t.chunks };
+            let own = if t.share > 0 { neighbour() } else { i(0) };
+            b.let_("w_tile", w + &tile_n * &k * unit as i32 + own)
         }
         Weights::Strided(_) => w,
+        Weights::Rows(_) => b.let_("w_tile", w + &first_n),
     };
+    let x = if t.x_packed { b.let_("x_tile", x + &tile_m * &k * t.pixels as i32) } else { x };
     let m = (0..t.pixels)
         .map(|p| {
-            let pixel = &tile_m * t.pixels as i32 + p as i32;
+            let pixel = match t.spread {
+                true => &tile_m + &tiles_m * p as i32,
+                false => &tile_m * t.pixels as i32 + p as i32,
+            };
             b.let_("m", pixel.min_int(&m - 1))
         })
         .collect();
@@ -130,23 +163,46 @@ fn place(b: &mut Builder, t: &Tile) -> Place {
 
 /// The weights of index `k`, one vector a chunk.
 fn weights(b: &mut Builder, t: &Tile, place: &Place, columns: &[Expr], k: &Expr) -> Vec<Expr> {
+    if t.share > 0 {
+        return shared(b, t, place, k);
+    }
+    let row = match t.weights {
+        Weights::Packed => None,
+        _ => {
+            let row = k * b.param("w_k");
+            Some(b.let_("row", row))
+        }
+    };
     (0..t.chunks)
         .map(|c| {
-            let w = match t.weights {
-                Weights::Packed => load_vec(t.width, &place.w + k * t.chunks as i32 + c as i32),
-                Weights::Strided(buf) => {
-                    let row = k * b.param("w_k");
-                    let row = b.let_("row", row);
+            let w = match (t.weights, &row) {
+                (Weights::Strided(buf), Some(row)) => {
                     let first = (c * t.width) as usize;
                     lanes(
-                        columns[first..first + t.width as usize]
-                            .iter()
-                            .map(|n| load(buf, n + &row))
-                            .collect(),
+                        columns[first..first + t.width as usize].iter().map(|n| load(buf, n + row)).collect(),
                     )
                 }
+                (Weights::Rows(buf), Some(row)) => {
+                    load_row(buf, t.width, &place.w + row + (c * t.width) as i32, 1)
+                }
+                _ => load_vec(t.width, &place.w + k * t.chunks as i32 + c as i32),
             };
             b.let_("w", w)
+        })
+        .collect()
+}
+
+/// As [`weights`]: each invocation of a subgroup loads one float in so many, and all tell each other.
+fn shared(b: &mut Builder, t: &Tile, place: &Place, k: &Expr) -> Vec<Expr> {
+    let at = b.let_("w_at", &place.w + k * t.lanes() as i32);
+    let parts: Vec<Expr> = (0..t.lanes() / t.share)
+        .map(|q| b.let_("part", load(Buf::Weights, &at + (q * t.share) as i32)))
+        .collect();
+    let lane = |l: u32| from_neighbour(&parts[(l / t.share) as usize], l % t.share);
+    (0..t.chunks)
+        .map(|c| {
+            let all = (c * t.width..(c + 1) * t.width).map(lane).collect();
+            b.let_("w", lanes(all))
         })
         .collect()
 }
@@ -160,9 +216,12 @@ fn add(b: &mut Builder, sums: &[Expr], w: &[Expr], x: &Expr, width: u32) {
 
 fn linear(b: &mut Builder, t: &Tile, place: &Place, sums: &[Vec<Expr>]) {
     let (x_m, x_k, k_end) = (b.param("x_m"), b.param("x_k"), b.param("k"));
-    let rows: Vec<Expr> = place.m.iter().map(|m| b.let_("x_row", &place.x + m * &x_m)).collect();
+    let rows: Vec<Expr> = match t.x_packed {
+        true => (0..t.pixels).map(|p| &place.x + p as i32).collect(),
+        false => place.m.iter().map(|m| b.let_("x_row", &place.x + m * &x_m)).collect(),
+    };
     let columns: Vec<Expr> = match t.weights {
-        Weights::Packed => Vec::new(),
+        Weights::Packed | Weights::Rows(_) => Vec::new(),
         Weights::Strided(_) => {
             let (w_n, n) = (b.param("w_n"), b.param("n"));
             let column = |l: u32| (&place.first_n + l as i32).min_int(&n - 1) * &w_n + &place.w;
@@ -244,24 +303,50 @@ fn window(b: &mut Builder, t: &Tile, place: &Place, sums: &[Vec<Expr>]) {
 fn finish(b: &mut Builder, t: &Tile, place: &Place, sums: &[Vec<Expr>]) {
     let (out_m, out_n, n) = (b.param("out_m"), b.param("out_n"), b.param("n"));
     let constants = unary::constants(b, t.act);
-    let alpha = matches!(t.weights, Weights::Strided(_)).then(|| b.param_float("alpha"));
+    let alpha = (!matches!(t.weights, Weights::Packed) && !t.x_packed).then(|| b.param_float("alpha"));
+    let residual = t.residual.then(|| {
+        let step = b.param("res_at") - b.param("out_at");
+        b.let_("res_step", step)
+    });
     for c in 0..t.chunks {
-        let bias = b.let_("bias", load_vec(t.width, &place.bias + c as i32));
         let first = c * t.width;
-        let rows: Vec<Expr> = (first..first + t.width)
-            .map(|l| b.let_("out_row", (&place.first_n + l as i32).min_int(&n - 1) * &out_n + &place.out))
-            .collect();
+        let bias = (!t.bias_m).then(|| b.let_("bias", load_vec(t.width, &place.bias + c as i32)));
+        let rows: Vec<Expr> = match t.rows {
+            true => vec![b.let_("out_row", &place.out + &place.first_n + first as i32)],
+            false => (first..first + t.width)
+                .map(|l| {
+                    let row = (&place.first_n + l as i32).min_int(&n - 1) * &out_n + &place.out;
+                    b.let_("out_row", row)
+                })
+                .collect(),
+        };
         for (m, sums) in place.m.iter().zip(sums) {
+            let column = b.let_("out_m", m * &out_m);
+            let at: Vec<Expr> = rows.iter().map(|row| b.let_("at", row + &column)).collect();
+            let bias = match &bias {
+                Some(bias) => bias.clone(),
+                None => splat(load(Buf::Weights, &place.bias + m), t.width),
+            };
             let sum = &sums[c as usize];
-            let value = match &alpha {
+            let mut value = match &alpha {
                 Some(alpha) => sum * splat(alpha.clone(), t.width) + &bias,
                 None => sum + &bias,
             };
+            if let Some(step) = &residual {
+                let other = match t.rows {
+                    true => load_row(Buf::Arena, t.width, &at[0] + step, 1),
+                    false => lanes(at.iter().map(|at| load(Buf::Arena, at + step)).collect()),
+                };
+                value = value + other;
+            }
             let value = t.act.emit(b, &constants, value);
             let value = b.let_("value", value);
-            let column = b.let_("out_m", m * &out_m);
-            for (l, row) in rows.iter().enumerate() {
-                b.store(row + &column, value.lane(l as u32));
+            if t.rows {
+                b.store_row(at[0].clone(), value);
+                continue;
+            }
+            for (l, at) in at.iter().enumerate() {
+                b.store(at.clone(), value.lane(l as u32));
             }
         }
     }

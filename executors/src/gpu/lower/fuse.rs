@@ -15,16 +15,20 @@ pub struct Group<'g> {
     pub norm: Option<&'g Node>,
     /// A constant row that is added behind a matrix product.
     pub bias: Option<ValueId>,
+    /// A tensor in the shape of the result that is added behind a convolution or matrix product.
+    pub residual: Option<ValueId>,
     /// A function behind everything, with its constants.
     pub act: Option<(Unary, [f32; 2])>,
     /// The value that the group computes.
     pub out: ValueId,
+    /// All nodes of the group, the first one included.
+    pub nodes: Vec<&'g Node>,
 }
 
 impl<'g> Group<'g> {
     /// A node with nothing fused.
     pub fn alone(node: &'g Node, out: ValueId) -> Self {
-        Self { node, norm: None, bias: None, act: None, out }
+        Self { node, norm: None, bias: None, residual: None, act: None, out, nodes: vec![node] }
     }
 }
 
@@ -43,6 +47,8 @@ pub fn groups(graph: &Graph) -> Vec<Group<'_>> {
     };
     let mut absorbed = vec![false; graph.nodes.len()];
     let mut all = Vec::new();
+    // What is known when a group runs: a tensor that is added must not come later.
+    let mut ready: HashSet<ValueId> = graph.inputs.iter().copied().collect();
     for (n, node) in graph.nodes.iter().enumerate() {
         let Some(out) = node.outputs.first().copied().flatten() else { continue };
         if absorbed[n] {
@@ -50,18 +56,21 @@ pub fn groups(graph: &Graph) -> Vec<Group<'_>> {
         }
         let mut group = Group::alone(node, out);
         while let Some(next) = only_reader(group.out) {
-            if !absorb(graph, &mut group, &graph.nodes[next]) {
+            if !absorb(graph, &mut group, &graph.nodes[next], &ready) {
                 break;
             }
+            group.nodes.push(&graph.nodes[next]);
             absorbed[next] = true;
         }
+        ready.insert(group.out);
+        ready.extend(node.outputs.iter().flatten().filter(|_| group.nodes.len() == 1));
         all.push(group);
     }
     all
 }
 
 /// Takes `next`, the only reader of the group's output, into the group if it fits.
-fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node) -> bool {
+fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node, ready: &HashSet<ValueId>) -> bool {
     let head = group.node.op.as_str();
     let Some(out) = next.outputs.first().copied().flatten() else { return false };
     if group.act.is_some() || graph.value(out).dtype != crate::tensor::DType::F32 {
@@ -76,11 +85,25 @@ fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node) -> bool {
         group.out = out;
         return true;
     }
-    if head == "MatMul" && group.bias.is_none() && next.op == "Add" {
-        let Some(row) = bias_row(graph, group.out, next) else { return false };
-        group.bias = Some(row);
-        group.out = out;
-        return true;
+    if next.op == "Add" && group.residual.is_none() {
+        if head == "MatMul"
+            && group.bias.is_none()
+            && let Some(row) = bias_row(graph, group.out, next)
+        {
+            group.bias = Some(row);
+            group.out = out;
+            return true;
+        }
+        if matches!(head, "Conv" | "ConvTranspose" | "MatMul")
+            && let Some(other) = other_operand(group.out, next).filter(|id| ready.contains(id))
+            && graph.value(other).shape == graph.value(group.out).shape
+            && graph.value(out).shape == graph.value(group.out).shape
+            && graph.value(other).dtype == crate::tensor::DType::F32
+        {
+            group.residual = Some(other);
+            group.out = out;
+            return true;
+        }
     }
     let fusable = matches!(
         head,
@@ -94,6 +117,12 @@ fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node) -> bool {
         }
         _ => false,
     }
+}
+
+/// The operand of `add` that is not `one`.
+fn other_operand(one: ValueId, add: &Node) -> Option<ValueId> {
+    let (a, b) = (add.inputs.first().copied()??, add.inputs.get(1).copied()??);
+    if a == one { Some(b) } else { Some(a) }
 }
 
 /// The constant operand of `add` when it is one row along the last axis of `product`.

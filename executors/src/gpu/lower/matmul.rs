@@ -1,13 +1,12 @@
 //! Lowers MatMul and Gemm to the register tile; constant factors are packed, others are read through strides.
 //! It refuses more than three batch axes after merging.
 
-use super::super::kernel::Spec;
 use super::super::kernel::elementwise::Binary;
-use super::super::kernel::ir::Buf;
-use super::super::kernel::tile::{Tile, Walk, Weights};
 use super::super::kernel::unary::Unary;
+use super::choice::{Along, Choice, Room, tiles};
 use super::elementwise::{broadcast_strides, emit_binary};
-use super::{Args, Group, Lower, Operand, merge, tile_act, tile_for};
+use super::product::{self, Narrow, Wide, pack};
+use super::{Group, Lower, Operand, merge, tile_act};
 use crate::graph::ValueId;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -29,6 +28,8 @@ struct Product {
     /// A row of `n` that is added, times the factor.
     bias: Option<(Arc<Tensor>, f32)>,
     out: Operand,
+    /// Another tensor in the shape of the result that is added.
+    residual: Option<Operand>,
     act: (Unary, [f32; 2]),
 }
 
@@ -69,12 +70,14 @@ pub(super) fn matmul(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
     let (batch, [a_batch, b_batch]) = batch_axes(&batch, &strides)?;
     let bias = group.bias.and_then(|id| lower.graph.constant(id)).map(|t| (t.clone(), 1.0));
     let out = lower.output(group.out);
+    let residual = group.residual.map(|id| lower.in_arena(id));
     let product = Product {
         a,
         b,
         m,
         n,
         k,
+        residual,
         a_strides: [k, 1],
         b_strides: [n, 1],
         batch,
@@ -144,6 +147,7 @@ pub(super) fn gemm(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
         alpha,
         bias: row.map(|t| (t, beta)),
         out: product_out,
+        residual: None,
         act: if separate.is_some() { none } else { tile_act(group) },
     };
     emit(lower, product)?;
@@ -161,84 +165,87 @@ pub(super) fn gemm(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
     emit_binary(lower, Binary::Add, (product_out, &vec![m, n]), (term.0, &term.1), (out, &[m, n]), group.act)
 }
 
-/// `[tile][k][lane]`; left-over lanes repeat the last column.
-fn pack(w: &[f32], k: usize, n: usize, strides: [usize; 2], lanes: usize, factor: f32) -> Vec<f32> {
-    let mut packed = Vec::with_capacity(n.div_ceil(lanes) * lanes * k);
-    for tile in 0..n.div_ceil(lanes) {
-        for row in 0..k {
-            for lane in 0..lanes {
-                let column = (tile * lanes + lane).min(n - 1);
-                packed.push(w[row * strides[0] + column * strides[1]] * factor);
-            }
-        }
-    }
-    packed
+/// What makes two products equal work.
+fn key(p: &Product, a_constant: bool, b_constant: bool) -> String {
+    let constant = |is: bool| if is { "constant" } else { "computed" };
+    format!(
+        "product {:?} x {}x{} {} strides {:?} by {}x{} {} strides {:?}",
+        p.batch,
+        p.m,
+        p.k,
+        constant(a_constant),
+        p.a_strides,
+        p.k,
+        p.n,
+        constant(b_constant),
+        p.b_strides
+    )
 }
 
 fn emit(lower: &mut Lower<'_>, p: Product) -> Result<(), String> {
     let constant = |id| lower.graph.constant(id).cloned();
     let (a_constant, b_constant) = (constant(p.a), constant(p.b));
-    // Lanes run along the columns of B; along the rows of A instead when only A is constant and there is no row of biases.
-    let swap = b_constant.is_none() && a_constant.is_some() && p.a_batch == [0; 3] && p.bias.is_none();
-    let (lanes_n, pixels_m) = if swap { (p.m, p.n) } else { (p.n, p.m) };
-    let (width, chunks, pixels) = tile_for(lower.target, lanes_n, pixels_m);
-    let packed = if swap { a_constant } else { b_constant.filter(|_| p.b_batch == [0; 3]) };
-    let (x, x_strides, x_batch) =
-        if swap { (p.b, [p.b_strides[1], p.b_strides[0]], p.b_batch) } else { (p.a, p.a_strides, p.a_batch) };
-    let (w, w_strides) = if swap { (p.a, [p.a_strides[1], p.a_strides[0]]) } else { (p.b, p.b_strides) };
-    let lanes = (width * chunks) as usize;
-    let tiles_n = lanes_n.div_ceil(lanes);
-    let x = lower.operand(x);
+    let a_constant = a_constant.filter(|_| p.a_batch == [0; 3]);
+    let b_constant = b_constant.filter(|_| p.b_batch == [0; 3]);
+    // Lanes run along the columns of B; along the rows of A when only A is constant, the columns of B are no neighbours, and there is
+    // no row of biases.
+    let swap = b_constant.is_none() && a_constant.is_some() && p.b_strides[1] != 1 && p.bias.is_none();
+    let (columns, rows) = if swap { (p.m, p.n) } else { (p.n, p.m) };
+    let packed = if swap { a_constant.clone() } else { b_constant.clone() };
+    let whole = !swap && (packed.is_some() || p.b_strides[1] == 1);
+    let along = Along::Channels;
+    let room = Room { along, columns, rows, whole, packed: packed.is_some() };
+    let candidates = tiles(lower.target, room).into_iter().map(Choice::Tile).collect();
+    let key = key(&p, a_constant.is_some(), b_constant.is_some());
+    let Choice::Tile(shape) = lower.choose(key, candidates) else { unreachable!("only tiles were offered") };
+    let lanes = (shape.width * shape.chunks) as usize;
+    let whole = whole && columns >= lanes;
     let (alpha, k) = (p.alpha, p.k);
-    let (weights, w_operand, w_batch) = match packed {
+    let (w, w_strides, w_z) = match swap {
+        true => (p.a, [p.a_strides[1], p.a_strides[0]], p.a_batch),
+        false => (p.b, p.b_strides, p.b_batch),
+    };
+    let wide = match packed {
         Some(tensor) => {
-            let fill = move || pack(tensor.as_f32().unwrap_or_default(), k, lanes_n, w_strides, lanes, alpha);
-            (Weights::Packed, Operand::Blob(lower.blob(tiles_n * lanes * k, fill)), [0; 3])
+            let at = move |row: usize, column: usize| {
+                tensor.as_f32().map_or(0.0, |w| w[row * w_strides[0] + column * w_strides[1]] * alpha)
+            };
+            let fill = move || pack(columns, k, lanes, whole, &at);
+            Wide::Packed(lower.blob(columns.div_ceil(lanes) * lanes * k, fill), [0; 3])
         }
-        None => {
-            let operand = lower.operand(w);
-            (Weights::Strided(operand.buf()), operand, p.b_batch)
+        None => Wide::Loose { at: lower.operand(w), k: w_strides[0], lane: w_strides[1], z: w_z },
+    };
+    let narrow = match swap {
+        true => {
+            Narrow::Loose { at: lower.operand(p.b), row: p.b_strides[1], k: p.b_strides[0], z: p.b_batch }
+        }
+        false => {
+            Narrow::Loose { at: lower.operand(p.a), row: p.a_strides[0], k: p.a_strides[1], z: p.a_batch }
         }
     };
-    let bias = p.bias;
-    let bias = lower.blob(tiles_n * lanes, move || match &bias {
-        Some((row, beta)) => pack(row.as_f32().unwrap_or_default(), 1, lanes_n, [0, 1], lanes, *beta),
-        None => vec![0.0; tiles_n * lanes],
-    });
-    let x_buf = match x {
-        Operand::Slot(_) => Buf::Arena,
-        Operand::Blob(_) => Buf::Weights,
-    };
-    let tile =
-        Tile { width, chunks, pixels, walk: Walk::Linear, weights, x: x_buf, single: false, act: p.act.0 };
-    let (out_m, out_n) = if swap { (1, p.n) } else { (p.n, 1) };
+    let row = p.bias.map(|(row, beta)| row.as_f32().unwrap_or_default().iter().map(|v| v * beta).collect());
+    let bias = lower.lane_bias(columns, &shape, whole, row);
     let size = (p.m * p.n) as i64;
-    let [d0, d1, d2] = p.batch;
-    let tiles_m = pixels_m.div_ceil(pixels as usize);
-    let args = Args::new()
-        .int("m", pixels_m)
-        .int("n", lanes_n)
-        .int("k", k)
-        .int("tiles_m", tiles_m)
-        .int("tiles_n", tiles_n)
-        .int("d1", d1)
-        .int("d2", d2)
-        .at("x_at", x)
-        .list("x_z", &x_batch)
-        .vectors("w_at", w_operand, if weights == Weights::Packed { width } else { 1 })
-        .list("w_z", &w_batch)
-        .vectors("bias_at", Operand::Blob(bias), width)
-        .list("bias_z", &[0, 0, 0])
-        .at("out_at", p.out)
-        .list("out_z", &[size * (d1 * d2) as i64, size * d2 as i64, size])
-        .int("x_m", x_strides[0])
-        .int("x_k", x_strides[1])
-        .int("w_k", w_strides[0])
-        .int("w_n", w_strides[1])
-        .int("out_m", out_m)
-        .int("out_n", out_n)
-        .float("alpha", alpha)
-        .act(p.act.1);
-    lower.emit(Spec::Tile(tile), args, tiles_m * tiles_n * d0 * d1 * d2);
+    let [_, d1, d2] = p.batch;
+    lower.product(product::Product {
+        shape,
+        rows,
+        columns,
+        k,
+        batch: p.batch,
+        wide,
+        narrow,
+        bias,
+        bias_by_row: false,
+        bias_z: [0; 3],
+        out: p.out,
+        out_row: if swap { 1 } else { p.n },
+        out_column: if swap { p.n } else { 1 },
+        whole,
+        out_z: [size * (d1 * d2) as i64, size * d2 as i64, size],
+        alpha,
+        residual: p.residual,
+        act: p.act,
+    });
     Ok(())
 }

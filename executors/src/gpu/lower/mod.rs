@@ -2,26 +2,33 @@
 //! It refuses, with a reason, every node that the kernels cannot run exactly, and never falls back in silence.
 
 mod args;
+pub mod choice;
 mod conv;
 mod elementwise;
-mod fuse;
+pub mod fuse;
+mod layer;
 mod matmul;
 mod movement;
+mod packing;
 mod plan;
+mod product;
 mod reduce;
 mod shapes;
+mod spatial;
 mod views;
 mod window;
+mod winograd;
 
 use super::kernel::Spec;
 use super::kernel::unary::Unary;
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::tensor::{DType, Tensor};
 use args::{Arg, Args, Operand};
-pub use fuse::Group;
+use choice::{Choice, Met};
+use fuse::Group;
 pub use plan::{Plan, Source, Span, Step};
 use shapes::{axis_of, dense, elements, merge};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What the lowering must know of a device.
@@ -29,12 +36,16 @@ use std::sync::Arc;
 pub struct Target {
     /// Widest vector of floats that pays.
     pub width: u32,
-    /// Vectors of output channels an invocation.
-    pub chunks: u32,
+    /// Whether vectors of neighbouring positions pay: where a vector is the SIMD unit.
+    pub rows: bool,
     /// Output positions an invocation.
     pub pixels: u32,
+    /// Invocations of a subgroup that may load weights for each other; 0: that does not pay.
+    pub share: u32,
     /// The largest buffer that a kernel may see, in bytes.
     pub max_binding: usize,
+    /// Choices that were measured, by problem.
+    pub tuned: Arc<BTreeMap<String, Choice>>,
 }
 
 /// The most loop iterations one invocation may make: the software Vulkan of Debian 12 silently stops beyond.
@@ -105,6 +116,7 @@ struct Draft {
     spec: Spec,
     args: Args,
     total: usize,
+    flops: u64,
 }
 
 /// The lowering of one graph in progress.
@@ -117,6 +129,7 @@ pub(super) struct Lower<'g> {
     blobs: Vec<Blob<'g>>,
     drafts: Vec<Draft>,
     node: String,
+    met: Vec<Met>,
 }
 
 impl<'g> Lower<'g> {
@@ -130,7 +143,16 @@ impl<'g> Lower<'g> {
             blobs: Vec::new(),
             drafts: Vec::new(),
             node: String::new(),
+            met: Vec::new(),
         }
+    }
+
+    /// The measured choice for a problem, or the best guess. A measured one that is no candidate (any more) does not count.
+    fn choose(&mut self, key: String, candidates: Vec<Choice>) -> Choice {
+        let measured = self.target.tuned.get(&key).filter(|choice| candidates.contains(choice));
+        let choice = *measured.unwrap_or(&candidates[0]);
+        self.met.push(Met { node: self.node.clone(), key, candidates });
+        choice
     }
 
     /// The `i`-th input of `node`, which must be given, f32 and not empty.
@@ -225,8 +247,13 @@ impl<'g> Lower<'g> {
     }
 
     fn emit(&mut self, spec: Spec, args: Args, total: usize) {
+        self.emit_work(spec, args, total, 0);
+    }
+
+    /// As [`Lower::emit`], for a step of so many multiplications and additions.
+    fn emit_work(&mut self, spec: Spec, args: Args, total: usize, flops: usize) {
         let args = args.int("total", total);
-        self.drafts.push(Draft { node: self.node.clone(), spec, args, total });
+        self.drafts.push(Draft { node: self.node.clone(), spec, args, total, flops: flops as u64 });
     }
 
     /// Copies by strides: `to[to_at + c * to_strides] = from[from_at + c * from_strides]` for all `c` below `shape`.
@@ -287,21 +314,6 @@ fn check(value: &Value) -> Result<(), String> {
         return Err(format!("`{}` has no elements", value.name));
     }
     Ok(())
-}
-
-/// The tile for `lanes` output channels and `positions` output positions.
-fn tile_for(target: &Target, lanes: usize, positions: usize) -> (u32, u32, u32) {
-    let pixels = if positions == 1 { 1 } else { target.pixels };
-    let mut width = target.width;
-    // Few channels: the next narrower vector that still holds them, so that lanes are not wasted.
-    while width > 4 && lanes <= (width / 2) as usize {
-        width /= 2;
-    }
-    match lanes {
-        1..=2 => (1, 1, pixels),
-        n if n <= width as usize => (width, 1, pixels),
-        _ => (width, target.chunks, pixels),
-    }
 }
 
 /// The fused function as the tile wants it: cutting at infinity stands for none, so that one pipeline serves both.

@@ -44,6 +44,8 @@ pub struct Step {
     pub total: usize,
     /// The most loop iterations of one invocation.
     pub loops: u64,
+    /// Multiplications and additions of a convolution or matrix product; 0 elsewhere.
+    pub flops: u64,
 }
 
 /// A segment ready for a device.
@@ -59,6 +61,8 @@ pub struct Plan {
     pub inputs: Vec<Option<Span>>,
     /// Where the outputs come from.
     pub outputs: Vec<Source>,
+    /// The problems that may be solved in several ways.
+    pub met: Vec<super::choice::Met>,
 }
 
 impl Plan {
@@ -67,6 +71,9 @@ impl Plan {
         4 * (self.arena + self.pages.iter().map(Vec::len).sum::<usize>())
     }
 }
+
+/// Floats before and behind everything in the arena where kernels read beyond rows: more than two vectors and a window.
+const GUARD: usize = 64;
 
 type Refusal = (String, String, String);
 
@@ -118,9 +125,15 @@ impl Lower<'_> {
             };
             let params = words(kernel, draft, offset).map_err(refuse)?;
             let loops = loops(kernel, &params).map_err(refuse)?;
-            let step =
-                Step { node: draft.node.clone(), spec: draft.spec, params, page, total: draft.total, loops };
-            plan.steps.push(step);
+            plan.steps.push(Step {
+                node: draft.node.clone(),
+                spec: draft.spec,
+                params,
+                page,
+                total: draft.total,
+                loops,
+                flops: draft.flops,
+            });
         }
         let span = |slot: usize, floats: usize| Span { at: offsets[slot], floats };
         plan.inputs = self
@@ -136,6 +149,7 @@ impl Lower<'_> {
                 Output::Ready(source) => source,
             })
             .collect();
+        plan.met = std::mem::take(&mut self.met);
         plan.pages = pages.pages;
         for page in &mut plan.pages {
             page.resize(padded(page.len()), 0.0);
@@ -182,7 +196,15 @@ impl Lower<'_> {
                 lives[*slot].last = end;
             }
         }
-        memory::place(&lives)
+        let (mut offsets, arena) = memory::place(&lives);
+        // Strips read beyond the ends of rows, and throw it away: that must lie inside the buffer.
+        let guard = if self.drafts.iter().any(|d| matches!(d.spec, Spec::Strip(s) if s.width > 1)) {
+            GUARD
+        } else {
+            0
+        };
+        offsets.iter_mut().for_each(|at| *at += guard);
+        (offsets, arena + 2 * guard)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::kernel::Spec;
 use super::super::kernel::window::Pool;
-use super::conv::window;
+use super::spatial::window;
 use super::{Args, Group, Lower, Operand, elements};
 use crate::graph::Node;
 use crate::tensor::Data;

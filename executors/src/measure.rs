@@ -1,0 +1,244 @@
+//! Times whole networks on processors and on plain onnxruntime in alternating order, and each step of a network by itself.
+//! It refuses single numbers: medians of interleaved rounds, wall and CPU time, because other work shares the machine.
+
+use crate::deploy::sample_inputs;
+use crate::graph::Graph;
+use crate::onnx::to_onnx;
+use crate::processor::{ExecError, Instance, Processor, StepTime};
+use crate::runtime;
+use crate::tensor::Tensor;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::TensorRef;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Row of plain onnxruntime in the results.
+pub const PLAIN: &str = "onnxruntime";
+
+/// Medians of one network on one engine, in milliseconds.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Timed {
+    /// The processor, or [`PLAIN`].
+    pub engine: String,
+    /// From the call to the results.
+    pub wall_ms: f64,
+    /// CPU time of all threads of this process, which for software devices is the work itself.
+    pub cpu_ms: f64,
+    /// Preparing, in milliseconds.
+    pub prepare_ms: f64,
+    /// Largest difference from plain onnxruntime, relative to the largest of its results.
+    pub error: f64,
+}
+
+/// One network that is timed.
+pub trait Engine {
+    /// Runs once.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn run(&mut self) -> Result<Vec<Tensor>, ExecError>;
+    /// The steps one by one; empty where the engine is closed.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
+        Ok(Vec::new())
+    }
+}
+
+struct OnProcessor {
+    instance: Box<dyn Instance>,
+    inputs: Vec<Tensor>,
+}
+
+impl Engine for OnProcessor {
+    fn run(&mut self) -> Result<Vec<Tensor>, ExecError> {
+        self.instance.run(&self.inputs.iter().collect::<Vec<_>>())
+    }
+    fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
+        self.instance.steps()
+    }
+}
+
+/// onnxruntime called as its own documentation does, on the whole model.
+struct Plain {
+    session: Session,
+    names: Vec<String>,
+    inputs: Vec<Tensor>,
+    graph: String,
+}
+
+impl Plain {
+    fn failed(graph: &str, reason: String) -> ExecError {
+        ExecError::Failed { processor: PLAIN.into(), graph: graph.to_owned(), reason }
+    }
+}
+
+impl Engine for Plain {
+    fn run(&mut self) -> Result<Vec<Tensor>, ExecError> {
+        let failed = |e: ort::Error| Self::failed(&self.graph, e.to_string());
+        let mut values = Vec::with_capacity(self.inputs.len());
+        for (name, tensor) in self.names.iter().zip(&self.inputs) {
+            let data = tensor.as_f32().unwrap_or_default();
+            let value = TensorRef::from_array_view((tensor.shape.clone(), data)).map_err(failed)?;
+            values.push((name.as_str(), value));
+        }
+        let outputs = self.session.run(values).map_err(failed)?;
+        let mut all = Vec::with_capacity(outputs.len());
+        for (_, value) in outputs.iter() {
+            let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            let shape: Vec<usize> = shape.iter().map(|&d| d.max(0) as usize).collect();
+            all.push(Tensor::f32(&shape, data.to_vec()));
+        }
+        Ok(all)
+    }
+}
+
+/// A network on all engines.
+pub struct Contest {
+    engines: Vec<(String, f64, Box<dyn Engine>)>,
+}
+
+impl Contest {
+    /// Prepares `graph`, whose inputs must be f32, on plain onnxruntime with `threads` threads and on each processor that supports all of it.
+    ///
+    /// # Errors
+    /// When an engine refuses what it said that it supports.
+    pub fn new(
+        graph: &Graph,
+        processors: &[Arc<dyn Processor>],
+        threads: usize,
+    ) -> Result<Contest, ExecError> {
+        let inputs = sample_inputs(graph, 0);
+        let names = graph.inputs.iter().map(|&id| graph.value(id).name.clone()).collect();
+        let begun = Instant::now();
+        let session = runtime::session(&to_onnx(graph), threads, GraphOptimizationLevel::All, Ok)
+            .map_err(|e| Plain::failed(&graph.name, e.to_string()))?;
+        let plain = Plain { session, names, inputs: inputs.clone(), graph: graph.name.clone() };
+        let spent = |begun: Instant| begun.elapsed().as_secs_f64() * 1e3;
+        let mut engines: Vec<(String, f64, Box<dyn Engine>)> =
+            vec![(PLAIN.into(), spent(begun), Box::new(plain))];
+        for processor in processors {
+            if let Some(reason) = graph.nodes.iter().find_map(|n| processor.supports(graph, n).err()) {
+                tracing::warn!("{} does not run whole on {}: {reason}", graph.name, processor.name());
+                continue;
+            }
+            let begun = Instant::now();
+            let instance = processor.prepare(graph, std::slice::from_ref(&inputs))?.spawn()?;
+            let engine = OnProcessor { instance, inputs: inputs.clone() };
+            engines.push((processor.name().into(), spent(begun), Box::new(engine)));
+        }
+        Ok(Contest { engines })
+    }
+
+    /// Runs every engine in turn, `rounds` times after two that warm up, or until `budget` is spent (three rounds at least).
+    ///
+    /// # Errors
+    /// When an engine fails.
+    pub fn time(&mut self, rounds: usize, budget: Duration) -> Result<Vec<Timed>, ExecError> {
+        let mut times = vec![(Vec::new(), Vec::new()); self.engines.len()];
+        let mut results = Vec::new();
+        for (_, _, engine) in &mut self.engines {
+            results.push(engine.run()?);
+            engine.run()?;
+        }
+        let begun = Instant::now();
+        for round in 0..rounds {
+            if round >= 3 && begun.elapsed() > budget {
+                break;
+            }
+            for ((_, _, engine), (wall, cpu)) in self.engines.iter_mut().zip(&mut times) {
+                let (start, before) = (Instant::now(), cpu_ms());
+                engine.run()?;
+                wall.push(start.elapsed().as_secs_f64() * 1e3);
+                cpu.push(cpu_ms() - before);
+            }
+        }
+        let mut rows = Vec::new();
+        for ((engine, (wall, cpu)), got) in self.engines.iter().zip(times).zip(&results) {
+            rows.push(Timed {
+                engine: engine.0.clone(),
+                wall_ms: median(wall),
+                cpu_ms: median(cpu),
+                prepare_ms: engine.1,
+                error: error(got, &results[0]),
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Each step of the network on each engine that can tell, by engine.
+    ///
+    /// # Errors
+    /// When an engine fails.
+    pub fn steps(&mut self) -> Result<Vec<(String, Vec<StepTime>)>, ExecError> {
+        let mut all = Vec::new();
+        for (name, _, engine) in &mut self.engines {
+            let steps = engine.steps()?;
+            if !steps.is_empty() {
+                all.push((name.clone(), steps));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The middle one; 0 of none.
+pub fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn error(got: &[Tensor], want: &[Tensor]) -> f64 {
+    let mut worst: f64 = 0.0;
+    for (got, want) in got.iter().zip(want) {
+        let (got, want) = (got.as_f32().unwrap_or_default(), want.as_f32().unwrap_or_default());
+        let size = want.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+        let off =
+            got.iter().zip(want).fold(0.0f32, |m, (a, b)| if (a - b).abs() <= m { m } else { (a - b).abs() });
+        let off = f64::from(off / size);
+        // A NaN must not hide behind `max`.
+        worst = if off.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(off) };
+    }
+    worst
+}
+
+/// CPU time of this process so far, all threads, in milliseconds; 0 where the system does not tell.
+#[cfg(target_os = "linux")]
+pub fn cpu_ms() -> f64 {
+    #[repr(C)]
+    struct Timespec {
+        seconds: std::ffi::c_long,
+        nanoseconds: std::ffi::c_long,
+    }
+    unsafe extern "C" {
+        fn clock_gettime(clock: std::ffi::c_int, time: *mut Timespec) -> std::ffi::c_int;
+    }
+    const PROCESS_CPU_TIME: std::ffi::c_int = 2;
+    let mut time = Timespec { seconds: 0, nanoseconds: 0 };
+    // SAFETY: `time` is a writable timespec of this platform's C library, and the clock exists on every Linux.
+    match unsafe { clock_gettime(PROCESS_CPU_TIME, &mut time) } {
+        0 => time.seconds as f64 * 1e3 + time.nanoseconds as f64 / 1e6,
+        _ => 0.0,
+    }
+}
+
+/// Other systems: not asked.
+#[cfg(not(target_os = "linux"))]
+pub fn cpu_ms() -> f64 {
+    0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_and_a_median_by_hand() {
+        let t = |v: &[f32]| vec![Tensor::f32(&[v.len()], v.to_vec())];
+        assert_eq!(error(&t(&[1.0, 2.0]), &t(&[1.0, 4.0])), 0.5);
+        assert!(error(&t(&[1.0, f32::NAN]), &t(&[1.0, 4.0])).is_nan());
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+    }
+}
