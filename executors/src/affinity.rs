@@ -1,4 +1,5 @@
-//! The cores that a thread may run on. It refuses to keep a thread where it was put: what is pinned is free again when the guard goes.
+//! What the system does with a thread: the cores that it may run on, and how late it may wake. It refuses to keep a thread where it was put:
+//! what is pinned is free again when the guard goes.
 
 /// The cores that this process may use, ascending; empty where the system has no core sets (other than Linux).
 pub fn allowed() -> Vec<usize> {
@@ -31,6 +32,12 @@ impl Pinned {
     }
 }
 
+/// From now on the calling thread's timed waits end when they should: Linux lets them end up to 50 us late, to wake several threads at once
+/// (`PR_SET_TIMERSLACK`). Nothing happens where the system has no such thing.
+pub fn wake_on_time() {
+    system::wake_on_time();
+}
+
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Err(problem) = system::set(&self.before) {
@@ -41,7 +48,14 @@ impl Drop for Pinned {
 
 #[cfg(target_os = "linux")]
 mod system {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
+    use std::num::NonZeroU64;
+
+    pub fn wake_on_time() {
+        if let Err(problem) = set_current_timer_slack(NonZeroU64::new(1)) {
+            tracing::debug!("timed waits may end late: {problem}");
+        }
+    }
 
     pub fn now() -> Vec<usize> {
         let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
@@ -57,6 +71,8 @@ mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
+    pub fn wake_on_time() {}
+
     pub fn now() -> Vec<usize> {
         Vec::new()
     }
@@ -69,6 +85,20 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn timed_waits_of_this_thread_alone_end_on_time() {
+        let slack = || rustix::thread::current_timer_slack().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let before = slack();
+                wake_on_time();
+                assert_eq!((slack(), before > 1), (1, true));
+            });
+        });
+        assert!(slack() > 1);
+    }
 
     #[test]
     fn a_pinned_thread_is_where_it_was_put_and_free_again_afterwards() {

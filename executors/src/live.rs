@@ -2,6 +2,7 @@
 //! Every launch ends in one completion, whatever the driver does: errors, panics, dead and hanging processors are outcomes.
 //! It refuses to decide anything.
 
+use crate::affinity::wake_on_time;
 use crate::chain::Values;
 use crate::deploy::Deployment;
 use crate::inject::{Injection, Striker};
@@ -45,6 +46,8 @@ pub struct LiveWorld {
     said: Receiver<Said>,
     submissions: Receiver<Message>,
     unheard: Arc<AtomicUsize>,
+    /// Whether the thread that waits here was told to wake on time.
+    punctual: bool,
     /// Whether there is a submitter yet.
     open: bool,
     /// The workers, with their processors.
@@ -143,6 +146,7 @@ impl LiveWorld {
             said,
             submissions,
             unheard,
+            punctual: false,
             open: true,
             threads,
             kept: BTreeMap::new(),
@@ -317,6 +321,9 @@ impl World for LiveWorld {
     }
 
     fn wait(&mut self, until: Option<Time>) -> Option<(Time, Event)> {
+        if !std::mem::replace(&mut self.punctual, true) {
+            wake_on_time();
+        }
         loop {
             if let Some(event) = self.late.pop_front() {
                 return Some((self.now(), event));

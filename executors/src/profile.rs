@@ -165,6 +165,10 @@ fn run_once(
     Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 
+/// Before each variant: a processor that is never left alone is throttled by some systems and seldom met live, and one that has slept for a
+/// while is slower at first.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Costs by (variant, segment) on one processor. All segments of all variants run in turn, as they do live, and not each one many times:
 /// a small segment that only ever follows itself finds its weights in the caches and seems two or three times as fast as it will be.
 fn measure(
@@ -188,8 +192,6 @@ fn measure(
         if round == options.warm_up {
             begun = Instant::now();
         }
-        // A processor that is never left alone is throttled by some systems, and seldom met live.
-        std::thread::sleep(Duration::from_millis(2));
         let spent = begun.elapsed();
         let measured = round.saturating_sub(options.warm_up);
         if measured >= options.least_runs && spent >= budget {
@@ -197,7 +199,11 @@ fn measure(
         }
         let share = measured as f64 / options.most_runs.max(1) as f64;
         progress(share.max(spent.as_secs_f64() / budget.as_secs_f64().max(1e-9)).min(1.0));
-        for ((_, s), variant, instance, times) in &mut parts {
+        let mut last = None;
+        for ((v, s), variant, instance, times) in &mut parts {
+            if last.replace(*v) != Some(*v) {
+                std::thread::sleep(PAUSE);
+            }
             let us = run_once(variant, *s, instance.as_mut(), round)?;
             if round >= options.warm_up {
                 times.push(us);
@@ -216,7 +222,7 @@ fn hand_over_us() -> f64 {
         scope.spawn(move || jobs.iter().try_for_each(|()| say.send(())));
         let once = |_| {
             // Both sides sleep for a while before, as they do between frames: a core that has just been busy wakes up sooner.
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(PAUSE);
             let start = Instant::now();
             let _ = job.send(());
             let _ = said.recv();

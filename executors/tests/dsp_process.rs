@@ -61,7 +61,7 @@ fn killed_in_the_middle_of_a_run_and_back_again() {
 
     let start = Instant::now();
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(60));
+        std::thread::sleep(Duration::from_millis(25));
         signal("-KILL", first);
         Instant::now()
     });

@@ -2,6 +2,7 @@
 //! It holds no test.
 
 use cosched::env::plan::Plan;
+use cosched::env::time::Span;
 use cosched::executors::deploy::{Deployment, Model, sample_inputs};
 use cosched::executors::graph::{Graph, Node};
 use cosched::executors::processor::{self, ExecError, Instance, Prepared, Processor};
@@ -10,6 +11,7 @@ use cosched::executors::segment::CutOptions;
 use cosched::executors::tensor::{Data, Tensor};
 use cosched::executors::{cpu, onnx, zoo};
 use cosched::experiments::app::App;
+use cosched::server::live;
 use cosched::server::model::serving;
 use cosched::server::{Maker, Options, Server, Setup, Wanted};
 use std::collections::BTreeMap;
@@ -249,10 +251,13 @@ impl Rig {
         }
     }
 
-    /// Waits until a model has so many requests that have not ended.
+    /// Waits until a model has so many requests that have not ended, by the server's count and by the scheduler's own: a request that
+    /// was counted may still be on its way to the scheduler.
     pub fn pending(&self, model: usize, n: u64) {
         self.until(&format!("{n} requests of model {model}"), |s| {
-            s.core().stats.read().models[model].pending == n
+            let core = s.core();
+            let known = live::state(&core.catalog(), &core.stats, Span::from_ms(1.0)).models[model].pending;
+            core.stats.read().models[model].pending == n && known as u64 == n
         });
     }
 
