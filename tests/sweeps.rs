@@ -113,6 +113,38 @@ fn the_report_and_its_refusals() {
     ]);
 }
 
+#[cfg(feature = "train")]
+#[test]
+fn an_adaptation_has_everybody_in_its_table_and_refuses_what_makes_no_sense() {
+    let folder = Folder::new("sweep-adapt");
+    let app = repository("experiments/scenarios/robot-orin.toml");
+    let text = |change: (&str, &str)| {
+        let base =
+            format!("app = \"{app}\", seconds = 8.0, baselines = [\"edf-skip\"]").replace(change.0, change.1);
+        format!("kind = \"adapt\"\nbase = {{ {base} }}\nseeds = [7]\n")
+    };
+    folder.write("adapt.toml", text(("", "")));
+    let ran = folder.good("sweep adapt.toml --out done", &[]);
+    for name in ["knows: learned", "knows: heuristic", "online", "frozen", "edf-skip"] {
+        assert!(ran.out.contains(&format!(",{name},")), "{name}: {}", ran.out);
+    }
+    let again = folder.good("sweep adapt.toml --out again", &[]);
+    assert_eq!(ran.out, again.out, "one seed, two results");
+    let refused = [
+        (("seconds", "secons"), "base: unknown key `secons`; did you mean `seconds`?"),
+        (("8.0", "-8.0"), "seconds: expected a number above 0"),
+        (("edf-skip", "edf-skp"), "baselines: "),
+        (("robot-orin.toml", "robot-onir.toml"), "robot-onir.toml"),
+        (("seconds = 8.0", "processor = \"npu\""), "no processor `npu`; processors: "),
+        (("seconds = 8.0", "factor = 0.5"), "expected a factor above 1"),
+    ];
+    for (change, words) in refused {
+        folder.write("wrong.toml", text(change));
+        let ran = folder.run("sweep wrong.toml --out wrong", &[], LIMIT).unwrap();
+        assert!(ran.code != Some(0) && ran.err.contains(words), "{change:?}: {}", ran.err);
+    }
+}
+
 /// `make experiments QUICK=1` in small: every shipped file is read, listed, and run in its subset `quick`.
 #[test]
 fn the_shipped_sweeps_run_in_their_quick_form() {
@@ -123,7 +155,7 @@ fn the_shipped_sweeps_run_in_their_quick_form() {
     assert!(files.len() >= 5, "{files:?}");
     for file in files {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        if !cfg!(feature = "train") && name == "ablation" {
+        if !cfg!(feature = "train") && ["ablation", "adapt"].contains(&&*name) {
             continue;
         }
         let ran = folder.good(&format!("sweep {} --subset quick --out {name}", file.display()), &[]);

@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// Who learns: with the weights and without them; with a spoiled lesson behind the whole guard, behind half of it, and without one.
-fn pupils(weights: &Weights, spoil: Option<u32>) -> Vec<Pupil<'_>> {
+pub(super) fn pupils(weights: &Weights, spoil: Option<u32>) -> Vec<Pupil<'_>> {
     let ppo = || -> Result<Box<dyn Trainer>, String> { Ok(Box::new(Ppo::new(weights, live()))) };
     let online = Pupil { name: "online", settings: Settings::default(), trainer: Box::new(ppo) };
     let Some(left) = spoil else {

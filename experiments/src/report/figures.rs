@@ -1,4 +1,4 @@
-//! Which figures a sweep's results give: utility over a swept number, latency curves, misses by device, fronts, learning curves, timelines.
+//! Which figures a sweep's results give: utility over a swept number, latency curves, misses by device, fronts, learning curves, adaptations, timelines.
 //! It refuses to draw and to compute statistics; a figure whose numbers are not there is not there either.
 
 use super::chart::{Axis, Chart, Heat, Series};
@@ -151,17 +151,27 @@ pub fn latency(records: &[Record], all: &[Group], names: &[String]) -> Vec<Figur
 
 /// Utility (or what else is trained for) over decisions, with bands over seeds.
 pub fn learning(records: &[Record], names: &[String]) -> Vec<Figure> {
+    lines(records, names, "learning", ["decisions learned from", "utility of a request while learning"])
+}
+
+/// Utility over the seconds of a run in which something changes, with bands over seeds.
+pub fn adaptation(records: &[Record], names: &[String]) -> Vec<Figure> {
+    lines(records, names, "adaptation", ["seconds of the run", "utility of a request"])
+}
+
+/// A chart a group of one kind of curves, with bands.
+fn lines(records: &[Record], names: &[String], what: &str, [x, y]: [&str; 2]) -> Vec<Figure> {
     let mut charts: BTreeMap<String, Vec<Series>> = BTreeMap::new();
-    for ((group, contender), line) in groups::curves(records, "learning", None) {
+    for ((group, contender), line) in groups::curves(records, what, None) {
         let index = place(names, &contender);
         charts.entry(group).or_default().push(Series { name: contender, index, line, ..Series::default() });
     }
     let figure = |(group, series): (String, Vec<Series>)| {
-        let name = format!("learning-{}", slug(&group));
+        let name = format!("{what}-{}", slug(&group));
         let chart = Chart {
             title: group,
-            x: Axis { title: "decisions learned from".into(), ..Axis::default() },
-            y: Axis { title: "utility of a request while learning".into(), ..Axis::default() },
+            x: Axis { title: x.into(), ..Axis::default() },
+            y: Axis { title: y.into(), ..Axis::default() },
             series,
             front: Vec::new(),
         };

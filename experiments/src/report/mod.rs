@@ -33,6 +33,8 @@ pub struct Report<'a> {
     pub fronts: Vec<Figure>,
     /// Learning curves.
     pub learning: Vec<Figure>,
+    /// Utility over the seconds of runs in which something changes.
+    pub adaptation: Vec<Figure>,
     /// Misses.
     pub misses: Option<chart::Heat>,
 }
@@ -48,6 +50,7 @@ impl<'a> Report<'a> {
             latency: figures::latency(records, &groups, &names),
             fronts: figures::fronts(&groups, &names),
             learning: figures::learning(records, &names),
+            adaptation: figures::adaptation(records, &names),
             misses: figures::misses(&groups, &names),
             results,
             groups,
@@ -57,7 +60,7 @@ impl<'a> Report<'a> {
 
     /// Every picture: name without ending, SVG.
     pub fn pictures(&self) -> Vec<(String, String)> {
-        let figures = [&self.over, &self.latency, &self.fronts, &self.learning];
+        let figures = [&self.over, &self.latency, &self.fronts, &self.learning, &self.adaptation];
         let charts = figures.into_iter().flatten().map(|f| (f.name.clone(), f.chart.picture()));
         charts.chain(self.misses.iter().map(|heat| ("misses".to_owned(), heat.picture()))).collect()
     }

@@ -40,6 +40,8 @@ pub fn page(report: &Report<'_>, gantt: Option<&str>) -> Result<String, ConfigEr
     figures(&mut page, "Energy, latency and accuracy", fronts, &report.fronts, report);
     let learning = "Mean over training seeds with its 95 % interval.";
     figures(&mut page, "Learning curves", learning, &report.learning, report);
+    let adaptation = "Mean over seeds with its 95 % interval; what changes, changes in the middle.";
+    figures(&mut page, "Adaptation", adaptation, &report.adaptation, report);
     timelines(&mut page, report, gantt)?;
     made(&mut page, report);
     // Writing to a string cannot fail, here and below.

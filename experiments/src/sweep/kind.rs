@@ -65,7 +65,8 @@ pub const ALL: &str = "all";
 /// A curve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// `latency` (milliseconds, share of requests answered within) or `learning` (decisions, utility).
+    /// `latency` (milliseconds, share of requests answered within), `learning` (decisions, utility) or `adaptation`
+    /// (seconds, utility).
     pub what: String,
     /// As in [`Row::group`].
     pub group: String,

@@ -1,6 +1,8 @@
 //! `cosched sweep`: many experiments from one file. What is done is kept, so that the same command goes on where a kill stopped it.
 //! It refuses to hide failures: a cell that fails is in the table with its error, and the exit code says so.
 
+#[cfg(feature = "train")]
+mod adapt;
 mod engine;
 mod live;
 #[cfg(feature = "train")]
@@ -76,6 +78,8 @@ pub fn run(args: &Args) -> Outcome {
         &emulated,
         #[cfg(feature = "train")]
         &train::Train,
+        #[cfg(feature = "train")]
+        &adapt::Adapt,
         &live::Run,
         &live::Fidelity,
         &xrbench,
