@@ -71,7 +71,7 @@ impl Learned {
         }
     }
 
-    /// Decides by these weights on a case: its guides and the margin are found by short emulated runs, in a few seconds.
+    /// Decides by these weights on a case: its guides and the margin are found by emulated runs, in some seconds.
     pub fn on(weights: &Weights, case: &Case) -> Learned {
         let budget = Budget::default();
         Learned::with(weights, case, &scout(case, &budget), &budget)

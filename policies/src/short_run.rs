@@ -67,16 +67,16 @@ pub(crate) struct Excerpt {
     seed: u64,
 }
 
-/// Seconds that a device heats up for.
+/// Seconds of a long run.
 const LONG_RUN_S: f64 = 30.0;
+/// Requests of the longest run.
+const MOST_REQUESTS: f64 = 30_000.0;
 
 impl Excerpt {
     /// The timetable begins at a `share` of its length; about so many requests.
     pub(crate) fn new(case: &Case, share: f64, requests: f64, seed: u64) -> Excerpt {
         let horizon = horizon(case, requests);
-        let objective = case.objective();
-        let remembers = (objective.fairness_weight > 0.0 || objective.continuity_weight > 0.0)
-            && timetable_ms(case) == 0.0;
+        let remembers = remembers(case);
         let mut case = shifted(case, share);
         if case.device.thermal.is_some() {
             let mut device = case.device.clone();
@@ -89,6 +89,16 @@ impl Excerpt {
             case = Case::on(case.plan.clone(), device, case.scenario.clone()).unwrap_or(case);
         }
         Excerpt { case: Arc::new(case), remembers, horizon, seed }
+    }
+
+    /// A long run as it is: the timetable begins at a `share` of its length, and the device heats up as it does. Where that would be more
+    /// than [`MOST_REQUESTS`], a piece of so many.
+    pub(crate) fn whole(case: &Case, share: f64, seed: u64) -> Excerpt {
+        let horizon = Time((LONG_RUN_S * 1e9) as u64);
+        if self::horizon(case, MOST_REQUESTS) < horizon {
+            return Excerpt::new(case, share, MOST_REQUESTS, seed);
+        }
+        Excerpt { case: Arc::new(shifted(case, share)), remembers: remembers(case), horizon, seed }
     }
 
     /// Mean utility of a request by mean priority; minus infinity: the policy broke the rules, or there was no request.
@@ -110,6 +120,12 @@ impl Excerpt {
         let share = |[on_time, all]: &[f64; 2]| if *all > 0.0 { on_time / all } else { 1.0 };
         Some(core.after(Shares::settled(served.0.iter().map(share).collect())))
     }
+}
+
+/// Whether a piece needs a past: a request's worth hangs on how its stream was served before, and the streams have no end.
+fn remembers(case: &Case) -> bool {
+    let objective = case.objective();
+    (objective.fairness_weight > 0.0 || objective.continuity_weight > 0.0) && timetable_ms(case) == 0.0
 }
 
 /// The case when its timetable begins at this share of its length.

@@ -36,7 +36,7 @@ const CONTESTANTS: &[&str] = &[
 pub struct Budget {
     /// Runs with other arrivals.
     pub runs: u64,
-    /// Requests that a run should have.
+    /// Requests that a run should have; infinite: whole runs of 30 s, in which a device heats up as it does and rare things happen.
     pub requests: f64,
     /// Emulated runs of the search behind `static`, and of each attempt at a restraint; 0: neither plays.
     pub placement_runs: usize,
@@ -50,15 +50,19 @@ impl Budget {
         let share = placement_runs as f64 / RUNS as f64;
         Budget {
             runs: if placement_runs < 100 { 2 } else { 6 },
-            requests: (1000.0 * share).clamp(50.0, 2000.0),
+            requests: if share < 1.0 { (1000.0 * share).max(50.0) } else { f64::INFINITY },
             placement_runs,
-            attempts: if placement_runs < 100 { 1 } else { 3 },
+            attempts: match placement_runs {
+                0..100 => 1,
+                100..RUNS => 3,
+                _ => 6,
+            },
         }
     }
 }
 
 impl Default for Budget {
-    /// A few seconds on one core: about four times what the search behind `static` takes by itself.
+    /// Two to ten seconds on one core, a fifth of it for the search behind `static`.
     fn default() -> Budget {
         Budget::of(RUNS)
     }
@@ -169,5 +173,9 @@ pub(crate) fn trial(
 fn excerpts(case: &Case, budget: &Budget, name: &str, first_seed: u64) -> Vec<Excerpt> {
     let random = &mut rng(1, name, 0);
     let seeds = first_seed..first_seed + budget.runs;
-    seeds.map(|seed| Excerpt::new(case, random.random(), budget.requests, seed)).collect()
+    let run = |seed| match budget.requests {
+        f64::INFINITY => Excerpt::whole(case, random.random(), seed),
+        requests => Excerpt::new(case, random.random(), requests, seed),
+    };
+    seeds.map(run).collect()
 }
