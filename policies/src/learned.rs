@@ -2,14 +2,18 @@
 //! would do (`tournament.rs`). The shipped checkpoint is part of the binary;
 //! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
 
-use crate::tournament::{Budget, scout, trial};
+use crate::memo::Memo;
+use crate::tournament::{Budget, Standing, finalists, scout, squad, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::guide::{Guides, MARGINS, Squad, heed};
 use cosched_agent::network::{Forward, Weights};
 use cosched_agent::shortlist::Shortlist;
 use cosched_env::case::Case;
+use cosched_env::device::Device;
 use cosched_env::observation::Observation;
+use cosched_env::plan::Plan;
+use cosched_env::scenario::Scenario;
 use cosched_env::world::{Decision, Policy};
 use std::path::Path;
 
@@ -27,7 +31,24 @@ pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
     let budget = budget.unwrap_or_default();
-    Ok(Box::new(Learned::with(&weights, case, &scout(case, &budget), &budget)))
+    let (best, margin) = found(&weights, case, &budget);
+    Ok(Box::new(Learned::new(&weights, squad(best)(case), margin)))
+}
+
+/// What a policy hangs on: the case, how long it was prepared, and the network.
+type Key = (Plan, Device, Scenario, Budget, Weights);
+
+/// The guides of the last policies that were made, and their margins.
+static FOUND: Memo<Key, (Vec<Standing>, f32)> = Memo::new();
+
+/// The guides of a case and the margin, found by emulated runs or found before.
+pub(crate) fn found(weights: &Weights, case: &Case, budget: &Budget) -> (Vec<Standing>, f32) {
+    let key = (case.plan.clone(), case.device.clone(), case.scenario.clone(), *budget, weights.clone());
+    FOUND.get(key, || {
+        let best = finalists(case, budget);
+        let margin = Learned::margin(weights, case, &squad(best.clone()), budget);
+        (best, margin)
+    })
 }
 
 /// The weights and the budget of a parameter `[CHECKPOINT][@RUNS]`: the shipped checkpoint where none is said; `policy` is for messages.

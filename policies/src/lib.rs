@@ -16,6 +16,7 @@ pub mod learned;
 mod least_slack;
 mod lookahead;
 mod mdinference;
+mod memo;
 mod min_max_cost;
 mod min_total_cost;
 pub mod online;

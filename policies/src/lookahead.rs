@@ -5,9 +5,9 @@
 //! It refuses to know the future, as `rollout` does, and to take long: its budget is a number of emulated requests, about a
 //! millisecond, so that the same seed gives the same run.
 
-use crate::learned::{Learned, prepare};
+use crate::learned::{Learned, found, prepare};
 use crate::rollout::{Futures, Judge};
-use crate::tournament::{scout, trial};
+use crate::tournament::{Budget, squad, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::guide::Squad;
 use cosched_agent::network::Weights;
@@ -28,14 +28,18 @@ const TRIED: [usize; 3] = [1, 4, 2];
 const FUTURES: usize = 3;
 /// Requests that are emulated at a decision, in all tries together.
 const REQUESTS: f64 = 240.0;
+/// Requests of each run that says how many candidates to try.
+const REHEARSED: f64 = 1000.0;
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
     let budget = budget.unwrap_or_default();
-    let squad = scout(case, &budget);
-    let margin = Learned::margin(&weights, case, &squad, &budget);
+    let (best, margin) = found(&weights, case, &budget);
+    let squad = squad(best);
     let make = |way: usize| Lookahead::new(&weights, case, &squad, margin, TRIED[way]);
-    let way = trial(case, &budget, TRIED.len(), |way| Box::new(make(way)));
+    // A millisecond a decision: whole runs would take minutes.
+    let pieces = Budget { requests: budget.requests.min(REHEARSED), ..budget };
+    let way = trial(case, &pieces, TRIED.len(), |way| Box::new(make(way)));
     Ok(Box::new(make(way)))
 }
 

@@ -148,8 +148,18 @@ fn rank(standings: &mut [Standing]) {
 
 /// The best of a tournament as guides.
 pub fn scout(case: &Case, budget: &Budget) -> Squad {
+    squad(finalists(case, budget))
+}
+
+/// As many of the best of a tournament as there are guides.
+pub(crate) fn finalists(case: &Case, budget: &Budget) -> Vec<Standing> {
     let mut standings = tournament(case, budget);
     standings.truncate(cosched_agent::guide::GUIDES);
+    standings
+}
+
+/// These as guides.
+pub(crate) fn squad(standings: Vec<Standing>) -> Squad {
     Box::new(move |case| Guides::new(standings.iter().map(|s| (s.policy(case), s.score as f32)).collect()))
 }
 
