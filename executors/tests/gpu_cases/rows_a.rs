@@ -22,8 +22,10 @@ pub fn rows() -> Vec<Row> {
         row("matmul batched", matmul_batched),
         row("matmul by a constant, biased", matmul_constant),
         row("gemm", gemm),
-        row("max pool", |n| pool(n, "MaxPool")),
-        row("average pool", |n| pool(n, "AveragePool")),
+        row("max pool", |n| pool(n, "MaxPool", false)),
+        row("average pool", |n| pool(n, "AveragePool", false)),
+        row("max pool of wide rows", |n| pool(n, "MaxPool", true)),
+        row("average pool of wide rows", |n| pool(n, "AveragePool", true)),
         row("global pool", global_pool),
         row("reduce", reduce),
         row("softmax", softmax),
@@ -269,16 +271,23 @@ fn gemm(n: &mut Net) {
     n.graph.outputs.push(y);
 }
 
-fn pool(n: &mut Net, op: &str) {
-    let spatial = n.between(1, 2);
-    let kernel: Vec<usize> = (0..spatial).map(|_| n.between(1, 4)).collect();
+/// A pooling of any kind, or of `wide` rows by small windows and strides: for strips of every width.
+fn pool(n: &mut Net, op: &str, wide: bool) {
+    let spatial = if wide { 2 } else { n.between(1, 2) };
+    let (least, most) = if wide { (2, 5) } else { [(1, 4), (1, 4), (5, 9)][n.below(3)] };
+    let kernel: Vec<usize> = (0..spatial).map(|_| n.between(least, most)).collect();
     let automatic = n.below(4) == 0;
     let ceil = n.coin();
     // Where the stride is larger than the kernel onnxruntime refuses automatic pads, and in ceil mode (also where the last
     // window would start in the padding) the shapes that it infers are not those of its results.
-    let strides: Vec<usize> =
-        (0..spatial).map(|a| n.between(1, 3).min(if automatic || ceil { kernel[a] } else { 3 })).collect();
-    let size: Vec<usize> = (0..spatial).map(|a| 2 * kernel[a] + n.between(0, 8)).collect();
+    let fastest = if wide { 2 } else { 3 };
+    let strides: Vec<usize> = (0..spatial)
+        .map(|a| n.between(1, fastest).min(if automatic || ceil { kernel[a] } else { 3 }))
+        .collect();
+    let mut size: Vec<usize> = (0..spatial).map(|a| 2 * kernel[a] + n.between(0, 8)).collect();
+    if wide {
+        size[1] += n.between(4, 60);
+    }
     let pad = |n: &mut Net, i: usize| n.below(3).min(kernel[i % spatial] - 1);
     let mut pads: Vec<usize> = (0..2 * spatial).map(|i| pad(n, i)).collect();
     if ceil {
