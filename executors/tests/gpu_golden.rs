@@ -6,6 +6,7 @@ mod gpu_cases;
 use cosched_executors::gpu::kernel::Spec;
 use cosched_executors::gpu::kernel::elementwise::Binary;
 use cosched_executors::gpu::kernel::ir::Buf;
+use cosched_executors::gpu::kernel::pool::PoolStrip;
 use cosched_executors::gpu::kernel::print::{OpenClC, Wgsl, print};
 use cosched_executors::gpu::kernel::strip::Strip;
 use cosched_executors::gpu::kernel::tile::{Tile, Walk, Weights};
@@ -89,6 +90,11 @@ fn depthwise(width: u32) -> Spec {
     Spec::Strip(Strip { width, across, rows: 2, outs: 1, kernel, stride: 2, residual: false, act })
 }
 
+fn pool_strip(width: u32) -> Spec {
+    let (kind, kernel, stride) = (Pool::Average, [3, 3], [2, 2]);
+    Spec::PoolStrip(PoolStrip { kind, width, across: 1, rows: 2, kernel, stride, edges: true })
+}
+
 #[test]
 fn generated_kernels_are_the_committed_ones() {
     let specs = |target: &Target| {
@@ -101,6 +107,8 @@ fn generated_kernels_are_the_committed_ones() {
             ("layer_norm", Spec::LayerNorm),
             ("pointwise", pointwise(target)),
             ("depthwise", depthwise(if target.rows { 16 } else { 1 })),
+            ("pool_strip", pool_strip(if target.rows { 16 } else { 1 })),
+            ("copy_rows", Spec::CopyRows(Buf::Arena, 4, if target.rows { 16 } else { 1 }, 2)),
             ("winograd_input", Spec::WinogradInput(2)),
             ("winograd_output", Spec::WinogradOutput(2, true, Unary::Clip)),
         ]

@@ -191,11 +191,14 @@ const SABOTEURS: &[(&str, Way, &[&str], Edit)] = &[
     ("average pool", Way::Any, BOTH, |t| t.replace("count_1 + ", "1.0f + count_1 + ")),
     // A strip's second weight is forgotten for its first.
     ("conv depthwise", Way::Strip, BOTH, |t| t.replace("(w_2 ", "(w_1 ").replace("(w_2)", "(w_1)")),
-    // What lies left of a row counts.
-    ("conv and a sum", Way::Strip, BOTH, |t| {
-        let scalar = t.replace("(x_1 >= 0) && ", "");
-        [4, 8, 16].iter().fold(scalar, |t, n| t.replace(&format!("(x_1 >= ((float{n})(0.0f))) & "), ""))
+    ("conv and a sum", Way::Strip, BOTH, left_counts),
+    ("max pool of wide rows", Way::Any, BOTH, left_counts),
+    // The second row of outputs is divided by what the first one counts.
+    ("average pool of wide rows", Way::Any, BOTH, |t| {
+        t.replace("* rows_2)", "* rows_1)").replace("(rows_2)", "(rows_1)")
     }),
+    // The second part of a row is the first one again.
+    ("long rows that move", Way::Any, BOTH, |t| t.replace("(x_index_1 + q_2)", "(x_index_1 + q_1)")),
     // The tensor that is added is not read where it is.
     ("conv and a sum", Way::Channels, CL, |t| t.replace("+ res_step_1", "+ 0")),
     ("conv and a sum", Way::Shared, GL, |t| t.replace("+ res_step_1", "+ 0")),
@@ -215,6 +218,12 @@ const SABOTEURS: &[(&str, Way, &[&str], Edit)] = &[
     ("binary", Way::Any, BOTH, |t| t.replace("* p_b_s3)", "* 0)")),
 ];
 
+/// What lies left of a row counts.
+fn left_counts(t: String) -> String {
+    let scalar = t.replace("(x_1 >= 0) && ", "");
+    [4, 8, 16].iter().fold(scalar, |t, n| t.replace(&format!("(x_1 >= ((float{n})(0.0f))) & "), ""))
+}
+
 /// Devices of the tests: the software Vulkan, whose subgroups share loads, and the CPU's OpenCL.
 const BOTH: &[&str] = &["wgpu", "opencl"];
 const GL: &[&str] = &["wgpu"];
@@ -229,7 +238,9 @@ fn forced<D: Device>(gpu: &Gpu<D>, case: &Case, way: Way) -> Option<Gpu<D>> {
 }
 
 fn sabotage<D: Device>(open: impl Fn(Option<Edit>) -> D) {
-    for (name, way, devices, edit) in SABOTEURS.iter().filter(|s| s.2.contains(&D::NAME)) {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let wanted = |s: &&(&str, Way, &[&str], Edit)| s.2.contains(&D::NAME) && s.0.contains(&only);
+    for (name, way, devices, edit) in SABOTEURS.iter().filter(wanted) {
         let row = rows().into_iter().find(|r| r.name == *name).unwrap();
         let gpu = Gpu::new(open(Some(*edit)));
         let what = format!("{}: the wrong kernel of `{name}`, {way:?}, known to {devices:?}", D::NAME);

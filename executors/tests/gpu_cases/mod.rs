@@ -2,6 +2,7 @@
 //! It refuses to know results and result shapes: both come from onnxruntime.
 #![allow(dead_code)]
 
+mod pools;
 mod rows_a;
 mod rows_b;
 
@@ -25,7 +26,7 @@ pub struct Row {
 
 /// All rows.
 pub fn rows() -> Vec<Row> {
-    rows_a::rows().into_iter().chain(rows_b::rows()).collect()
+    rows_a::rows().into_iter().chain(pools::rows()).chain(rows_b::rows()).collect()
 }
 
 /// A random graph in the making, with its inputs.

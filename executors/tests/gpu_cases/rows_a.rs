@@ -1,4 +1,4 @@
-//! Rows that multiply and sum: convolutions, matrix products, pooling, reductions, normalisation.
+//! Rows that multiply and sum: convolutions, matrix products, reductions, normalisation.
 
 use super::{Net, Row};
 use cosched_executors::graph::{Attr, ValueId};
@@ -22,9 +22,6 @@ pub fn rows() -> Vec<Row> {
         row("matmul batched", matmul_batched),
         row("matmul by a constant, biased", matmul_constant),
         row("gemm", gemm),
-        row("max pool", |n| pool(n, "MaxPool")),
-        row("average pool", |n| pool(n, "AveragePool")),
-        row("global pool", global_pool),
         row("reduce", reduce),
         row("softmax", softmax),
         row("layer normalisation", layer_norm),
@@ -267,48 +264,6 @@ fn gemm(n: &mut Net) {
         y = n.node("Relu", &[y], &[]);
     }
     n.graph.outputs.push(y);
-}
-
-fn pool(n: &mut Net, op: &str) {
-    let spatial = n.between(1, 2);
-    let kernel: Vec<usize> = (0..spatial).map(|_| n.between(1, 4)).collect();
-    let automatic = n.below(4) == 0;
-    let ceil = n.coin();
-    // Where the stride is larger than the kernel onnxruntime refuses automatic pads, and in ceil mode (also where the last
-    // window would start in the padding) the shapes that it infers are not those of its results.
-    let strides: Vec<usize> =
-        (0..spatial).map(|a| n.between(1, 3).min(if automatic || ceil { kernel[a] } else { 3 })).collect();
-    let size: Vec<usize> = (0..spatial).map(|a| 2 * kernel[a] + n.between(0, 8)).collect();
-    let pad = |n: &mut Net, i: usize| n.below(3).min(kernel[i % spatial] - 1);
-    let mut pads: Vec<usize> = (0..2 * spatial).map(|i| pad(n, i)).collect();
-    if ceil {
-        pads[spatial..].fill(0);
-    }
-    let mut attrs = vec![("kernel_shape", ints(&kernel)), ("strides", ints(&strides))];
-    if automatic {
-        attrs.push(("auto_pad", Attr::String(["SAME_UPPER", "SAME_LOWER"][n.below(2)].into())));
-    } else {
-        attrs.push(("pads", ints(&pads)));
-        attrs.push(("ceil_mode", Attr::Int(ceil.into())));
-    }
-    if op == "MaxPool" && !automatic && n.coin() {
-        attrs.push(("dilations", ints(&vec![2; spatial])));
-    }
-    if op == "AveragePool" {
-        n.opset(19);
-        attrs.push(("count_include_pad", Attr::Int(n.coin().into())));
-    }
-    let (batch, channels) = (n.between(1, 2), n.between(1, 5));
-    let x = n.input(&[&[batch, channels][..], &size].concat());
-    n.out(op, &[x], &attrs);
-}
-
-fn global_pool(n: &mut Net) {
-    let rank = n.between(3, 5);
-    let shape = n.shape(rank, 6);
-    let x = n.input(&shape);
-    let op = ["GlobalAveragePool", "GlobalMaxPool"][n.below(2)];
-    n.out(op, &[x], &[]);
 }
 
 fn reduce(n: &mut Net) {

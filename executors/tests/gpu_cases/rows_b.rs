@@ -41,6 +41,7 @@ pub fn rows() -> Vec<Row> {
         row("gather", 0.0, 0.0, gather),
         row("pad", 0.0, 0.0, pad),
         row("transpose", 0.0, 0.0, transpose),
+        row("long rows that move", 0.0, 0.0, long_rows),
         row("expand", 0.0, 0.0, expand),
         row("views", 0.0, 0.0, views),
     ]
@@ -305,6 +306,23 @@ fn transpose(n: &mut Net) {
     // Before a sum onnxruntime drops it, so that the probe does not learn its shape.
     let out = n.graph.outputs[0];
     n.graph.values[out.0 as usize].shape = result;
+}
+
+/// Moves that leave the last axis as it is: rows from shorter than a vector to several vectors.
+fn long_rows(n: &mut Net) {
+    let row = if n.coin() { n.between(1, 40) } else { n.between(200, 400) };
+    let shape = [n.between(2, 4), n.between(2, 4), n.between(1, 3), row];
+    let x = n.input(&shape);
+    let perm = [[1, 0, 2, 3], [2, 1, 0, 3], [0, 2, 1, 3]][n.below(3)];
+    let y = n.node("Transpose", &[x], &[("perm", Attr::Ints(perm.to_vec()))]);
+    let moved: Vec<usize> = perm.iter().map(|&a| shape[a as usize]).collect();
+    n.graph.values[y.0 as usize].shape = moved.clone();
+    let other = n.input(&moved);
+    let axis = Attr::Int(n.below(3) as i64);
+    let z = n.node("Concat", &[y, other], &[("axis", axis)]);
+    let lists = [[0], [i64::MAX], [n.below(3) as i64], [n.between(1, 2) as i64]].map(|l| n.ints(&l));
+    n.graph.outputs.push(y);
+    n.out("Slice", &[z, lists[0], lists[1], lists[2], lists[3]], &[]);
 }
 
 fn expand(n: &mut Net) {

@@ -2,7 +2,7 @@
 //! They refuse more axes than their specialisation has; the lowering merges axes first.
 
 use super::builder::Builder;
-use super::ir::{Buf, Expr, Kernel, i, load, select};
+use super::ir::{Buf, Expr, Kernel, i, load, load_row, select};
 use super::unary::{self, Unary};
 
 /// A function of two floats.
@@ -108,6 +108,29 @@ pub fn copy(from: Buf, rank: usize) -> Kernel {
     let out = strided(&mut k, "out", &c);
     k.store(out, x);
     k.finish(&format!("copy {from:?} {rank}"))
+}
+
+/// As [`copy`], where both sides have a stride of 1 along the last axis. An invocation copies `chunks` vectors of it side by side; they begin
+/// earlier where the axis ends. Single floats are far apart instead: so neighbouring invocations have neighbouring elements.
+pub fn copy_rows(from: Buf, rank: usize, width: u32, chunks: u32) -> Kernel {
+    let mut k = Builder::new(width);
+    let at = k.invocation();
+    let (tiles, row) = (k.param("tiles"), k.param("row"));
+    let tile = k.let_("tile", &at % &tiles);
+    let rest = k.let_("rest", &at / &tiles);
+    let c = if rank == 1 { Vec::new() } else { coordinates(&mut k, rank - 1, rest) };
+    let (x, out) = (strided(&mut k, "x", &c), strided(&mut k, "out", &c));
+    let span = (width * chunks) as i32;
+    for chunk in 0..chunks as i32 {
+        let q = match width {
+            1 => (&tile + &tiles * chunk).min_int(&row - 1),
+            _ => (&tile * span).min_int(&row - span) + chunk * width as i32,
+        };
+        let q = k.let_("q", q);
+        let value = k.let_("value", load_row(from, width, &x + &q, 1));
+        k.store_row(&out + q, value);
+    }
+    k.finish(&format!("copy rows {from:?} {rank} {width} {chunks}"))
 }
 
 /// `out[c] = x[c - before]` where that exists, else `value`.

@@ -2,8 +2,10 @@
 //! Shapes are launch parameters, so few specialisations serve a whole network. It refuses to know graphs and devices.
 
 pub mod builder;
+mod columns;
 pub mod elementwise;
 pub mod ir;
+pub mod pool;
 pub mod print;
 pub mod reduce;
 pub mod strip;
@@ -14,6 +16,7 @@ pub mod winograd;
 
 use elementwise::Binary;
 use ir::{Buf, Kernel};
+use pool::PoolStrip;
 use reduce::Reduction;
 use strip::Strip;
 use tile::Tile;
@@ -39,6 +42,8 @@ pub enum Spec {
     Broadcast(Binary, Buf, Buf, usize, Unary),
     /// A strided copy over so many axes.
     Copy(Buf, usize),
+    /// A strided copy over so many axes, the last of them without gaps on both sides: vectors of so many lanes, and how many.
+    CopyRows(Buf, usize, u32, u32),
     /// A strided copy with a constant around it over so many axes.
     Pad(usize),
     /// Rows picked by a table of indices.
@@ -53,6 +58,8 @@ pub enum Spec {
     LayerNorm,
     /// Maximum or average of a window.
     Pool(Pool),
+    /// The same by strips of rows.
+    PoolStrip(PoolStrip),
     /// Interpolation between two rows and two columns picked by tables.
     Resize,
 }
@@ -69,6 +76,7 @@ impl Spec {
             Spec::Flat(op, b, then) => elementwise::flat(op, b, then),
             Spec::Broadcast(op, a, b, rank, then) => elementwise::broadcast(op, a, b, rank, then),
             Spec::Copy(from, rank) => elementwise::copy(from, rank),
+            Spec::CopyRows(from, rank, width, chunks) => elementwise::copy_rows(from, rank, width, chunks),
             Spec::Pad(rank) => elementwise::pad(rank),
             Spec::Gather(from) => elementwise::gather(from),
             Spec::Affine(then) => elementwise::affine(then),
@@ -76,6 +84,7 @@ impl Spec {
             Spec::Softmax(log) => reduce::softmax(log),
             Spec::LayerNorm => reduce::layer_norm(),
             Spec::Pool(kind) => window::pool(kind),
+            Spec::PoolStrip(strip) => pool::build(strip),
             Spec::Resize => window::resize(),
         }
     }

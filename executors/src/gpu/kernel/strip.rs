@@ -4,7 +4,8 @@
 //! A strip that would stick out at the right or at the bottom begins earlier: it writes what its neighbour writes.
 
 use super::builder::Builder;
-use super::ir::{Buf, Expr, Kernel, Ty, f, i, lanes, load, load_row, select, splat};
+use super::columns::Columns;
+use super::ir::{Buf, Expr, Kernel, f, i, load, load_row, select, splat};
 use super::unary::{self, Unary};
 
 /// The specialisation of a strip.
@@ -31,7 +32,11 @@ pub struct Strip {
 impl Strip {
     /// Positions side by side.
     pub fn span(&self) -> u32 {
-        self.width * self.across
+        self.columns().span()
+    }
+
+    fn columns(&self) -> Columns {
+        Columns { width: self.width, across: self.across, kernel: self.kernel[1], stride: self.stride }
     }
 }
 
@@ -60,7 +65,7 @@ pub fn build(t: Strip) -> Kernel {
     }
     let ins = b.param("ic");
     let (ih, iw) = (b.param("ih"), b.param("iw"));
-    let masks = masks(&mut b, &t, &place, &iw);
+    let masks = t.columns().masks(&mut b, &place.left, &iw);
     b.for_("c", ins, |b, c| {
         let plane = b.let_("x_plane", &place.x + &c * &place.plane);
         let taps = (t.kernel[0] * t.kernel[1] * t.outs) as i32;
@@ -70,7 +75,7 @@ pub fn build(t: Strip) -> Kernel {
             let inside = b.let_("inside", y.ge(0).and(y.lt(&ih)));
             b.if_(inside, |b| {
                 let at = b.let_("at", &plane + &y * &iw + &place.left);
-                let loaded = loads(b, &t, &at, &masks);
+                let loaded = t.columns().loads(b, &at, Some(&masks), &f(0.0));
                 for out_row in 0..t.rows {
                     let Some(tap) = row.checked_sub(out_row * t.stride).filter(|tap| *tap < t.kernel[0])
                     else {
@@ -120,60 +125,6 @@ fn place(b: &mut Builder, t: &Strip) -> Place {
     Place { x, plane, w, bias, out, top, left }
 }
 
-/// Number of floats of a row that one vector, or all floats side by side, see.
-fn reach(t: &Strip) -> u32 {
-    match t.width {
-        1 => (t.across - 1) * t.stride + t.kernel[1],
-        _ => t.kernel[1],
-    }
-}
-
-/// Which of the places of [`loads`] lie inside the row.
-fn masks(b: &mut Builder, t: &Strip, place: &Place, iw: &Expr) -> Vec<Expr> {
-    let mut all = Vec::new();
-    if t.width == 1 {
-        for s in 0..reach(t) {
-            let x = b.let_("x", &place.left + s as i32);
-            all.push(b.let_("column", x.ge(0).and(x.lt(iw))));
-        }
-        return all;
-    }
-    // Coordinates are small whole numbers, which floats hold exactly.
-    let end = b.let_("end", splat(iw.to_float(), t.width));
-    let steps = lanes((0..t.width).map(|l| f((l * t.stride) as f32)).collect());
-    let steps = b.let_("steps", steps);
-    for v in 0..t.across {
-        for s in 0..t.kernel[1] {
-            let first = &place.left + (v * t.width * t.stride + s) as i32;
-            let x = b.let_("x", &steps + splat(first.to_float(), t.width));
-            let inside = x.ge(splat(f(0.0), t.width)).and(x.lt(&end));
-            assert_eq!(inside.ty, Ty::Mask(t.width));
-            all.push(b.let_("columns", inside));
-        }
-    }
-    all
-}
-
-/// What the window sees of a row: for each place of [`masks`] a value, 0 outside.
-fn loads(b: &mut Builder, t: &Strip, at: &Expr, masks: &[Expr]) -> Vec<Expr> {
-    let place = |(p, mask): (usize, &Expr)| {
-        let p = p as u32;
-        let value = match t.width {
-            1 => {
-                let index = at + p as i32;
-                select(mask.clone(), load(Buf::Arena, select(mask.clone(), index, i(0))), f(0.0))
-            }
-            _ => {
-                let (v, s) = (p / t.kernel[1], p % t.kernel[1]);
-                let index = at + (v * t.width * t.stride + s) as i32;
-                select(mask.clone(), load_row(Buf::Arena, t.width, index, t.stride), splat(f(0.0), t.width))
-            }
-        };
-        b.let_("x", value)
-    };
-    masks.iter().enumerate().map(place).collect()
-}
-
 fn multiply(
     b: &mut Builder,
     t: &Strip,
@@ -188,10 +139,7 @@ fn multiply(
             let at = ((tap * t.kernel[1] + s) * t.outs) as i32 + o as i32;
             let weight = b.let_("w", load(Buf::Weights, w + at));
             for (v, sum) in sums[row].iter().enumerate() {
-                let x = match t.width {
-                    1 => &loaded[v * t.stride as usize + s as usize],
-                    _ => &loaded[v * t.kernel[1] as usize + s as usize],
-                };
+                let x = &loaded[t.columns().place(v as u32, s)];
                 b.set(sum, sum + splat(weight.clone(), t.width) * x);
             }
         }

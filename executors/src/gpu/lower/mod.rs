@@ -4,6 +4,7 @@
 mod args;
 pub mod choice;
 mod conv;
+mod copy;
 mod elementwise;
 pub mod fuse;
 mod layer;
@@ -254,32 +255,6 @@ impl<'g> Lower<'g> {
     fn emit_work(&mut self, spec: Spec, args: Args, total: usize, flops: usize) {
         let args = args.int("total", total);
         self.drafts.push(Draft { node: self.node.clone(), spec, args, total, flops: flops as u64 });
-    }
-
-    /// Copies by strides: `to[to_at + c * to_strides] = from[from_at + c * from_strides]` for all `c` below `shape`.
-    #[allow(clippy::too_many_arguments)]
-    fn copy(
-        &mut self,
-        from: Operand,
-        from_at: i64,
-        to: Operand,
-        to_at: i64,
-        shape: &[usize],
-        from_strides: &[i64],
-        to_strides: &[i64],
-    ) -> Result<(), String> {
-        let (shape, mut strides) = merge(shape, &[from_strides, to_strides])?;
-        let to_strides = strides.pop().expect("two lists");
-        let from_strides = strides.pop().expect("two lists");
-        let args = Args::new()
-            .list("d", &shape)
-            .at_plus("x_at", from, from_at)
-            .list("x_s", &from_strides)
-            .at_plus("out_at", to, to_at)
-            .list("out_s", &to_strides);
-        let total = shape.iter().product::<i64>() as usize;
-        self.emit(Spec::Copy(from.buf(), shape.len()), args, total);
-        Ok(())
     }
 
     fn group(&mut self, group: &Group<'_>) -> Result<(), String> {

@@ -198,11 +198,12 @@ impl Lower<'_> {
         }
         let (mut offsets, arena) = memory::place(&lives);
         // Strips read beyond the ends of rows, and throw it away: that must lie inside the buffer.
-        let guard = if self.drafts.iter().any(|d| matches!(d.spec, Spec::Strip(s) if s.width > 1)) {
-            GUARD
-        } else {
-            0
+        let beyond = |d: &Draft| match d.spec {
+            Spec::Strip(strip) => strip.width > 1,
+            Spec::PoolStrip(strip) => strip.width > 1,
+            _ => false,
         };
+        let guard = if self.drafts.iter().any(beyond) { GUARD } else { 0 };
         offsets.iter_mut().for_each(|at| *at += guard);
         (offsets, arena + 2 * guard)
     }

@@ -1,9 +1,11 @@
 //! Lowers pooling and resizing. It refuses the indices of MaxPool, cubic interpolation, and resizing of other than the last two axes.
 
 use super::super::kernel::Spec;
+use super::super::kernel::pool::PoolStrip;
 use super::super::kernel::window::Pool;
-use super::spatial::window;
-use super::{Args, Group, Lower, Operand, elements};
+use super::choice::few;
+use super::spatial::{Window, window};
+use super::{Args, Group, Lower, Operand, Target, elements};
 use crate::graph::Node;
 use crate::tensor::Data;
 
@@ -33,8 +35,41 @@ pub(super) fn pool(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
         .at("x_at", x)
         .at("out_at", out);
     let total = elements(lower.graph.value(group.out));
-    lower.emit(Spec::Pool(kind), args, total);
+    let Some(strip) = strip(lower.target, &w, kind) else {
+        lower.emit(Spec::Pool(kind), args, total);
+        return Ok(());
+    };
+    let tiles_x = w.output[1].div_ceil((strip.width * strip.across) as usize);
+    let tiles_y = w.output[0].div_ceil(strip.rows as usize);
+    let planes = total / (w.output[0] * w.output[1]);
+    let args = args.int("tiles_x", tiles_x).int("tiles_y", tiles_y);
+    lower.emit(Spec::PoolStrip(strip), args, planes * tiles_x * tiles_y);
     Ok(())
+}
+
+/// The strip for a window, where one fits.
+fn strip(target: &Target, w: &Window, kind: Pool) -> Option<PoolStrip> {
+    // A vector reads what lies beside a row, as far as the padding goes: the arena's guard is no wider than small windows need.
+    let near = [w.before[1], w.after[1]].iter().all(|&pad| pad < w.kernel[1] as i64);
+    if w.dilation != [1, 1] || !near || w.kernel.iter().any(|&k| k > 7) || w.stride.iter().any(|&s| s > 7) {
+        return None;
+    }
+    let (width, across) = match target.rows {
+        false => (1, 1),
+        true if w.stride[1] > 2 => return None,
+        true => ([16, 8, 4].into_iter().find(|v| w.output[1] >= *v as usize && *v <= target.width)?, 1),
+    };
+    let reach =
+        |axis: usize| ((w.output[axis] - 1) * w.stride[axis] + w.kernel[axis]) as i64 - w.before[axis];
+    Some(PoolStrip {
+        kind,
+        width,
+        across,
+        rows: if w.output[0] < 4 { few(w.output[0] / 2 + 1) } else { 4 },
+        kernel: w.kernel.map(|k| k as u32),
+        stride: w.stride.map(|s| s as u32),
+        edges: (0..2).any(|axis| w.before[axis] > 0 || reach(axis) > w.input[axis] as i64),
+    })
 }
 
 /// For each output position the two input positions and the weight of the second.
