@@ -90,15 +90,21 @@ def server(qps, bound_ms):
     return change
 
 
+# LoadGen makes its queries beforehand, as many as fit into the least duration at the speed that it is told to expect: too few for a faster server.
 def single(s):
+    s.single_stream_expected_latency_ns = 50_000
     s.min_query_count = 100
 
 
-def offline(s):
-    s.offline_expected_qps = 400
+def offline(qps):
+    def change(s):
+        s.offline_expected_qps = qps
+
+    return change
 
 
 def multi(s):
+    s.multi_stream_expected_latency_ns = 500_000
     s.multi_stream_samples_per_query = 8
     s.min_query_count = 700
 
@@ -107,10 +113,15 @@ def main():
     for name, scenario, change in (
         ("single-stream", lg.TestScenario.SingleStream, single),
         ("multi-stream", lg.TestScenario.MultiStream, multi),
-        ("offline", lg.TestScenario.Offline, offline),
     ):
         valid, summary = run(name, scenario, change)
         assert valid, summary
+    # All at once: enough of them to last, on whatever machine.
+    for qps in (400, 1600, 6400):
+        valid, summary = run(f"offline-{qps}", lg.TestScenario.Offline, offline(qps))
+        if valid:
+            break
+    assert valid, summary
     # The server scenario asks which rate meets the bound; on a busy machine that is a lower one.
     for qps in (100, 50, 25, 10):
         valid, summary = run(f"server-{qps}", lg.TestScenario.Server, server(qps, 250))
