@@ -296,6 +296,8 @@ impl Policy for Counted {
 fn core_seconds() -> f64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let clock = START.get_or_init(Instant::now).elapsed().as_secs_f64();
+    // Some kernels count a running thread at ticks of 10 ms only, and when it yields.
+    std::thread::yield_now();
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).map_or(clock, |ns| ns / 1e9)
 }
