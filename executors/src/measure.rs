@@ -207,21 +207,8 @@ fn error(got: &[Tensor], want: &[Tensor]) -> f64 {
 /// CPU time of this process so far, all threads, in milliseconds; 0 where the system does not tell.
 #[cfg(target_os = "linux")]
 pub fn cpu_ms() -> f64 {
-    #[repr(C)]
-    struct Timespec {
-        seconds: std::ffi::c_long,
-        nanoseconds: std::ffi::c_long,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: std::ffi::c_int, time: *mut Timespec) -> std::ffi::c_int;
-    }
-    const PROCESS_CPU_TIME: std::ffi::c_int = 2;
-    let mut time = Timespec { seconds: 0, nanoseconds: 0 };
-    // SAFETY: `time` is a writable timespec of this platform's C library, and the clock exists on every Linux.
-    match unsafe { clock_gettime(PROCESS_CPU_TIME, &mut time) } {
-        0 => time.seconds as f64 * 1e3 + time.nanoseconds as f64 / 1e6,
-        _ => 0.0,
-    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
 /// Other systems: not asked.

@@ -17,7 +17,7 @@ use hdrhistogram::Histogram;
 use rand::RngExt;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// One policy's figures.
@@ -292,14 +292,18 @@ impl Policy for Counted {
     }
 }
 
-/// Seconds that this thread has had a core (Linux), so that a busy machine does not matter; elsewhere seconds on the clock.
+/// Seconds that this thread has had a core, so that a busy machine does not matter.
+#[cfg(target_os = "linux")]
 fn core_seconds() -> f64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let clock = START.get_or_init(Instant::now).elapsed().as_secs_f64();
-    // Some kernels count a running thread at ticks of 10 ms only, and when it yields.
-    std::thread::yield_now();
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    stat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).map_or(clock, |ns| ns / 1e9)
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Other systems: seconds on the clock.
+#[cfg(not(target_os = "linux"))]
+fn core_seconds() -> f64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
 fn run(
@@ -316,4 +320,34 @@ fn run(
     let start = core_seconds();
     drive(&mut scheduler, &mut emulator, &mut counted, &mut ())?;
     Ok((counted, core_seconds() - start))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Core seconds and seconds on the clock of a piece of work.
+    fn taken(work: impl FnOnce()) -> (f64, f64) {
+        let (core, clock) = (core_seconds(), Instant::now());
+        work();
+        (core_seconds() - core, clock.elapsed().as_secs_f64())
+    }
+
+    #[test]
+    fn the_core_clock_counts_work_and_no_sleep() {
+        let steps = |n: u64| {
+            move || {
+                (0..n).for_each(|i| {
+                    std::hint::black_box(i);
+                })
+            }
+        };
+        let (short, _) = taken(steps(10_000_000));
+        let (long, clock) = taken(steps(100_000_000));
+        assert!(long > 3.0 * short && short > 0.0, "ten times the work took {long} s after {short} s");
+        assert!(long < 1.1 * clock + 0.01, "one thread had a core for {long} s of {clock} s");
+        let (asleep, clock) = taken(|| std::thread::sleep(Duration::from_millis(200)));
+        assert!(asleep < clock / 4.0, "a sleep of {clock} s took {asleep} s of a core");
+    }
 }
