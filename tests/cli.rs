@@ -7,7 +7,7 @@ use cosched::agent::checkpoint::{self, About};
 use cosched::agent::features::FEATURE_VERSION;
 use cosched::agent::network::{Linear, Weights};
 use std::time::Duration;
-use support::{APP, Folder, LIMIT, Ran, Row, judge, repository, rk3588};
+use support::{Folder, LIMIT, Ran, Row, app, judge, repository, rk3588};
 
 #[test]
 fn wrong_verdicts_are_noticed() {
@@ -71,7 +71,7 @@ fn bad_models_are_refused() {
 #[test]
 fn bad_apps_are_refused() {
     let folder = Folder::new("apps");
-    folder.write("app.toml", APP);
+    folder.write("app.toml", app());
     folder.write("noise.toml", "name = \n = [");
     folder.write("latin.toml", b"name = \"\xe9\"");
     for (name, old, new) in [
@@ -124,7 +124,7 @@ fn bad_apps_are_refused() {
 #[test]
 fn bad_plans_and_recordings_are_refused() {
     let folder = Folder::new("plans");
-    folder.write("app.toml", APP);
+    folder.write("app.toml", app());
     folder.refuses(&[("compare app.toml", 1, &["plan.json", "no such plan", "cosched profile app.toml"])]);
     let recorded = folder.good("run app.toml -p edf --record run.jsonl", &[]);
     assert!(recorded.out.contains("keyword"), "{}", recorded.out);
@@ -275,7 +275,7 @@ fn bad_tables_of_scores_are_refused() {
 #[test]
 fn places_that_cannot_be_written_are_named() {
     let folder = Folder::new("outputs");
-    folder.write("app.toml", APP);
+    folder.write("app.toml", app());
     let compare = format!("compare {} -p edf --seeds 1 --seconds 1 --csv /dev/null/x.csv", rk3588());
     let page = format!("compare {} -p edf --seeds 1 --seconds 1 --html /dev/null/x.html", rk3588());
     folder.refuses(&[
@@ -293,7 +293,7 @@ fn places_that_cannot_be_written_are_named() {
 #[test]
 fn wrong_usage_is_code_two() {
     let folder = Folder::new("usage");
-    folder.write("app.toml", APP);
+    folder.write("app.toml", app());
     folder.refuses(&[
         ("frobnicate", 2, &["frobnicate", "--help"]),
         ("run", 2, &["<APP>"]),

@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::Value;
 use std::path::Path;
-use support::{APP, Folder, LIMIT, NO_GPU, Ran, judge, rk3588};
+use support::{Folder, LIMIT, NO_GPU, Ran, app, judge, rk3588};
 
 #[test]
 fn absent_drivers_are_said_loudly() {
@@ -131,7 +131,7 @@ fn kernels_are_timed_beside_plain_onnxruntime_and_tuned_once() {
 #[test]
 fn fidelity_says_what_it_found() {
     let folder = Folder::new("fidelity");
-    folder.write("app.toml", APP);
+    folder.write("app.toml", app());
     let table = folder.good("fidelity app.toml -p edf --repeats 2", &[]).out;
     for word in ["keyword", "all", "medians of 2 runs", "to begin"] {
         assert!(table.contains(word), "`{word}` is not in: {table}");

@@ -1,6 +1,10 @@
 //! Live against emulated: errors and medians by hand, and one real pair of runs on the cpu. Nothing here judges how large an error is:
 //! the machine may be busy with anything.
 
+#[path = "support/apps.rs"]
+mod apps;
+
+use apps::keyword_app;
 use cosched::experiments::app::App;
 use cosched::experiments::summary::{Group, Requests, Summary};
 use cosched::fidelity::{Fidelity, Launches, Pair, pair, rows};
@@ -75,27 +79,15 @@ fn medians_by_hand() {
 }
 
 /// A small model on the cpu, asked often enough that answers come.
-const APP: &str = r#"
-name = "fidelity"
-processors = ["cpu"]
-seconds = 0.5
-[segments]
-max = 2
-[[task]]
-name = "keyword"
-[[task.variant]]
-model = "zoo:kws_small"
-accuracy = 0.9
-[[stream]]
-task = "keyword"
-period_ms = 10
-deadline_ms = 10
-expire_ms = 5000
-"#;
+fn app() -> App {
+    let head = "name = \"fidelity\"\nprocessors = [\"cpu\"]\nseconds = 0.5\n[segments]\nmax = 2\n";
+    let text = keyword_app(head, "period_ms = 10\ndeadline_ms = 10\nexpire_ms = 5000\n");
+    App::parse(&text, "fidelity.toml".as_ref()).unwrap()
+}
 
 #[test]
 fn a_live_run_has_its_emulated_twin() {
-    let app = App::parse(APP, "fidelity.toml".as_ref()).unwrap();
+    let app = app();
     let session = Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {}).unwrap();
     let plan = session.profile(&app, &mut |_, _, _| {}).unwrap();
     assert!(plan.processors[0].launch_us > 0.0, "handing over costs nothing");

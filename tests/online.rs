@@ -14,7 +14,7 @@ use cosched::online::Options;
 use cosched::session::RunOptions;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{APP, Folder, judge};
+use support::{Folder, app, judge};
 
 /// Launches that a state has seen.
 fn seen(state: &State) -> u32 {
@@ -62,7 +62,7 @@ fn a_killed_run_goes_on_from_what_it_had_saved() {
     let folder = Folder::new("killed");
     folder.write(
         "app.toml",
-        APP.replace("period_ms = 20", "period_ms = 4").replace("seconds = 0.3", "seconds = 60"),
+        app().replace("period_ms = 20", "period_ms = 4").replace("seconds = 0.3", "seconds = 60"),
     );
     folder.good("profile app.toml", &[]);
     let case = App::read(&folder.0.join("app.toml")).unwrap().case().unwrap();
@@ -93,7 +93,7 @@ fn a_killed_run_goes_on_from_what_it_had_saved() {
         "run app.toml --online --learn-state nowhere/state",
         &["learn state nowhere/state", "No such file"],
     );
-    folder.write("other.toml", APP.replace("kws_small", "kws"));
+    folder.write("other.toml", app().replace("kws_small", "kws"));
     folder.good("profile other.toml", &[]);
     refused("run other.toml --online --learn-state state", &["learn state state", "another plan"]);
 }
@@ -101,7 +101,7 @@ fn a_killed_run_goes_on_from_what_it_had_saved() {
 #[test]
 fn what_cannot_learn_is_said() {
     let folder = Folder::new("unlearned");
-    folder.write("app.toml", APP);
+    folder.write("app.toml", app());
     folder.refuses(&[
         ("run app.toml -p edf --online", 2, &["--online", "only the policy `learned`", "`edf`"]),
         ("run app.toml --learn-state x", 2, &["--online"]),

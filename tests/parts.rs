@@ -2,6 +2,10 @@
 //! anything. One test, because it looks at all threads of this process.
 #![cfg(target_os = "linux")]
 
+#[path = "support/apps.rs"]
+mod apps;
+
+use apps::keyword_app;
 use cosched::env::case::Case;
 use cosched::executors::affinity::allowed;
 use cosched::experiments::app::App;
@@ -13,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An app with two parts of the CPU: one core each, the second with two threads on all cores.
 fn app(first: usize, all: &[usize]) -> App {
-    let text = format!(
+    let many = if all.len() > 1 { format!("cores = {all:?}") } else { String::new() };
+    let head = format!(
         r#"name = "parts"
 processors = ["one", "many"]
 seconds = 1.0
@@ -23,19 +28,10 @@ cores = [{first}]
 [[processor]]
 name = "many"
 threads = 2
-{}
-[[task]]
-name = "keyword"
-[[task.variant]]
-model = "zoo:kws_small"
-accuracy = 0.9
-[[stream]]
-task = "keyword"
-period_ms = 10
-deadline_ms = 50
-"#,
-        if all.len() > 1 { format!("cores = {all:?}") } else { String::new() }
+{many}
+"#
     );
+    let text = keyword_app(&head, "period_ms = 10\ndeadline_ms = 50\n");
     App::parse(&text, Path::new("parts.toml")).unwrap()
 }
 
@@ -120,9 +116,10 @@ fn parts_that_make_no_sense_are_named() {
         assert!(error.contains("parts.toml:") && error.contains(words), "{part}: {error}");
     }
     let open = |name: &str, cores: &str| {
-        let text = format!(
-            "name = \"x\"\nprocessors = [\"{name}\"]\n[[processor]]\nname = \"{name}\"\ncores = {cores}\n[[task]]\nname = \"t\"\n[[task.variant]]\nmodel = \"zoo:kws_small\"\naccuracy = 1\n[[stream]]\ntask = \"t\"\nperiod_ms = 10\ndeadline_ms = 10\n"
+        let head = format!(
+            "name = \"x\"\nprocessors = [\"{name}\"]\n[[processor]]\nname = \"{name}\"\ncores = {cores}\n"
         );
+        let text = keyword_app(&head, "period_ms = 10\ndeadline_ms = 10\n");
         let app = App::parse(&text, Path::new("parts.toml")).unwrap();
         Session::open(&app, &SessionOptions::default(), &mut |_, _, _| {}).map(drop).unwrap_err().to_string()
     };

@@ -1,5 +1,6 @@
 //! `cosched serve` as a process: it says where it listens, answers, and ends by SIGTERM with nothing lost.
 
+use crate::apps::keyword_app;
 use crate::http::{body, get, infer, receive, send};
 use crate::rig::{PATIENCE, difference, inputs, reference};
 use cosched::executors::zoo;
@@ -9,19 +10,10 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-const APP: &str = r#"name = "served"
-processors = ["cpu"]
-plan = "plan.json"
-[[task]]
-name = "keyword"
-[[task.variant]]
-model = "zoo:kws_small"
-accuracy = 0.9
-[[stream]]
-task = "keyword"
-period_ms = 20
-deadline_ms = 20000
-"#;
+fn app() -> String {
+    let head = "name = \"served\"\nprocessors = [\"cpu\"]\nplan = \"plan.json\"\n";
+    keyword_app(head, "period_ms = 20\ndeadline_ms = 20000\n")
+}
 
 pub fn spawn(folder: &std::path::Path, arguments: &[&str]) -> Child {
     spawn_with(folder, arguments, &[])
@@ -53,7 +45,7 @@ pub fn wait(child: &mut Child) -> Option<i32> {
 fn the_command_serves_until_it_is_told_to_stop() {
     let folder = std::env::temp_dir().join(format!("cosched-serve-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("app.toml"), APP).unwrap();
+    std::fs::write(folder.join("app.toml"), app()).unwrap();
     let mut child = spawn(&folder, &["app.toml", "-p", "edf", "--http-port", "0", "--grpc-port", "0"]);
     let http = address(&mut child);
     assert!(http.ip().is_loopback(), "{http}: others could reach it");
@@ -61,14 +53,14 @@ fn the_command_serves_until_it_is_told_to_stop() {
     assert_eq!(infer(http, "keyword", &inputs(1), json!({})).status, 200);
     // A task that is new in the file is there after SIGHUP, and measured; a file with a mistake changes nothing.
     let more = "[[task]]\nname = \"second\"\n[[task.variant]]\nmodel = \"zoo:kws\"\naccuracy = 0.9\n";
-    std::fs::write(folder.join("app.toml"), format!("{APP}{more}")).unwrap();
+    std::fs::write(folder.join("app.toml"), format!("{}{more}", app())).unwrap();
     signal(&child, "-HUP");
     until(|| get(http, "/v2/models/second/ready").status == 200);
     assert_eq!(infer(http, "second", &inputs(1), json!({})).status, 200);
     std::fs::write(folder.join("app.toml"), "nonsense").unwrap();
     signal(&child, "-HUP");
     assert_eq!(infer(http, "second", &inputs(1), json!({})).status, 200);
-    std::fs::write(folder.join("app.toml"), APP).unwrap();
+    std::fs::write(folder.join("app.toml"), app()).unwrap();
     // The port is taken: the next one says so and ends.
     let port = http.port().to_string();
     let mut second = spawn(&folder, &["app.toml", "-p", "edf", "--http-port", &port, "--grpc-port", "0"]);

@@ -1,6 +1,8 @@
 //! The server from outside: plain HTTP/1.1 and gRPC against a server in this process, on real models on the cpu. Nothing here hangs on how
 //! fast the machine is: launches are held and let go by a gate.
 
+#[path = "../support/apps.rs"]
+mod apps;
 mod changes;
 mod command;
 mod ends;

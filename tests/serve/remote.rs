@@ -1,6 +1,7 @@
 //! One server as a processor of another, over a link that can be cut. Whatever becomes of the link, every request ends once and every
 //! answer is right.
 
+use crate::apps::keyword_app;
 use crate::http::infer;
 use crate::rig::{PATIENCE, Rig, Way, difference, inputs, options, reference};
 use cosched::env::plan::Plan;
@@ -85,9 +86,8 @@ impl Link {
 
 /// An app with the cpu and `edge`, whose variants have the names of those there, or of a task's variants there.
 fn app(url: &str, more: &str) -> App {
-    let text = format!(
-        r#"
-name = "near"
+    let head = format!(
+        r#"name = "near"
 processors = ["cpu", "edge"]
 [segments]
 max = 2
@@ -96,17 +96,9 @@ min_share = 0.1
 name = "edge"
 url = "{url}"
 {more}
-[[task]]
-name = "keyword"
-[[task.variant]]
-model = "zoo:kws_small"
-accuracy = 0.9
-[[stream]]
-task = "keyword"
-period_ms = 10
-deadline_ms = 30000
 "#
     );
+    let text = keyword_app(&head, "period_ms = 10\ndeadline_ms = 30000\n");
     serving(App::parse(&text, "near.toml".as_ref()).unwrap())
 }
 

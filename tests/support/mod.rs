@@ -1,6 +1,9 @@
 //! What the tests of the binary share: a folder to run it in, and the judgement of how it refuses. It holds no test.
 #![allow(dead_code)]
 
+mod apps;
+
+use apps::keyword_app;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,20 +16,10 @@ pub const NO_GPU: &[(&str, &str)] =
     &[("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("OCL_ICD_VENDORS", "/nowhere")];
 
 /// An app on the cpu alone; rows change it by replacing text.
-pub const APP: &str = r#"name = "test"
-processors = ["cpu"]
-seconds = 0.3
-plan = "plan.json"
-[[task]]
-name = "keyword"
-[[task.variant]]
-model = "zoo:kws_small"
-accuracy = 0.9
-[[stream]]
-task = "keyword"
-period_ms = 20
-deadline_ms = 20
-"#;
+pub fn app() -> String {
+    let head = "name = \"test\"\nprocessors = [\"cpu\"]\nseconds = 0.3\nplan = \"plan.json\"\n";
+    keyword_app(head, "period_ms = 20\ndeadline_ms = 20\n")
+}
 
 /// What came of a command.
 pub struct Ran {
@@ -55,8 +48,8 @@ impl Folder {
 
     /// The app with `old` replaced by `new`.
     pub fn app(&self, name: &str, old: &str, new: &str) {
-        assert!(APP.contains(old), "{old}");
-        self.write(name, APP.replace(old, new));
+        assert!(app().contains(old), "{old}");
+        self.write(name, app().replace(old, new));
     }
 
     /// Runs the binary in the folder, words separated by spaces.
