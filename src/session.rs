@@ -1,6 +1,10 @@
 //! A session: the models of an app file deployed on the processors of this machine, to be profiled and run live.
 //! It refuses to print; callers watch through callbacks and `tracing`.
 
+mod processors;
+
+pub use processors::{Opened, open_processors};
+
 use crate::online::{self, Begun, Conditions};
 use cosched_agent::online::learner::Report;
 use cosched_agent::online::link::Ear;
@@ -18,10 +22,10 @@ use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
 use cosched_executors::profile::{self, assumed_watts};
+use cosched_executors::remote;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
-use cosched_executors::{cpu, providers, remote};
-use cosched_experiments::app::{App, Model as Source, Part, Processors, Remote};
+use cosched_experiments::app::{App, Model as Source, Part, Remote};
 use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
@@ -29,7 +33,6 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 /// Why a session cannot be opened, profiled or run.
 #[derive(Debug, thiserror::Error)]
@@ -126,80 +129,11 @@ pub struct Session {
     remotes: Vec<Remote>,
 }
 
-/// Processors that are there, and those that are not with the reason.
-pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
-
-/// Opens the processors that an app asks for, in its order. Absent ones are given back with the reason.
-///
-/// # Errors
-/// An unknown name, or no processor at all.
-pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
-    let (mut open, mut absent) = (Vec::new(), Vec::new());
-    for name in chosen(app)? {
-        let opened = match processor::row(name) {
-            Some(row) => (row.open)(options),
-            None => {
-                let part = app.parts.iter().find(|p| p.name == name).map(part);
-                let server = app.remotes.iter().find(|r| r.name == name);
-                match (part, server) {
-                    (Some(part), _) => cpu::open_as(part),
-                    (None, Some(server)) => remote::open(&settings(app, server)),
-                    (None, None) => continue,
-                }
-            }
-        };
-        match opened {
-            Ok(p) => open.push(p),
-            Err(error) => absent.push((name.to_owned(), error.to_string())),
-        }
-    }
-    if open.is_empty() {
-        let reasons: Vec<_> = absent.into_iter().map(|(_, reason)| reason).collect();
-        return Err(SessionError::NoProcessor(reasons.join("; ")));
-    }
-    Ok((open, absent))
-}
-
-/// The processors that an app wants, in its order: without a list those of the table, its parts of the CPU and its remote servers.
-/// onnxruntime's providers are used only where they are named, and so is the whole of what is divided into parts.
-fn chosen(app: &App) -> Result<Vec<&str>, ConfigError> {
-    let mut names = app.choose_processors(&known(app)?)?;
-    let named = matches!(app.processors, Processors::Named(_));
-    let divided = |name: &str| app.parts.iter().any(|part| part.kind == name);
-    names.retain(|name| named || !divided(name) && !providers::ROWS.iter().any(|row| row.name == *name));
-    Ok(names)
-}
-
-/// Names of all processors that an app may ask for: those of the table, onnxruntime's providers, its parts of the CPU, and its remote servers.
-fn known(app: &App) -> Result<Vec<&str>, ConfigError> {
-    let mut known: Vec<_> = processor::rows().map(|r| r.name).collect();
-    let parts = app.parts.iter().map(|p| ("processor", &p.name)).enumerate();
-    for (i, (key, name)) in parts.chain(app.remotes.iter().map(|r| ("remote", &r.name)).enumerate()) {
-        if known.contains(&name.as_str()) {
-            let problem = format!("{key}[{i}].name: a processor of this machine is called `{name}`");
-            return Err(ConfigError::new(&app.file, problem));
-        }
-        known.push(name);
-    }
-    Ok(known)
-}
-
-fn part(part: &Part) -> cpu::Settings {
-    cpu::Settings { name: part.name.clone(), threads: part.threads(), cores: part.cores.clone() }
-}
-
 /// A deployment with as many slots as the app says.
 fn with_slots(app: &App, mut deployment: Deployment) -> Arc<Deployment> {
     let slots = |p: &Arc<dyn Processor>| app.slots.get(p.name()).copied().unwrap_or(1);
     deployment.slots = deployment.processors.iter().map(slots).collect();
     Arc::new(deployment)
-}
-
-fn settings(app: &App, server: &Remote) -> remote::Settings {
-    let Remote { name, url, timeout_ms, trusted, token_variable, models } = server.clone();
-    let patience = Duration::from_secs_f64(timeout_ms / 1e3);
-    let trusted = trusted.map(|path| app.resolve(&path));
-    remote::Settings { name, url, patience, trusted, token_variable, models }
 }
 
 fn load_models(app: &App) -> Result<Vec<Model>, SessionError> {
@@ -255,7 +189,7 @@ impl Session {
         let models = load_models(app)?;
         let here = |name: &&str| self.deployment.processors.iter().any(|p| p.name() == *name);
         let gone = |name: &&str| self.absent.iter().any(|(absent, _)| absent == name);
-        let names = chosen(app)?;
+        let names = processors::chosen(app)?;
         let unchanged = self.remotes == app.remotes
             && self.parts == app.parts
             && names.iter().all(|n| here(n) || gone(n));
