@@ -1,4 +1,4 @@
-//! What the DSP's tests share: a small graph builder, seeded tensors, the worker's command, and the measure of error.
+//! What the DSP's tests share: a small graph builder, seeded tensors, the worker's command and its end, and the measure of error.
 //! It holds no test.
 #![allow(dead_code)]
 
@@ -9,6 +9,7 @@ use cosched_executors::tensor::{DType, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The options that start the test worker.
 pub fn options() -> Options {
@@ -18,6 +19,24 @@ pub fn options() -> Options {
 /// A fresh processor with a worker of its own.
 pub fn dsp() -> Dsp {
     Dsp::open(&options(), Limits::default()).unwrap()
+}
+
+/// Whether a process is there and no zombie.
+pub fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|s| s.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+}
+
+/// Whether a process ends in time.
+pub fn gone_within(pid: u32, limit: Duration) -> bool {
+    let start = Instant::now();
+    while lives(pid) {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// Seeded numbers.
