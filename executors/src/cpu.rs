@@ -6,9 +6,9 @@ use crate::affinity::{self, Pinned};
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
+use crate::providers::Provider;
 use crate::runtime::{self, SessionError};
 use crate::tensor::{DType, Data, Tensor};
-use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
@@ -47,19 +47,14 @@ pub fn open_as(settings: Settings) -> Result<Arc<dyn Processor>, ExecError> {
     let Settings { name, threads, mut cores } = settings;
     cores.sort_unstable();
     cores.dedup();
-    let gone = |reason: String, hint: &str| ExecError::Absent {
-        processor: name.clone(),
-        reason,
-        hint: hint.to_owned(),
-    };
-    let version = runtime::version().map_err(|e| gone(e.tried, runtime::HINT))?;
+    let version = runtime::version().map_err(|e| ExecError::absent(&name, e.tried, runtime::HINT))?;
     let allowed = affinity::allowed();
     if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
         let reason = match allowed.is_empty() {
             true => "core sets are known on Linux only".to_owned(),
             false => format!("there is no core {core} for this process; there are {}", list(&allowed)),
         };
-        return Err(gone(reason, "change or remove its `cores`"));
+        return Err(ExecError::absent(&name, reason, "change or remove its `cores`"));
     }
     let on = if cores.is_empty() { String::new() } else { format!(" on core(s) {}", list(&cores)) };
     let device = format!("{}, onnxruntime {version}, {threads} thread(s){on}", model_name());
@@ -71,38 +66,10 @@ fn list(cores: &[usize]) -> String {
     cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// One of onnxruntime's execution providers.
-#[derive(Clone, Copy)]
-pub(crate) struct Provider {
-    /// The processor's name.
-    pub name: &'static str,
-    /// onnxruntime's name.
-    pub theirs: &'static str,
-    /// Whether the loaded library was built with it.
-    pub available: fn() -> ort::Result<bool>,
-    /// Makes it.
-    pub dispatch: fn() -> ExecutionProviderDispatch,
-}
-
-/// Opens a processor that computes with a provider.
-///
-/// # Errors
-/// [`ExecError::Absent`] when onnxruntime is missing or was built without it.
-pub(crate) fn open_with(options: &Options, provider: Provider) -> Result<Arc<dyn Processor>, ExecError> {
-    let gone = |reason: String, hint: &str| ExecError::Absent {
-        processor: provider.name.to_owned(),
-        reason,
-        hint: hint.to_owned(),
-    };
-    let version = runtime::version().map_err(|e| gone(e.tried, runtime::HINT))?;
-    if !(provider.available)().map_err(|e| gone(e.to_string(), runtime::HINT))? {
-        let reason = format!("this onnxruntime {version} was built without {}", provider.theirs);
-        return Err(gone(reason, "set COSCHED_ONNXRUNTIME to a libonnxruntime that has it"));
-    }
-    let threads = options.cpu_threads.max(1);
-    let device = format!("{} of onnxruntime {version}, {threads} thread(s)", provider.theirs);
+/// A processor that computes with another of onnxruntime's providers. `device` is what it says of itself.
+pub(crate) fn with(provider: Provider, threads: usize, device: String) -> Arc<dyn Processor> {
     let place = Place { name: provider.name.into(), threads, cores: Arc::new([]), provider: Some(provider) };
-    Ok(Arc::new(Cpu { device, place }))
+    Arc::new(Cpu { device, place })
 }
 
 /// Prepares a whole graph for one caller, on one thread, with onnxruntime's default optimisations: what others are tested against.
@@ -283,11 +250,7 @@ fn session(graph: &Graph, place: &Place) -> Result<Session, ExecError> {
     };
     let made = runtime::session(&to_onnx(graph), place.threads, GraphOptimizationLevel::All, tune);
     made.map_err(|error| match error {
-        SessionError::Absent(error) => ExecError::Absent {
-            processor: place.name.to_string(),
-            reason: error.tried,
-            hint: runtime::HINT.to_owned(),
-        },
+        SessionError::Absent(error) => ExecError::absent(&place.name, error.tried, runtime::HINT),
         SessionError::Refused(reason) => failed(&place.name, &graph.name, reason),
     })
 }

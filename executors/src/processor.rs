@@ -62,6 +62,13 @@ pub enum ExecError {
     },
 }
 
+impl ExecError {
+    /// A processor that is not here: what was missing, and what the user can do.
+    pub(crate) fn absent(processor: &str, reason: String, hint: &str) -> ExecError {
+        ExecError::Absent { processor: processor.to_owned(), reason, hint: hint.to_owned() }
+    }
+}
+
 /// How processors are opened.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -1,17 +1,46 @@
 //! Other execution providers of the user's onnxruntime as processors: `ort:cuda`, `ort:xnnpack` and so on. They are opened only when somebody
 //! asks for them by name. They refuse to let onnxruntime's CPU compute in silence what the provider cannot.
 
-use crate::cpu::{self, Provider};
 use crate::processor::{ExecError, Options, Processor, Row};
+use crate::{cpu, runtime};
 use ort::ep;
-use ort::ep::ExecutionProvider;
+use ort::ep::{ExecutionProvider, ExecutionProviderDispatch};
 use std::sync::Arc;
+
+/// One of onnxruntime's execution providers.
+#[derive(Clone, Copy)]
+pub(crate) struct Provider {
+    /// The processor's name.
+    pub name: &'static str,
+    /// onnxruntime's name.
+    pub theirs: &'static str,
+    /// Whether the loaded library was built with it.
+    pub available: fn() -> ort::Result<bool>,
+    /// Makes it.
+    pub dispatch: fn() -> ExecutionProviderDispatch,
+}
+
+/// Opens a processor that computes with a provider.
+///
+/// # Errors
+/// [`ExecError::Absent`] when onnxruntime is missing or was built without it.
+fn open_with(options: &Options, provider: Provider) -> Result<Arc<dyn Processor>, ExecError> {
+    let absent = |reason: String, hint: &str| ExecError::absent(provider.name, reason, hint);
+    let version = runtime::version().map_err(|e| absent(e.tried, runtime::HINT))?;
+    if !(provider.available)().map_err(|e| absent(e.to_string(), runtime::HINT))? {
+        let reason = format!("this onnxruntime {version} was built without {}", provider.theirs);
+        return Err(absent(reason, "set COSCHED_ONNXRUNTIME to a libonnxruntime that has it"));
+    }
+    let threads = options.cpu_threads.max(1);
+    let device = format!("{} of onnxruntime {version}, {threads} thread(s)", provider.theirs);
+    Ok(cpu::with(provider, threads, device))
+}
 
 macro_rules! providers {
     ($($word:literal, $about:literal, $ep:ident, $open:ident;)+) => {
         $(
             fn $open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
-                cpu::open_with(options, Provider {
+                open_with(options, Provider {
                     name: $word,
                     theirs: <ep::$ep as ExecutionProvider>::NAME,
                     available: <ep::$ep as ExecutionProvider>::is_available,
@@ -62,7 +91,7 @@ mod tests {
             available: <ep::CPU as ExecutionProvider>::is_available,
             dispatch: || ep::CPU::default().build().error_on_failure(),
         };
-        let processor = cpu::open_with(&Options::default(), provider).unwrap();
+        let processor = open_with(&Options::default(), provider).unwrap();
         assert_eq!(processor.name(), "ort:cpu");
         assert!(processor.device().contains("CPUExecutionProvider"), "{}", processor.device());
     }
