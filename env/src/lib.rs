@@ -6,6 +6,7 @@ pub mod device;
 pub mod emulator;
 pub mod episode;
 pub mod event;
+pub mod fnv;
 pub mod objective;
 pub mod observation;
 pub mod plan;

@@ -4,6 +4,7 @@
 use crate::case::{Case, CaseError};
 use crate::device::Device;
 use crate::event::{Ended, Event, Launch};
+use crate::fnv::fnv1a;
 use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::scheduler::Options;
@@ -110,9 +111,9 @@ pub enum RecordingError {
     },
 }
 
+/// The check sum of a recording after one more line: it shows a lost, changed or doubled one. That of nothing is 0.
 fn hash(state: u64, line: &str) -> u64 {
-    // FNV-1a: guards against mishaps (a lost, changed or doubled line), not against an adversary.
-    line.bytes().fold(state, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(state, line.bytes())
 }
 
 /// Wraps a world and records what crosses its boundary, one JSON line each.

@@ -3,6 +3,7 @@
 
 use crate::case::{Case, StreamId, StreamTable};
 use crate::event::{Ended, Outcome, Request, RequestId};
+use crate::fnv::{START, fnv1a};
 use crate::scenario::ArrivalKind;
 use crate::time::{Span, Time};
 use rand::{RngExt, SeedableRng};
@@ -13,11 +14,8 @@ use std::sync::Arc;
 
 /// A named random stream: the same seed, name and index always give the same numbers, and different ones unrelated numbers.
 pub fn rng(seed: u64, name: &str, index: u64) -> Pcg64Mcg {
-    // FNV-1a over the name and index: mixing quality is the generator's business, distinctness is ours.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in name.bytes().chain(index.to_le_bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+    // Mixing quality is the generator's business, distinctness is ours.
+    let hash = fnv1a(START, name.bytes().chain(index.to_le_bytes()));
     Pcg64Mcg::seed_from_u64(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 

@@ -6,6 +6,7 @@ use super::rollout::Source;
 use crate::checkpoint::{read_text, read_weights, write_bytes};
 use crate::features::FEATURE_VERSION;
 use crate::network::Weights;
+use cosched_env::fnv::{START, fnv1a};
 use rand_pcg::Pcg64Mcg;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -161,9 +162,7 @@ pub fn fingerprints(sources: &[Source]) -> Vec<(String, u64)> {
     let of = |s: &Source| {
         let all = (&s.plan, &s.device, &s.scenario, &s.emulator, &s.options);
         let text = serde_json::to_string(&all).unwrap_or_default();
-        // FNV-1a: a change is to be noticed, nobody is to be kept out.
-        text.bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+        fnv1a(START, text.bytes())
     };
     sources.iter().map(|s| (s.name.clone(), of(s))).collect()
 }

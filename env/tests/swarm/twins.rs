@@ -8,6 +8,7 @@ use crate::ledger::ensure;
 use crate::world::{Choose, Run, Stepper, core, run, run_under, stack};
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::episode::Episode;
+use cosched_env::fnv::fnv1a;
 use cosched_env::observation::Observation;
 use cosched_env::recording::{Header, Recorder, Recording};
 use cosched_env::time::{Span, Time};
@@ -242,14 +243,9 @@ fn spoilt(text: &str, spoil: Spoil, place: f64) -> Option<String> {
             let &at = launches.get((launches.len() as f64 * place) as usize)?;
             lines[at] = lines[at].replacen("\"load_bytes\":", "\"load_bytes\":1", 1);
             let last = lines.len() - 1;
-            let sum = lines[..last].iter().fold(0, |state, line| fnv(state, line));
+            let sum = lines[..last].iter().fold(0, |state, line| fnv1a(state, line.bytes()));
             lines[last] = format!("{{\"entries\":{},\"hash\":\"{sum:016x}\"}}", last - 1);
         }
     }
     Some(lines.join("\n") + "\n")
-}
-
-/// The check sum of a recording: FNV-1a over its lines.
-fn fnv(state: u64, line: &str) -> u64 {
-    line.bytes().fold(state, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -5,6 +5,7 @@ use super::device::{Device, Fault, time_step};
 use super::lower::choice::{Choice, Met};
 use super::lower::{self, Target, fuse};
 use crate::graph::{Graph, ValueId};
+use cosched_env::fnv::{START, fnv1a};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,10 +38,7 @@ pub fn folder() -> Option<PathBuf> {
 
 /// The file of a device in `folder`: named by a hash of what the device says of itself.
 pub fn file(folder: &Path, processor: &str, device: &str) -> PathBuf {
-    // FNV-1a: short, and the same on every build, which the standard hasher does not promise.
-    let hash = device
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a(START, device.bytes());
     folder.join(format!("tune-{processor}-{hash:016x}.json"))
 }
 
