@@ -2,6 +2,7 @@
 
 use super::{CaseError, ProcessorTable, StreamId, StreamTable, Task, TaskId};
 use crate::device::{Device, Link, ProcessorModel};
+use crate::objective::Objective;
 use crate::plan::{PLAN_FORMAT, Plan};
 use crate::scenario::{ArrivalKind, Scenario, Stream};
 use crate::time::{Span, Time};
@@ -260,11 +261,32 @@ fn mean_period_ms(stream: &Stream, parent: Option<&StreamTable>) -> f64 {
     }
 }
 
+fn objective(o: &Objective) -> Result<(), CaseError> {
+    let key = |name: &str| format!("objective.{name}");
+    check_number(|| key("late_ms"), o.late_ms, 0.0, true)?;
+    for (name, weight) in [
+        ("late_value", o.late_value),
+        ("drop_penalty", o.drop_penalty),
+        ("fail_penalty", o.fail_penalty),
+        ("energy_weight", o.energy_weight),
+        ("fairness_weight", o.fairness_weight),
+    ] {
+        check_number(|| key(name), weight, 0.0, false)?;
+    }
+    for (name, share) in [("accuracy_weight", o.accuracy_weight), ("continuity_weight", o.continuity_weight)]
+    {
+        if !(0.0..=1.0).contains(&share) {
+            return fail(key(name), format!("expected a number from 0 to 1, got {share}"));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn streams(scenario: &Scenario, tasks: &[Task]) -> Result<Vec<StreamTable>, CaseError> {
     if scenario.streams.is_empty() {
         return fail("stream", "expected at least one");
     }
-    check_number(|| "objective.late_ms".into(), scenario.objective.late_ms, 0.0, true)?;
+    objective(&scenario.objective)?;
     let mut streams: Vec<StreamTable> = Vec::new();
     for (i, s) in scenario.streams.iter().enumerate() {
         let key = |rest: &str| format!("stream[{i}].{rest}");

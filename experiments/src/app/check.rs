@@ -25,18 +25,8 @@ impl App {
         }
         share("segments.min_share", self.segments.min_share)?;
         share("emulator.failure_rate", self.emulator.failure_rate)?;
-        share("objective.accuracy_weight", self.objective.accuracy_weight)?;
-        let o = &self.objective;
-        for (key, value) in [
-            ("objective.late_value", o.late_value),
-            ("objective.drop_penalty", o.drop_penalty),
-            ("objective.fail_penalty", o.fail_penalty),
-            ("objective.energy_weight", o.energy_weight),
-            ("emulator.decision_us", self.emulator.decision_us),
-            ("emulator.candidate_us", self.emulator.candidate_us),
-        ] {
-            at_least_zero(key, value)?;
-        }
+        at_least_zero("emulator.decision_us", self.emulator.decision_us)?;
+        at_least_zero("emulator.candidate_us", self.emulator.candidate_us)?;
         faults("emulator.faults", &self.emulator.faults)?;
         if self.device.is_some() && self.plan.is_some() {
             return bad("plan", "`device` names the plan already; expected one of the two");
@@ -170,7 +160,7 @@ impl App {
         Ok(())
     }
 
-    /// Streams are checked against a stand-in plan, so that a bad deadline is found before anything is profiled.
+    /// Streams and objective are checked against a stand-in plan, so that a bad deadline is found before anything is profiled.
     fn check_streams(&self) -> Result<(), Problem> {
         let known: Vec<&str> = self.tasks.iter().map(|t| t.name.as_str()).collect();
         for (i, stream) in self.streams.iter().enumerate() {

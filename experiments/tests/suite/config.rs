@@ -142,6 +142,26 @@ fn impossible_values_are_named() {
             "x.toml:7:1: stream[0].task: unknown task `see`; did you mean `sea`?",
         ),
         ("name = 'x'\n".to_owned(), "x.toml: stream: expected at least one"),
+        (
+            format!("{APP}[objective]\nlate_value = nan\n"),
+            "x.toml:19:1: objective.late_value: expected a number of at least 0, got NaN",
+        ),
+        (
+            format!("{APP}[objective]\nfairness_weight = nan\n"),
+            "x.toml:19:1: objective.fairness_weight: expected a number of at least 0, got NaN",
+        ),
+        (
+            format!("{APP}[objective]\nenergy_weight = inf\n"),
+            "x.toml:19:1: objective.energy_weight: expected a number of at least 0, got inf",
+        ),
+        (
+            format!("{APP}[objective]\naccuracy_weight = nan\n"),
+            "x.toml:19:1: objective.accuracy_weight: expected a number from 0 to 1, got NaN",
+        ),
+        (
+            format!("{APP}[objective]\ncontinuity_weight = 1.5\n"),
+            "x.toml:19:1: objective.continuity_weight: expected a number from 0 to 1, got 1.5",
+        ),
     ];
     for (text, expected) in table {
         let error = error(&text);
