@@ -5,6 +5,12 @@ use crate::case::ProcessorId;
 use crate::scheduler::Scheduler;
 use crate::streams::Arrivals;
 use crate::time::Time;
+use std::ops::RangeInclusive;
+
+/// Drifts that are not taken for the processor's own. Launches that disturb each other, measured spread and a neighbour now and then make a
+/// drift too, of up to about a third; in the look-ahead they do so by themselves, and would count twice. Beyond that a processor is slower
+/// (or faster) than its plan says, and stays so. The two ends are inverse to each other, roughly; they were set by hand.
+const PASSING: RangeInclusive<f64> = 0.75..=1.35;
 
 impl Emulator {
     /// A device as somebody sees it who knows no more than the decision core: what runs ends when it is expected to, what is slower
@@ -24,9 +30,8 @@ impl Emulator {
         emulator.decider_free = core.now();
         let ids = (0..case.processor_count()).map(|p| ProcessorId(p as u16));
         ids.clone().filter(|&id| !core.is_up(id)).for_each(|id| emulator.faults.keep_down(id));
-        // Launches that disturb each other make a drift too, and will be disturbed here by themselves.
-        let clear = |drift: f64| if (0.75..=1.35).contains(&drift) { 1.0 } else { drift };
-        emulator.drifts.extend(ids.map(|id| clear(core.drift(id))));
+        let lasting = |drift: f64| if PASSING.contains(&drift) { 1.0 } else { drift };
+        emulator.drifts.extend(ids.map(|id| lasting(core.drift(id))));
         let mut left_ns = Vec::new();
         for (launch, end) in core.running() {
             let running = emulator.begin(launch, 1.0);
