@@ -18,11 +18,13 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Something that takes bytes of anybody.
+/// Something that takes bytes of anybody. cargo-fuzz's targets only run; `tests/serve/fuzz.rs` reads the rest.
 pub struct Target {
     /// Its name, as cargo-fuzz has it.
+    #[allow(dead_code)]
     pub name: &'static str,
     /// Good inputs.
+    #[allow(dead_code)]
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Whether an input is let through.
     pub run: fn(&[u8]) -> bool,
