@@ -3,7 +3,7 @@
 //! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
 
 use crate::memo::Memo;
-use crate::tournament::{Budget, Standing, finalists, scout, squad, trial};
+use crate::tournament::{Budget, Standing, finalists, squad, trial};
 use crate::{PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::guide::{Guides, MARGINS, Squad, heed};
@@ -30,9 +30,7 @@ pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
 fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
-    let budget = budget.unwrap_or_default();
-    let (best, margin) = found(&weights, case, &budget);
-    Ok(Box::new(Learned::new(&weights, squad(best)(case), margin)))
+    Ok(Box::new(Learned::on(&weights, case, &budget.unwrap_or_default())))
 }
 
 /// What a policy hangs on: the case, how long it was prepared, and the network.
@@ -92,13 +90,13 @@ impl Learned {
         }
     }
 
-    /// Decides by these weights on a case: its guides and the margin are found by emulated runs, in some seconds.
-    pub fn on(weights: &Weights, case: &Case) -> Learned {
-        let budget = Budget::default();
-        Learned::with(weights, case, &scout(case, &budget), &budget)
+    /// Decides by these weights on a case: its guides and the margin are found by emulated runs, in some seconds, or were found before.
+    pub fn on(weights: &Weights, case: &Case, budget: &Budget) -> Learned {
+        let (best, margin) = found(weights, case, budget);
+        Learned::new(weights, squad(best)(case), margin)
     }
 
-    /// The same with guides that were found before, and runs of another length.
+    /// The same with guides that are given.
     pub fn with(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> Learned {
         Learned::new(weights, squad(case), Learned::margin(weights, case, squad, budget))
     }

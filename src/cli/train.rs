@@ -382,7 +382,7 @@ pub fn score(
         if file.guides.runs == 0 {
             return Ok(Box::new(Learned::new(weights, Guides::default(), 0.0)));
         }
-        Ok(Box::new(Learned::on(weights, case)))
+        Ok(Box::new(Learned::on(weights, case, &Budget::default())))
     };
     let e = &file.evaluation;
     let seeds: Vec<u64> = (e.first_seed..e.first_seed + e.seeds).collect();
