@@ -20,10 +20,13 @@ use std::path::Path;
 /// The row of the table.
 pub const ROW: Row = Row {
     name: "learned",
-    about: "the trained network (the shipped one, or learned:CHECKPOINT); learned:@RUNS says how long it prepares for a case (default 800)",
+    about: "the trained network (the shipped one, or learned:CHECKPOINT); learned:@RUNS says how long it prepares for a case (default 800, at most 100000)",
     make,
     searches: false,
 };
+
+/// Preparing takes time in proportion: seconds for the default, and some quarter of an hour for so many emulated runs.
+const MOST_RUNS: usize = 100_000;
 
 /// The shipped checkpoint; see `policies/trained/README.md`.
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
@@ -55,12 +58,16 @@ pub(crate) fn found(weights: &Weights, case: &Case, budget: &Budget) -> (Vec<Sta
 /// [`PolicyError::Unusable`]: the checkpoint cannot be read or is of another network.
 pub fn prepare(policy: &str, parameter: Option<&str>) -> Result<(Weights, Option<Budget>), PolicyError> {
     let unusable = |problem: String| PolicyError::Unusable { policy: policy.to_owned(), problem };
-    let (file, runs) = match parameter.map(|p| p.rsplit_once('@').unwrap_or((p, ""))) {
-        None => ("", ""),
-        Some((_, runs)) if runs.parse::<usize>().is_err() => (parameter.unwrap_or_default(), ""),
-        Some(both) => both,
+    let parameter = parameter.unwrap_or_default();
+    // The name of a file may have an `@` too.
+    let number = |runs: &str| !runs.is_empty() && runs.bytes().all(|b| b.is_ascii_digit());
+    let (file, budget) = match parameter.rsplit_once('@') {
+        Some((file, runs)) if number(runs) => match runs.parse() {
+            Ok(runs @ 0..=MOST_RUNS) => (file, Some(Budget::of(runs))),
+            _ => return Err(unusable(format!("expected at most {MOST_RUNS} emulated runs, got `{runs}`"))),
+        },
+        _ => (parameter, None),
     };
-    let budget = runs.parse().ok().map(Budget::of);
     let loaded = match file {
         "" => checkpoint::from_bytes("(shipped)", SHIPPED),
         path => checkpoint::load(Path::new(path)),
@@ -151,5 +158,27 @@ impl Policy for Learned {
 
     fn scores(&self) -> &[f32] {
         &self.scores
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_a_checkpoint_and_a_number_of_runs() {
+        let budget = |parameter: Option<&str>| prepare(ROW.name, parameter).unwrap().1;
+        assert_eq!((budget(None), budget(Some("@200"))), (None, Some(Budget::of(200))));
+        assert!(budget(Some("@100000")).is_some());
+        for (parameter, words) in [
+            ("@100001", "expected at most 100000 emulated runs, got `100001`"),
+            ("@99999999999999999999999", "expected at most 100000 emulated runs"),
+            ("gone.safetensors@7", "gone.safetensors: "),
+            ("gone@home.safetensors", "gone@home.safetensors: "),
+            ("gone@", "gone@: "),
+        ] {
+            let error = prepare(ROW.name, Some(parameter)).map(drop).unwrap_err().to_string();
+            assert!(error.contains("learned") && error.contains(words), "{parameter}: {error}");
+        }
     }
 }
