@@ -109,7 +109,7 @@ pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clo
 }
 
 /// Rewrites serde's message about an unknown field or variant; `None` for other messages.
-pub fn unknown_key(message: &str, place: &str) -> Option<String> {
+pub(crate) fn unknown_key(message: &str, place: &str) -> Option<String> {
     let (what, rest) = if let Some(rest) = message.strip_prefix("unknown field `") {
         ("key", rest)
     } else {

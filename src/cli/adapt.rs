@@ -16,6 +16,17 @@ use cosched::policies::learned::prepare;
 use cosched::policies::online::{LIVE, arena};
 use std::path::PathBuf;
 
+/// The processor that slows down when none is said, here and in sweeps; the same goes for what follows.
+pub(super) const PROCESSOR: &str = "gpu";
+/// How many times as long its launches take.
+pub(super) const FACTOR: f64 = 3.0;
+/// Emulated seconds of a run.
+pub(super) const SECONDS: f64 = 60.0;
+/// Seconds of a window.
+pub(super) const WINDOW_S: f64 = 1.0;
+/// Baselines, separated by commas.
+pub(super) const BASELINES: &str = "edf-skip,eft,dream,static";
+
 /// Arguments.
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,16 +36,16 @@ pub struct Args {
     #[arg(long)]
     checkpoint: Option<String>,
     /// The processor that slows down.
-    #[arg(long, default_value = "gpu")]
+    #[arg(long, default_value = PROCESSOR)]
     processor: String,
     /// How many times as long its launches take from the middle of the run on.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = FACTOR)]
     factor: f64,
     /// Emulated seconds of each run.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = SECONDS)]
     seconds: f64,
     /// Seconds of a window in which utility is averaged.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = WINDOW_S)]
     window: f64,
     /// Number of seeds.
     #[arg(long, default_value_t = 3)]
@@ -43,7 +54,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1000)]
     first_seed: u64,
     /// Baselines, separated by commas.
-    #[arg(short, long, value_delimiter = ',', default_value = "edf-skip,eft,dream,static")]
+    #[arg(short, long, value_delimiter = ',', default_value = BASELINES)]
     baselines: Vec<String>,
     /// A checkpoint that was trained on the slowed device, to compare with.
     #[arg(long)]

@@ -58,7 +58,7 @@ pub struct Args {
 #[serde(deny_unknown_fields)]
 pub struct TrainFile {
     /// The checkpoint to write; the curve goes beside it as CSV.
-    out: PathBuf,
+    pub out: PathBuf,
     /// App or case files to learn on; their plans must be there.
     pub cases: Vec<PathBuf>,
     /// The policy to imitate first; by default the best guide of each case.

@@ -6,7 +6,7 @@ use super::file::Base;
 use super::keys;
 use super::kind::{ALL, Curve, Outcome, Resolved, Row, Spec};
 use crate::app::App;
-use crate::config::{ConfigError, unknown_key};
+use crate::config::ConfigError;
 use crate::html::timeline_svg;
 use crate::log::RunLog;
 use crate::summary::{Requests, Summary};
@@ -61,8 +61,7 @@ pub fn with(file: &Path, base: &Value, settings: &Settings) -> Result<App, Strin
 }
 
 fn parse(file: &Path, value: Value) -> Result<App, String> {
-    let mut app: App = serde_json::from_value(value)
-        .map_err(|e| unknown_key(&e.to_string(), "").unwrap_or_else(|| e.to_string()))?;
+    let mut app: App = keys::parse(value)?;
     app.file = file.to_owned();
     Ok(app)
 }

@@ -6,7 +6,7 @@ use super::file::Base;
 use super::kind::{ALL, Kind, Outcome, Resolved, Row, Spec};
 use super::{apps, keys};
 use crate::compare::Maker;
-use crate::config::{ConfigError, suggestion, unknown_key};
+use crate::config::ConfigError;
 use crate::xrbench::report::{CaseReport, TOLERANCE};
 use crate::xrbench::world::Rules;
 use crate::xrbench::{Job, Mode, Settings as Run, jobs, read, run_case};
@@ -45,11 +45,6 @@ enum ModeName {
     Clean,
 }
 
-fn parse(value: Value) -> Result<Config, String> {
-    serde_json::from_value(value)
-        .map_err(|e| unknown_key(&e.to_string(), "").unwrap_or_else(|| e.to_string()))
-}
-
 fn read_jobs(file: &Path, config: &Config) -> Result<Vec<Job>, ConfigError> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let published = folder.join(&config.published);
@@ -86,36 +81,24 @@ impl Kind for Xr<'_> {
 
     fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
         let file = folder.join("sweep.toml");
-        let known = ["costs", "published", "mode"];
-        let Base::Inline(table) = base else {
-            let problem = "base: expected a table { costs = \"...\", published = \"...\" }";
-            return Err(ConfigError::new(folder, problem));
-        };
-        if let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) {
-            let near = suggestion(key, known);
-            return Err(ConfigError::new(folder, format!("base: unknown key `{key}`{near}")));
-        }
-        let config = parse(Value::Object(table.clone()))
-            .map_err(|e| ConfigError::new(folder, format!("base: {e}")))?;
+        let config: Config = keys::inline(base, folder, "{ costs = \"...\", published = \"...\" }")?;
         read_jobs(&file, &config)?;
         Ok((file, serde_json::to_value(config).unwrap_or_default()))
     }
 
     fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
-        let mut config = base.clone();
-        settings.iter().try_for_each(|(key, value)| keys::set(&mut config, key, value))?;
-        let parsed = parse(config)?;
+        let config: Config = keys::changed(base, settings)?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        let inputs = vec![folder.join(&parsed.costs), folder.join(&parsed.published)];
-        Ok(Resolved { config: serde_json::to_value(parsed).map_err(|e| e.to_string())?, inputs })
+        let inputs = vec![folder.join(&config.costs), folder.join(&config.published)];
+        Ok(Resolved { config: serde_json::to_value(config).map_err(|e| e.to_string())?, inputs })
     }
 
-    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
-        self.resolve(file, base, &vec![(setting.0.to_owned(), setting.1.clone())]).map(drop)
+    fn check_key(&self, _: &Path, base: &Value, (key, value): (&str, &Value)) -> Result<(), String> {
+        keys::changed(base, &[(key.to_owned(), value.clone())]).map(|_: Config| ())
     }
 
     fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
-        let config = parse(spec.config.clone())?;
+        let config: Config = keys::parse(spec.config.clone())?;
         let all = read_jobs(&spec.file, &config).map_err(|e| e.to_string())?;
         let reports = all.iter().map(|job| run_case(job, &run(spec, &config), self.make));
         let reports = reports.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
@@ -124,7 +107,7 @@ impl Kind for Xr<'_> {
     }
 
     fn estimate(&self, spec: &Spec) -> Option<f64> {
-        let config = parse(spec.config.clone()).ok()?;
+        let config: Config = keys::parse(spec.config.clone()).ok()?;
         let all = read_jobs(&spec.file, &config).ok()?;
         let begun = Instant::now();
         run_case(all.first()?, &run(spec, &config), self.make).ok()?;

@@ -2,11 +2,11 @@
 //! the network that learns online, the same one frozen, and baselines. Its base stands in the sweep file itself.
 //! It refuses to judge who was back in time; that is in its rows.
 
-use crate::cli::adapt::pupils;
+use crate::cli::adapt::{BASELINES, FACTOR, PROCESSOR, SECONDS, WINDOW_S, pupils};
 use cosched::experiments::adapt::{Adaptation, Contest, Line, SlowDown, adapt, slowed_plan};
 use cosched::experiments::app::App;
 use cosched::experiments::compare::Setup;
-use cosched::experiments::config::{ConfigError, suggestion, unknown_key};
+use cosched::experiments::config::ConfigError;
 use cosched::experiments::sweep::Settings;
 use cosched::experiments::sweep::file::Base;
 use cosched::experiments::sweep::kind::{ALL, Curve, Kind, Outcome, Resolved, Row, Spec};
@@ -30,16 +30,16 @@ struct Config {
     /// An app or case file.
     app: PathBuf,
     /// The processor that slows down.
-    #[serde(default = "gpu")]
+    #[serde(default = "processor")]
     processor: String,
     /// How many times as long its launches take from then on.
-    #[serde(default = "three")]
+    #[serde(default = "factor")]
     factor: f64,
     /// Seconds of the run.
-    #[serde(default = "minute")]
+    #[serde(default = "seconds")]
     seconds: f64,
     /// Seconds of a window in which utility is averaged.
-    #[serde(default = "one")]
+    #[serde(default = "window_s")]
     window_s: f64,
     /// Specs of the baselines.
     #[serde(default = "baselines")]
@@ -55,37 +55,37 @@ impl Config {
     }
 }
 
-/// The keys of [`Config`], for the nearest one to a wrong one.
-const KEYS: [&str; 7] = ["app", "processor", "factor", "seconds", "window_s", "baselines", "checkpoint"];
-
-fn gpu() -> String {
-    "gpu".into()
+fn processor() -> String {
+    PROCESSOR.into()
 }
 
-fn three() -> f64 {
-    3.0
+fn factor() -> f64 {
+    FACTOR
 }
 
-fn minute() -> f64 {
-    60.0
+fn seconds() -> f64 {
+    SECONDS
 }
 
-fn one() -> f64 {
-    1.0
+fn window_s() -> f64 {
+    WINDOW_S
 }
 
 fn baselines() -> Vec<String> {
-    ["edf-skip", "eft", "dream", "static"].map(str::to_owned).to_vec()
+    BASELINES.split(',').map(str::to_owned).collect()
 }
 
-fn parse(value: Value) -> Result<Config, String> {
-    let config: Config = serde_json::from_value(value)
-        .map_err(|e| unknown_key(&e.to_string(), "").unwrap_or_else(|| e.to_string()))?;
+fn checked(config: Config) -> Result<Config, String> {
     if !(config.seconds > 0.0 && config.seconds <= 1e5) {
         return Err(format!("seconds: expected a number above 0 and at most 100000, got {}", config.seconds));
     }
     crate::cli::check_policies(&config.baselines).map_err(|e| format!("baselines: {e}"))?;
     Ok(config)
+}
+
+/// A base with some keys set.
+fn changed(base: &Value, settings: &[(String, Value)]) -> Result<Config, String> {
+    checked(keys::changed(base, settings)?)
 }
 
 fn beside(file: &Path, path: &Path) -> PathBuf {
@@ -146,21 +146,14 @@ impl Kind for Adapt {
     fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
         let file = folder.join("sweep.toml");
         let wrong = |problem: String| ConfigError::new(folder, format!("base: {problem}"));
-        let Base::Inline(table) = base else {
-            return Err(wrong("expected a table { app = \"...\", processor = \"...\", ... }".into()));
-        };
-        if let Some(key) = table.keys().find(|k| !KEYS.contains(&k.as_str())) {
-            return Err(wrong(format!("unknown key `{key}`{}", suggestion(key, KEYS))));
-        }
-        let config = parse(Value::Object(table.clone())).map_err(wrong)?;
+        let config = keys::inline(base, folder, "{ app = \"...\", processor = \"...\", ... }")?;
+        let config = checked(config).map_err(wrong)?;
         setup(&file, &config).map_err(wrong)?;
         Ok((file, serde_json::to_value(config).unwrap_or_default()))
     }
 
     fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
-        let mut config = base.clone();
-        settings.iter().try_for_each(|(key, value)| keys::set(&mut config, key, value))?;
-        let config = parse(config)?;
+        let config = changed(base, settings)?;
         let (app, setup) = setup(file, &config)?;
         slowed_plan(&setup, &config.slow_down()).map_err(|e| e.to_string())?;
         let mut inputs = vec![beside(file, &config.app), app.plan_path().map_err(|e| e.to_string())?];
@@ -172,13 +165,11 @@ impl Kind for Adapt {
     }
 
     fn check_key(&self, _: &Path, base: &Value, (key, value): (&str, &Value)) -> Result<(), String> {
-        let mut config = base.clone();
-        keys::set(&mut config, key, value)?;
-        parse(config).map(drop)
+        changed(base, &[(key.to_owned(), value.clone())]).map(drop)
     }
 
     fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
-        let config = parse(spec.config.clone())?;
+        let config = checked(keys::parse(spec.config.clone())?)?;
         let (app, setup) = setup(&spec.file, &config)?;
         let shown = played(spec, &config, &setup)?;
         let settings: Settings = spec.settings.iter().filter(|(key, _)| key != "app").cloned().collect();

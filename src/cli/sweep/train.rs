@@ -23,10 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// See the module's text.
 pub struct Train;
 
-fn parse(value: Value) -> Result<TrainFile, String> {
-    serde_json::from_value(value).map_err(|e| e.to_string())
-}
-
 /// What is compared: how the recipe was changed.
 fn contender(spec: &Spec) -> String {
     let words: Vec<String> = spec
@@ -111,11 +107,9 @@ impl Kind for Train {
     }
 
     fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
-        let mut config = base.clone();
-        settings.iter().try_for_each(|(key, value)| keys::set(&mut config, key, value))?;
+        let mut train: TrainFile = keys::changed(base, settings)?;
         // Where a checkpoint would go says nothing about the training.
-        config["out"] = Value::from("");
-        let train = parse(config)?;
+        train.out = PathBuf::new();
         train.recipe.check().map_err(|e| e.to_string())?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut inputs: Vec<PathBuf> = train.start.iter().map(|p| folder.join(p)).collect();
@@ -130,13 +124,11 @@ impl Kind for Train {
     }
 
     fn check_key(&self, _: &Path, base: &Value, (key, value): (&str, &Value)) -> Result<(), String> {
-        let mut config = base.clone();
-        keys::set(&mut config, key, value)?;
-        parse(config).map(drop)
+        keys::changed(base, &[(key.to_owned(), value.clone())]).map(|_: TrainFile| ())
     }
 
     fn run(&self, spec: &Spec, stop: &Arc<AtomicBool>) -> Result<Outcome, String> {
-        let mut file = parse(spec.config.clone())?;
+        let mut file: TrainFile = keys::parse(spec.config.clone())?;
         file.recipe.seed = spec.seed;
         let learned = in_memory(&file, &spec.file, stop).map_err(|e| e.to_string())?;
         let row = |(comparison, case): (&Comparison, &PathBuf)| Row {
