@@ -2,14 +2,9 @@
 //! It refuses to run live.
 
 use super::apps;
-use super::axes::Settings;
-use super::file::Base;
-use super::kind::{Kind, Outcome, Resolved, Spec};
+use super::kind::{Kind, Outcome, Spec};
 use crate::compare::{Maker, Setup, Timed, emulate};
-use crate::config::ConfigError;
 use crate::log::RunLog;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -27,18 +22,6 @@ impl Kind for Emulated<'_> {
 
     fn about(&self) -> &'static str {
         "a policy on an app in the emulated device"
-    }
-
-    fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
-        apps::base(base, folder)
-    }
-
-    fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
-        apps::resolve(file, base, settings)
-    }
-
-    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
-        apps::check_key(file, base, setting)
     }
 
     fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {

@@ -2,13 +2,14 @@
 //! that the caller hands over, so that a kind which needs a device or a learner can live above this crate.
 //! It refuses to know any kind by name.
 
+use super::apps;
 use super::axes::Settings;
 use super::file::Base;
 use crate::config::ConfigError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -93,7 +94,7 @@ pub struct Outcome {
     pub measured: BTreeMap<String, f64>,
 }
 
-/// A kind of cell.
+/// A kind of cell. Its base is an app file, where it does not say otherwise.
 pub trait Kind: Sync {
     /// What people write.
     fn name(&self) -> &'static str;
@@ -116,19 +117,25 @@ pub trait Kind: Sync {
     ///
     /// # Errors
     /// A base that cannot be read or is no config of this kind. `folder` is that of the sweep file, for bases without a file.
-    fn base(&self, base: &Base, folder: &std::path::Path) -> Result<(PathBuf, Value), ConfigError>;
+    fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
+        apps::base(base, folder)
+    }
 
     /// Changes a base and checks what comes of it.
     ///
     /// # Errors
     /// An unknown key, a value of a wrong type, or what makes no sense, with the key.
-    fn resolve(&self, file: &std::path::Path, base: &Value, settings: &Settings) -> Result<Resolved, String>;
+    fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
+        apps::resolve(file, base, settings)
+    }
 
     /// As [`Kind::resolve`], but a value that only makes no sense beside others is let through.
     ///
     /// # Errors
     /// An unknown key, or a value of a wrong type.
-    fn check_key(&self, file: &std::path::Path, base: &Value, setting: (&str, &Value)) -> Result<(), String>;
+    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
+        apps::check_key(file, base, setting)
+    }
 
     /// Runs a cell. A kind that takes long looks at `stop` now and then and gives up with an error once it is true.
     ///

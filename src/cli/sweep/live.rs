@@ -3,16 +3,14 @@
 
 use cosched::env::plan::Plan;
 use cosched::experiments::app::{App, Model, read_plan};
-use cosched::experiments::config::ConfigError;
 use cosched::experiments::sweep::Settings;
 use cosched::experiments::sweep::apps;
-use cosched::experiments::sweep::file::Base;
 use cosched::experiments::sweep::kind::{ALL, Kind, Outcome, Resolved, Row, Spec};
 use cosched::fidelity::{self, pair};
 use cosched::session::{RunOptions, Session, SessionOptions};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -76,16 +74,8 @@ impl Kind for Run {
         true
     }
 
-    fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
-        apps::base(base, folder)
-    }
-
     fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
         resolve(file, base, settings, true)
-    }
-
-    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
-        apps::check_key(file, base, setting)
     }
 
     fn run(&self, spec: &Spec, stop: &Arc<AtomicBool>) -> Result<Outcome, String> {
@@ -137,16 +127,8 @@ impl Kind for Fidelity {
         true
     }
 
-    fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
-        apps::base(base, folder)
-    }
-
     fn resolve(&self, file: &Path, base: &Value, settings: &Settings) -> Result<Resolved, String> {
         resolve(file, base, settings, false)
-    }
-
-    fn check_key(&self, file: &Path, base: &Value, setting: (&str, &Value)) -> Result<(), String> {
-        apps::check_key(file, base, setting)
     }
 
     fn run(&self, spec: &Spec, stop: &Arc<AtomicBool>) -> Result<Outcome, String> {
