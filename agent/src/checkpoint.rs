@@ -2,12 +2,12 @@
 //! It refuses weights of another feature version, shape or type with an error that says what was expected.
 
 use crate::features::{CANDIDATE_FEATURES, CONTEXT_FEATURES, FEATURE_VERSION};
+use crate::file::write_whole;
 use crate::network::{Linear, Weights, layers};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::Path;
 
 /// What a checkpoint says about itself.
@@ -172,21 +172,6 @@ pub(crate) fn write_bytes(networks: &[(&str, &Weights)], key: &str, text: String
 pub fn save(path: &Path, weights: &Weights, about: &About) -> Result<(), CheckpointError> {
     write_whole(path, &to_bytes(weights, about)?)
         .map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })
-}
-
-/// Writes a file through a temporary one beside it, which takes its place once it is wholly on the disk: whatever happens, there is the
-/// old file or the new one.
-///
-/// # Errors
-/// What the system says.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let temporary = path.with_file_name(name);
-    let mut file = std::fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

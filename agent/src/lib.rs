@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod experience;
 pub mod features;
+pub mod file;
 pub mod guide;
 pub mod invent;
 pub mod matmul;

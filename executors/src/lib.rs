@@ -7,6 +7,7 @@ pub mod chain;
 pub mod cpu;
 pub mod deploy;
 pub mod dsp;
+mod file;
 pub mod flops;
 pub(crate) mod fold;
 pub mod gpu;

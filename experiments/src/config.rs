@@ -1,6 +1,7 @@
-//! Reads TOML and JSON files into plain data. An error names the file, the line, the key, and for an unknown key the nearest known one.
+//! Reads TOML and JSON files into plain data, and writes files whole. An error names the file, the line, the key, and for an unknown key the nearest known one.
 //! It refuses unknown keys wherever the type says `deny_unknown_fields`, and knows nothing of what the keys mean.
 
+use cosched_agent::file;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::ops::Range;
@@ -57,6 +58,19 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
         let at = e.utf8_error().valid_up_to();
         ConfigError::new(path, format!("is not UTF-8 text (first bad byte at offset {at})"))
     })
+}
+
+/// The error about a file or folder that cannot be written.
+pub(crate) fn unwritten(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::new(path, format!("cannot be written: {error}"))
+}
+
+/// Writes a file whole or not at all; see [`file::write_whole`].
+///
+/// # Errors
+/// Names the file.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ConfigError> {
+    file::write_whole(path, bytes).map_err(|e| unwritten(path, &e))
 }
 
 /// Reads a TOML file.

@@ -1,7 +1,7 @@
 //! The learning curve as CSV, a line an update: it is kept while a training runs, and goes on where a stopped training goes on.
 //! It refuses to lose lines: what an older run wrote stays, up to the point from which the training goes on.
 
-use cosched::agent::checkpoint::write_whole;
+use cosched::agent::file::write_whole;
 use cosched::agent::train::Progress;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;

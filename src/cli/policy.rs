@@ -4,6 +4,7 @@ use super::{Outcome, print_json};
 use clap::Subcommand;
 use cosched::agent::checkpoint::{self, About};
 use cosched::agent::features::FEATURE_VERSION;
+use cosched::agent::file::write_whole;
 use cosched::agent::network::layers;
 use cosched::executors::bare::BareError;
 use cosched::export;
@@ -53,7 +54,7 @@ pub fn run(args: &Args) -> Outcome {
             let (name, bytes) = read(checkpoint)?;
             let (weights, about) = checkpoint::from_bytes(&name, &bytes)?;
             let onnx = export::to_onnx(&weights, &about);
-            checkpoint::write_whole(out, &onnx).map_err(|e| format!("{}: {e}", out.display()))?;
+            write_whole(out, &onnx).map_err(|e| format!("{}: {e}", out.display()))?;
             match export::check(&onnx, &weights) {
                 Ok(n) => println!("{}: the same choices in onnxruntime on {n} observations", out.display()),
                 Err(BareError::Absent(e)) => {

@@ -1,6 +1,7 @@
 //! `cosched profile`: measures every segment of an app's models on every processor, and writes the plan.
 
 use super::{Outcome, bar, print_json, show};
+use cosched::agent::file::write_whole;
 use cosched::env::plan::Plan;
 use cosched::experiments::app::App;
 use cosched::session::{Session, SessionOptions};
@@ -86,16 +87,13 @@ pub fn measure(session: &Session, app: &App) -> Result<Plan, Box<dyn std::error:
     Ok(plan)
 }
 
-/// Writes a plan through a temporary file beside it.
+/// Writes a plan, and makes its folder where there is none.
 pub fn write_plan(plan: &Plan, path: &Path) -> Outcome {
     let named = |e: std::io::Error| format!("{}: {e}", path.display());
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(named)?;
     }
-    let part = path.with_extension("json.part");
-    std::fs::write(&part, serde_json::to_string_pretty(plan)?).map_err(named)?;
-    std::fs::rename(&part, path).map_err(named)?;
-    Ok(())
+    Ok(write_whole(path, serde_json::to_string_pretty(plan)?.as_bytes()).map_err(named)?)
 }
 
 /// A table: milliseconds of each variant on each processor, and the slow-downs.

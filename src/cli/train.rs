@@ -6,6 +6,7 @@ use super::curve::Curve;
 use super::{Outcome, bar, check_policies, print_json, usage};
 use cosched::agent::checkpoint::{self, About};
 use cosched::agent::features::FEATURE_VERSION;
+use cosched::agent::file::write_whole;
 use cosched::agent::guide::{Guides, Squad, alone};
 use cosched::agent::network::Weights;
 use cosched::agent::train::recipe::Recipe;
@@ -263,7 +264,7 @@ impl Saver<'_> {
         state.account.seconds = self.seconds();
         state.account.teacher = Some(self.teacher.to_owned());
         let problem = |e| format!("{}: {e}", self.path.display());
-        Ok(checkpoint::write_whole(self.path, &state.to_bytes()?).map_err(problem)?)
+        Ok(write_whole(self.path, &state.to_bytes()?).map_err(problem)?)
     }
 
     fn save_when_due(&mut self, training: &Training<'_>, progress: &ProgressBar) {

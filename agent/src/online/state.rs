@@ -4,8 +4,8 @@
 use super::guard::Memory;
 use super::profile::Profile;
 use super::traffic::Traffic;
-use crate::checkpoint::write_whole;
 use crate::features::FEATURE_VERSION;
+use crate::file::write_whole;
 use crate::network::{Linear, Weights, layers};
 use cosched_env::case::Case;
 use safetensors::SafeTensors;

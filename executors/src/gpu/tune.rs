@@ -4,6 +4,7 @@
 use super::device::{Device, Fault, time_step};
 use super::lower::choice::{Choice, Met};
 use super::lower::{self, Target, fuse};
+use crate::file::write_whole;
 use crate::graph::{Graph, ValueId};
 use cosched_env::fnv::{START, fnv1a};
 use serde::{Deserialize, Serialize};
@@ -73,11 +74,7 @@ pub fn write(file: &Path, device: &str, choices: &BTreeMap<String, Choice>) -> R
     all.extend(choices.iter().map(|(k, c)| (k.clone(), *c)));
     let known = File { version: VERSION, device: device.to_owned(), choices: all };
     let text = serde_json::to_string_pretty(&known).map_err(|e| wrong(e.into()))?;
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).map_err(wrong)?;
-    }
-    let part = file.with_extension(format!("{}.part", std::process::id()));
-    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, file)).map_err(wrong)
+    write_whole(file, text.as_bytes()).map_err(wrong)
 }
 
 /// The choices of this device that were measured before; a file that is no good is warned of.

@@ -7,6 +7,7 @@ mod mobilenet;
 mod others;
 mod vit;
 
+use crate::file::write_whole;
 use builder::Net;
 use std::path::{Path, PathBuf};
 
@@ -207,10 +208,8 @@ pub fn bytes(name: &str, options: &Options) -> Result<Vec<u8>, ZooError> {
 pub fn write(name: &str, options: &Options, dir: &Path) -> Result<PathBuf, ZooError> {
     let bytes = bytes(name, options)?;
     let path = dir.join(format!("{name}.onnx"));
-    let failed = |source| ZooError::Write { file: path.display().to_string(), source };
-    std::fs::create_dir_all(dir).map_err(failed)?;
-    // Written beside and renamed, so that nobody ever reads half a model.
-    let part = dir.join(format!(".{name}.{}.part", std::process::id()));
-    std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, &path)).map_err(failed)?;
-    Ok(path)
+    match write_whole(&path, &bytes) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ZooError::Write { file: path.display().to_string(), source }),
+    }
 }

@@ -10,9 +10,8 @@ mod png;
 
 pub use page::page;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, unwritten, write_whole};
 use crate::sweep::results::Results;
-use crate::sweep::store::write_whole;
 use figures::Figure;
 use groups::Group;
 use std::path::Path;
@@ -73,25 +72,18 @@ impl<'a> Report<'a> {
 pub fn write(report: &Report<'_>, gantt: Option<&str>, path: &Path) -> Result<usize, ConfigError> {
     let html = page(report, gantt)?;
     let folder = path.parent().unwrap_or(Path::new("")).join("pictures");
-    std::fs::create_dir_all(&folder)
-        .map_err(|e| ConfigError::new(&folder, format!("cannot be written: {e}")))?;
-    let put = |path: &Path, bytes: &[u8]| {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(".unfinished");
-        write_whole(path, &path.with_file_name(name), bytes)
-    };
+    std::fs::create_dir_all(&folder).map_err(|e| unwritten(&folder, &e))?;
     let pictures = report.pictures();
     #[cfg(feature = "report")]
     let painter = png::Painter::new();
     for (name, svg) in &pictures {
-        put(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
+        write_whole(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
         #[cfg(feature = "report")]
-        put(
+        write_whole(
             &folder.join(format!("{name}.png")),
             &painter.paint(svg).map_err(|e| ConfigError::new(&folder, format!("{name}.png: {e}")))?,
         )?;
     }
-    put(path, html.as_bytes())?;
+    write_whole(path, html.as_bytes())?;
     Ok(pictures.len())
 }

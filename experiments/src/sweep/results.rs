@@ -1,10 +1,10 @@
 //! The folder of a sweep's results: the table as CSV and Parquet, and `meta.json` with all it takes to make it again.
 //! It refuses a folder that holds the results of another sweep, and leaves no file half written.
 
-use super::store::{Found, Record, Store, write_whole};
+use super::store::{Found, Record, Store};
 use super::{Sweep, hash, table};
 use crate::about::commit;
-use crate::config::{ConfigError, read_json};
+use crate::config::{ConfigError, read_json, write_whole};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -128,7 +128,7 @@ pub fn write(sweep: &Sweep<'_>, records: &[Record], store: &Store, folder: &Path
     files.push(("table.parquet", super::parquet::bytes(&table).map_err(|e| ConfigError::new(folder, e))?));
     files.push(("meta.json", meta.into_bytes()));
     for (name, bytes) in files {
-        write_whole(&folder.join(name), &folder.join(format!(".{name}.unfinished")), &bytes)?;
+        write_whole(&folder.join(name), &bytes)?;
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 use super::Cell;
 use super::hash;
 use super::kind::{Outcome, Spec};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, unwritten};
+use cosched_agent::file::write_through;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -82,7 +82,7 @@ impl Store {
     /// # Errors
     /// A folder that cannot be made or written.
     pub fn open(folder: &Path) -> Result<Store, ConfigError> {
-        let fail = |e: std::io::Error| ConfigError::new(folder, format!("cannot be written: {e}"));
+        let fail = |e| unwritten(folder, &e);
         std::fs::create_dir_all(folder).map_err(fail)?;
         let store = Store { folder: folder.to_owned() };
         let probe = store.temporary("probe");
@@ -188,30 +188,14 @@ impl Store {
         let path = if record.outcome.is_ok() { &done } else { &failed };
         let json = serde_json::to_string(record).map_err(|e| ConfigError::new(path, e.to_string()))?;
         let text = format!("{json}{SEAL}{}\n", hash::of(json.as_bytes()));
-        write_whole(path, &self.temporary(&record.hash), text.as_bytes())?;
+        write_through(&self.temporary(&record.hash), path, text.as_bytes())
+            .map_err(|e| unwritten(path, &e))?;
         if record.outcome.is_ok() && failed.exists() {
             // It is only a note by now.
             let _ = std::fs::remove_file(failed);
         }
         Ok(())
     }
-}
-
-/// Writes `bytes` to `path` through `temporary`, which is in the same folder.
-///
-/// # Errors
-/// Names the path; what was there before is as it was, and nothing unfinished is left.
-pub fn write_whole(path: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), ConfigError> {
-    let write = || {
-        let mut file = std::fs::File::create(temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, path)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(temporary);
-        ConfigError::new(path, format!("cannot be written: {e}"))
-    })
 }
 
 fn unseal(bytes: &[u8], hash: &str) -> Result<Record, String> {

@@ -2,9 +2,10 @@
 //! It refuses to carry results: every cell keeps its own in the store, which all machines see.
 
 use super::{Args, Outcome};
+use cosched::experiments::config::write_whole;
 use cosched::experiments::sweep::hash;
 use cosched::experiments::sweep::run::look;
-use cosched::experiments::sweep::store::{Found, Record, Store, write_whole};
+use cosched::experiments::sweep::store::{Found, Record, Store};
 use cosched::experiments::sweep::{Cell, Sweep};
 use serde_json::{Value, json};
 use std::error::Error;
@@ -138,7 +139,7 @@ pub fn slurm(sweep: &Sweep<'_>, store: &Store, out: &Path, args: &Args) -> Outco
     let script = script(&command(sweep, store, out, args)?, todo.len(), &sweep.name, &folder);
     let write = |name: &str, text: &str| -> Result<PathBuf, Box<dyn Error>> {
         let path = folder.join(name);
-        write_whole(&path, &folder.join(format!(".{name}.unfinished")), text.as_bytes())?;
+        write_whole(&path, text.as_bytes())?;
         Ok(path)
     };
     write("cells.txt", &list)?;
