@@ -44,7 +44,10 @@ impl Shortlist {
         self.candidates.extend(self.kept.iter().map(|&i| observation.candidates[i]));
         let row = |choice| self.kept.binary_search(&choice).expect("votes are kept");
         self.votes.extend(votes.iter().map(|v| Vote { choice: row(v.choice), ..*v }));
-        self.encoder.encode(&observation.narrowed(observation.case, &self.candidates), &self.votes);
+        self.encoder.encode(
+            &observation.narrowed(observation.case, observation.requests, &self.candidates),
+            &self.votes,
+        );
     }
 
     fn choose(&mut self, observation: &Observation<'_>, votes: &[Vote]) {

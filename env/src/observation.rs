@@ -148,10 +148,15 @@ impl Observation<'_> {
         self.core.clone()
     }
 
-    /// The same moment as somebody sees it who has fewer choices. `case` numbers everything as this one's does; `candidates` end with
-    /// [`Action::Wait`].
-    pub fn narrowed<'b>(&'b self, case: &'b Case, candidates: &'b [Candidate]) -> Observation<'b> {
-        Observation { case, candidates, ..*self }
+    /// The same moment as somebody sees it who has fewer choices and is told other deadlines. `case` and `requests` number everything as this
+    /// one's do; `candidates` end with [`Action::Wait`].
+    pub fn narrowed<'b>(
+        &'b self,
+        case: &'b Case,
+        requests: &'b [RequestView],
+        candidates: &'b [Candidate],
+    ) -> Observation<'b> {
+        Observation { case, requests, candidates, ..*self }
     }
 
     /// The request that a candidate is about.

@@ -26,15 +26,20 @@ pub(crate) trait Space {
     type Point: Clone + PartialEq + Default;
     /// What it earns in a short run, as a share of what could be earned; the same seed has the same arrivals.
     fn worth(&self, point: &Self::Point, seed: u64) -> f64;
+    /// Whether the seed makes no difference: one run says all.
+    fn is_certain(&self) -> bool {
+        false
+    }
     /// Changes one thing, or nothing when what came out would not do.
     fn change(&self, point: &mut Self::Point, rng: &mut Pcg64Mcg);
 }
 
 /// The best point that so many emulated runs find, begun at the best of `starts`. Another `attempt` draws other changes.
 pub(crate) fn anneal<S: Space>(space: &S, starts: &[S::Point], runs: usize, attempt: u64) -> S::Point {
-    let mut search = Search { finalists: Vec::new(), runs: 0, space };
+    let seeds = if space.is_certain() { 1 } else { SEEDS };
+    let mut search = Search { finalists: Vec::new(), runs: 0, seeds, space };
     let rng = &mut rng(1, "anneal", attempt);
-    let final_seeds = (runs / 100).min(FINAL_SEEDS);
+    let final_seeds = if space.is_certain() { 0 } else { (runs / 100).min(FINAL_SEEDS) };
     let steps = runs.saturating_sub(FINALISTS * final_seeds);
     let mut at = search.start(starts, steps);
     let from = search.runs;
@@ -57,10 +62,10 @@ pub(crate) fn anneal<S: Space>(space: &S, starts: &[S::Point], runs: usize, atte
     search.finish(final_seeds)
 }
 
-/// A point and what it is worth on each of the seeds.
+/// A point and what it is worth on each of the seeds that it is judged by.
 #[derive(Clone, Debug)]
 struct Found<P> {
-    values: [f64; SEEDS],
+    values: Vec<f64>,
     point: P,
 }
 
@@ -75,6 +80,8 @@ struct Search<'a, S: Space> {
     /// The best so far, best first.
     finalists: Vec<Found<S::Point>>,
     runs: usize,
+    /// Runs that a point is judged by.
+    seeds: usize,
 }
 
 impl<S: Space> Search<'_, S> {
@@ -90,17 +97,18 @@ impl<S: Space> Search<'_, S> {
         than: &Found<S::Point>,
         least_gain: f64,
     ) -> Option<Found<S::Point>> {
-        let mut values = [0.0; SEEDS];
+        let mut values = Vec::with_capacity(self.seeds);
         let mut gain = 0.0;
-        for (seed, (value, base)) in values.iter_mut().zip(than.values).enumerate() {
-            *value = self.run(point, seed as u64);
-            gain += *value - base;
+        for (seed, base) in than.values.iter().enumerate() {
+            let value = self.run(point, seed as u64);
+            values.push(value);
+            gain += value - base;
             // What is clearly worse on the first seeds is not looked at on the others.
             if gain / (seed + 1) as f64 + EARLY * least_gain.abs() < least_gain {
                 return None;
             }
         }
-        if gain < SEEDS as f64 * least_gain {
+        if gain < self.seeds as f64 * least_gain {
             return None;
         }
         let found = Found { values, point: point.clone() };
@@ -122,21 +130,21 @@ impl<S: Space> Search<'_, S> {
             if self.runs > 0 && self.runs >= most_runs {
                 break;
             }
-            let values = std::array::from_fn(|seed| self.run(point, seed as u64));
+            let values = (0..self.seeds).map(|seed| self.run(point, seed as u64)).collect();
             let found = Found { values, point: point.clone() };
             self.note(&found);
             if best.as_ref().is_none_or(|b| found.sum() > b.sum()) {
                 best = Some(found);
             }
         }
-        best.unwrap_or(Found { values: [0.0; SEEDS], point: S::Point::default() })
+        best.unwrap_or(Found { values: vec![0.0; self.seeds], point: S::Point::default() })
     }
 
     /// The finalist with the best mean over the seeds so far and so many new ones.
     fn finish(mut self, seeds: usize) -> S::Point {
         let mut winner: Option<(f64, S::Point)> = None;
         for found in std::mem::take(&mut self.finalists) {
-            let unseen: f64 = (0..seeds).map(|seed| self.run(&found.point, (SEEDS + seed) as u64)).sum();
+            let unseen: f64 = (0..seeds).map(|seed| self.run(&found.point, (self.seeds + seed) as u64)).sum();
             let value = found.sum() + unseen;
             if winner.as_ref().is_none_or(|w| value > w.0) {
                 winner = Some((value, found.point));

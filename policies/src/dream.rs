@@ -15,7 +15,7 @@
 //! longer, a pair with a busy processor counts too, and its request waits. It refuses to be late where a lighter variant is not.
 
 use crate::board::{Board, Place, later, variants, wait};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId, StreamTable, VariantTable};
 use cosched_env::observation::{Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
@@ -30,7 +30,7 @@ const PRICE: f64 = 3.0;
 pub(crate) const ROW: Row = Row {
     name: "dream",
     about: "by a score of urgency, preferred processor, starvation and energy; lighter variants under load; drops the hopeless",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

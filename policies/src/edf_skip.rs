@@ -3,7 +3,7 @@
 //! better than never. It refuses to leave a usable processor idle.
 
 use crate::board::{Board, Rules};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
 use cosched_env::world::{Decision, Policy};
@@ -11,7 +11,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "edf-skip",
     about: "as edf, but drops a request that can no longer be on time",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

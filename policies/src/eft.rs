@@ -3,7 +3,7 @@
 //! if it would still answer earlier. It refuses to give a request up.
 
 use crate::board::{Board, Rules};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
 use cosched_env::world::{Decision, Policy};
@@ -11,7 +11,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "eft",
     about: "in order of arrival, on the processor with the earliest answer, waiting for a busy one if that is earlier",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

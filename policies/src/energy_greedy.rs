@@ -4,7 +4,7 @@
 //! to the earliest answer; the hopeless are dropped when others wait. It refuses to weigh energy against accuracy or lateness.
 
 use crate::board::{Board, Place, Rules, variants};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId, VariantTable};
 use cosched_env::observation::{Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
@@ -12,7 +12,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "energy-greedy",
     about: "least slack first, on the processor that costs least energy and is still on time; drops the hopeless",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

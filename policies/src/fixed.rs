@@ -3,7 +3,7 @@
 //! accurate one that is on time there, else the fastest. It refuses to use another processor because this one is busy.
 
 use crate::board::{Place, better, later, launches, variants, wait};
-use crate::{PolicyError, Row, nearest};
+use crate::{Make, PolicyError, Row, nearest};
 use cosched_env::case::{Case, ProcessorId, VariantId};
 use cosched_env::observation::{Action, Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
@@ -11,7 +11,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "fixed",
     about: "all on one processor, e.g. fixed:cpu; without a name on the one that supports most and takes least time",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

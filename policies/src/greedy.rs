@@ -3,7 +3,7 @@
 //! It refuses to look at deadlines and energy, to wait and to give up: it is an opponent to reproduce, not to recommend.
 
 use crate::board::{at_once, better, launches, variants, wait};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
 use cosched_env::observation::{Action, Candidate, Observation};
 use cosched_env::time::Time;
@@ -12,7 +12,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "greedy",
     about: "streams in turn, alphabetical by task, on the idle processor with the least latency (XRBench's published scheduler)",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

@@ -5,7 +5,7 @@
 //! It refuses to insert work into gaps, which real timetables do not keep.
 
 use crate::board::{Board, Rules, variants};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId};
 use cosched_env::observation::{Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
@@ -13,7 +13,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "heft",
     about: "most urgent work first (upward rank by priority and deadline), on the processor with the earliest answer; drops the hopeless",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

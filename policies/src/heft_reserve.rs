@@ -7,7 +7,7 @@
 
 use crate::board::{Board, Place, better, drop_of, hopeless, later, others_wait, wait};
 use crate::heft::{rank_ns, urgency, work_ns};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId};
 use cosched_env::event::RequestId;
 use cosched_env::observation::{Observation, RequestView};
@@ -17,7 +17,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "heft-reserve",
     about: "as heft, and a request reserves the processor that it will go on with; those of lower rank see it as taken",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

@@ -3,8 +3,9 @@
 //! `learned:FILE` takes another one. It refuses to explore and to learn; it needs no libtorch.
 
 use crate::memo::Memo;
+use crate::stage::Stage;
 use crate::tournament::{Budget, Standing, finalists, squad, trial};
-use crate::{PolicyError, Row};
+use crate::{Make, PolicyError, Row};
 use cosched_agent::checkpoint;
 use cosched_agent::guide::{Guides, MARGINS, Squad, heed};
 use cosched_agent::network::{Forward, Weights};
@@ -21,7 +22,7 @@ use std::path::Path;
 pub const ROW: Row = Row {
     name: "learned",
     about: "the trained network (the shipped one, or learned:CHECKPOINT); learned:@RUNS says how long it prepares for a case (default 800, at most 100000)",
-    make,
+    make: Make::On(make),
     searches: false,
 };
 
@@ -31,23 +32,25 @@ const MOST_RUNS: usize = 100_000;
 /// The shipped checkpoint; see `policies/trained/README.md`.
 pub const SHIPPED: &[u8] = include_bytes!("../trained/shipped.safetensors");
 
-fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+fn make(parameter: Option<&str>, stage: &dyn Stage) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
-    Ok(Box::new(Learned::on(&weights, case, &budget.unwrap_or_default())))
+    Ok(Box::new(Learned::on(&weights, stage, &budget.unwrap_or_default())))
 }
 
-/// What a policy hangs on: the case, how long it was prepared, and the network.
-type Key = (Plan, Device, Scenario, Budget, Weights);
+/// What a policy hangs on: the case and its stage, how long it was prepared, and the network.
+type Key = (Plan, Device, Scenario, String, Budget, Weights);
 
 /// The guides of the last policies that were made, and their margins.
 static FOUND: Memo<Key, (Vec<Standing>, f32)> = Memo::new();
 
 /// The guides of a case and the margin, found by emulated runs or found before.
-pub(crate) fn found(weights: &Weights, case: &Case, budget: &Budget) -> (Vec<Standing>, f32) {
-    let key = (case.plan.clone(), case.device.clone(), case.scenario.clone(), *budget, weights.clone());
+pub(crate) fn found(weights: &Weights, stage: &dyn Stage, budget: &Budget) -> (Vec<Standing>, f32) {
+    let case = stage.case();
+    let (plan, device, scenario) = (case.plan.clone(), case.device.clone(), case.scenario.clone());
+    let key = (plan, device, scenario, stage.name(), *budget, weights.clone());
     FOUND.get(key, || {
-        let best = finalists(case, budget);
-        let margin = Learned::margin(weights, case, &squad(best.clone()), budget);
+        let best = finalists(stage, budget);
+        let margin = Learned::margin(weights, stage, &squad(best.clone()), budget);
         (best, margin)
     })
 }
@@ -97,10 +100,10 @@ impl Learned {
         }
     }
 
-    /// Decides by these weights on a case: its guides and the margin are found by emulated runs, in some seconds, or were found before.
-    pub fn on(weights: &Weights, case: &Case, budget: &Budget) -> Learned {
-        let (best, margin) = found(weights, case, budget);
-        Learned::new(weights, squad(best)(case), margin)
+    /// Decides by these weights: the guides of a case and the margin are found by runs of it, in some seconds, or were found before.
+    pub fn on(weights: &Weights, stage: &dyn Stage, budget: &Budget) -> Learned {
+        let (best, margin) = found(weights, stage, budget);
+        Learned::new(weights, squad(best)(stage.case()), margin)
     }
 
     /// The same with guides that are given.
@@ -109,9 +112,9 @@ impl Learned {
     }
 
     /// The margin that does best in short emulated runs of a case.
-    pub(crate) fn margin(weights: &Weights, case: &Case, squad: &Squad, budget: &Budget) -> f32 {
-        let make = |way: usize| Learned::new(weights, squad(case), MARGINS[way]);
-        MARGINS[trial(case, budget, MARGINS.len(), |way| Box::new(make(way)))]
+    pub(crate) fn margin(weights: &Weights, stage: &dyn Stage, squad: &Squad, budget: &Budget) -> f32 {
+        let make = |way: usize| Learned::new(weights, squad(stage.case()), MARGINS[way]);
+        MARGINS[trial(stage, budget, MARGINS.len(), |way| Box::new(make(way)))]
     }
 }
 

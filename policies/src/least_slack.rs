@@ -3,7 +3,7 @@
 //! no longer be on time is dropped if something else waits. It refuses to weigh priorities.
 
 use crate::board::{Board, Rules, variants};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
 use cosched_env::observation::Observation;
 use cosched_env::world::{Decision, Policy};
@@ -11,7 +11,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "least-slack",
     about: "least slack first, on the processor with the earliest answer; drops what can no longer be on time",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

@@ -27,11 +27,13 @@ mod round_robin;
 mod shares;
 mod short_run;
 mod shortest_latency;
+pub mod stage;
 mod static_placement;
 pub mod tournament;
 
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
+use stage::Stage;
 
 /// One policy of the table.
 #[derive(Clone, Copy)]
@@ -40,15 +42,21 @@ pub struct Row {
     pub name: &'static str,
     /// One line of help; says what the parameter is when there is one.
     pub about: &'static str,
-    /// Makes the policy for a case; the parameter is what stands after the colon of `name:parameter`.
+    /// Makes the policy; the parameter is what stands after the colon of `name:parameter`.
     pub make: Make,
     /// Whether it searches at each decision: it is worth thousands of ordinary decisions in time and allocates, so nothing runs it unless
     /// it is asked for by name.
     pub searches: bool,
 }
 
-/// Makes a policy for a case from its parameter.
-pub type Make = fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError>;
+/// Makes a policy from its parameter.
+#[derive(Clone, Copy)]
+pub enum Make {
+    /// By what a case says.
+    For(fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError>),
+    /// By what it is worth in runs of the case.
+    On(fn(parameter: Option<&str>, stage: &dyn Stage) -> Result<Box<dyn Policy>, PolicyError>),
+}
 
 /// All policies, in the order in which help and tables show them.
 pub const TABLE: &[Row] = &[
@@ -129,17 +137,28 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     (best.0 > 0.7).then(|| best.1.to_owned())
 }
 
-/// Makes the policy that `spec` names: `name` or `name:parameter`, e.g. `edf` or `fixed:cpu`.
+/// Makes the policy that `spec` names: `name` or `name:parameter`, e.g. `edf` or `fixed:cpu`. What rehearses does so in the emulator.
 ///
 /// # Errors
 /// [`PolicyError`]; for an unknown name it lists the known ones and points at the nearest.
 pub fn make(spec: &str, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+    make_on(spec, case)
+}
+
+/// The same; what rehearses does so on a stage.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_on(spec: &str, stage: &dyn Stage) -> Result<Box<dyn Policy>, PolicyError> {
     let (name, parameter) = match spec.split_once(':') {
         Some((name, parameter)) => (name, Some(parameter)),
         None => (spec, None),
     };
     match TABLE.iter().find(|row| row.name == name) {
-        Some(row) => (row.make)(parameter, case),
+        Some(row) => match row.make {
+            Make::For(make) => make(parameter, stage.case()),
+            Make::On(make) => make(parameter, stage),
+        },
         None => Err(PolicyError::Unknown {
             name: name.to_owned(),
             nearest: nearest(name, TABLE.iter().map(|row| row.name)),

@@ -7,8 +7,9 @@
 
 use crate::learned::{Learned, found, prepare};
 use crate::rollout::{Futures, Judge};
+use crate::stage::Stage;
 use crate::tournament::{Budget, squad, trial};
-use crate::{PolicyError, Row};
+use crate::{Make, PolicyError, Row};
 use cosched_agent::guide::Squad;
 use cosched_agent::network::Weights;
 use cosched_env::case::Case;
@@ -18,7 +19,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "lookahead",
     about: "the trained network proposes, a short emulation chooses; takes what learned takes",
-    make,
+    make: Make::On(make),
     searches: true,
 };
 
@@ -31,15 +32,15 @@ const REQUESTS: f64 = 240.0;
 /// Requests of each run that says how many candidates to try.
 const REHEARSED: f64 = 1000.0;
 
-fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+fn make(parameter: Option<&str>, stage: &dyn Stage) -> Result<Box<dyn Policy>, PolicyError> {
     let (weights, budget) = prepare(ROW.name, parameter)?;
     let budget = budget.unwrap_or_default();
-    let (best, margin) = found(&weights, case, &budget);
+    let (best, margin) = found(&weights, stage, &budget);
     let squad = squad(best);
-    let make = |way: usize| Lookahead::new(&weights, case, &squad, margin, TRIED[way]);
+    let make = |way: usize| Lookahead::new(&weights, stage.case(), &squad, margin, TRIED[way]);
     // A millisecond a decision: whole runs would take minutes.
     let pieces = Budget { requests: budget.requests.min(REHEARSED), ..budget };
-    let way = trial(case, &pieces, TRIED.len(), |way| Box::new(make(way)));
+    let way = trial(stage, &pieces, TRIED.len(), |way| Box::new(make(way)));
     Ok(Box::new(make(way)))
 }
 

@@ -6,7 +6,7 @@
 //! a second try is not kept. Dropping the hopeless when others wait is ours. It refuses to weigh energy and priority.
 
 use crate::board::{Board, Place, Rules};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId};
 use cosched_env::observation::{Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
@@ -14,7 +14,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "mdinference",
     about: "earliest deadline first, in the most accurate variant whose mean + sigma fits the time left on the place",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

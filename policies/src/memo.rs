@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// So many answers are kept.
-const KEPT: usize = 16;
+/// So many answers are kept: more than a sweep has cases.
+const KEPT: usize = 128;
 
 /// Answers by what they hang on. Who asks while another one still works on the same answer waits for it.
 pub(crate) struct Memo<K, V>(Mutex<VecDeque<(K, Arc<OnceLock<V>>)>>);

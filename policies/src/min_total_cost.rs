@@ -3,14 +3,14 @@
 //! in order of deadline to the processor with the earliest answer. See `shares.rs` for the cost. It refuses to look at energy.
 
 use crate::shares::{Goal, NestDnn};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
 use cosched_env::world::Policy;
 
 pub(crate) const ROW: Row = Row {
     name: "min-total-cost",
     about: "a variant for each stream by the least total cost of accuracy and lateness (NestDNN), then earliest deadline first",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

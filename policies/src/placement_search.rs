@@ -1,67 +1,45 @@
 //! The search behind `static`: simulated annealing (`anneal.rs`) over routes.
-//! It refuses to know what happens later: streams that open and close count as open, traces as periodic with full jitter.
+//! It refuses to know what happens later: it plays the case as it mostly is.
 
-use crate::anneal::{Space, anneal};
-use crate::short_run::{horizon, short_run};
+use crate::anneal::{ALL_SEEDS, Space, anneal};
+use crate::stage::{Run, Stage};
 use crate::static_placement::{Follower, MOST_SPANS, Route, Span, fits};
 use cosched_env::case::{Case, ProcessorId, StreamId, VariantId};
-use cosched_env::scenario::{ArrivalKind, Scenario};
-use cosched_env::time::Time;
 use rand::{Rng, RngExt};
 use rand_pcg::Pcg64Mcg;
-use std::sync::Arc;
 
 /// Requests that a run should have.
 const REQUESTS: f64 = 200.0;
 
 /// The best routes that so many emulated runs find.
-pub(crate) fn search(case: &Case, runs: usize) -> Vec<Route> {
-    let case = Arc::new(nominal(case));
+pub(crate) fn search(stage: &dyn Stage, runs: usize) -> Vec<Route> {
+    let case = stage.case();
     // Where the annealing begins: the best of some obvious routes.
     let starts = [(true, true), (true, false), (false, true), (false, false)];
-    let starts = starts.map(|(accurate, spread)| obvious(&case, accurate, spread));
-    let priority = case.streams.iter().map(|s| s.priority).sum::<f64>() / case.streams.len() as f64;
-    anneal(&Routes { horizon: horizon(&case, REQUESTS), priority, case }, &starts, runs, 0)
+    let starts = starts.map(|(accurate, spread)| obvious(case, accurate, spread));
+    anneal(&Routes { stage, pieces: stage.steady(ALL_SEEDS, REQUESTS) }, &starts, runs, 0)
 }
 
 /// All routes of a case.
-struct Routes {
-    case: Arc<Case>,
-    horizon: Time,
-    /// Mean over the streams.
-    priority: f64,
+struct Routes<'a> {
+    stage: &'a dyn Stage,
+    pieces: Vec<Box<dyn Run + 'a>>,
 }
 
-impl Space for Routes {
+impl Space for Routes<'_> {
     type Point = Vec<Route>;
 
     fn worth(&self, routes: &Vec<Route>, seed: u64) -> f64 {
-        let run = short_run(&self.case, &mut Follower::new(routes.clone()), seed, self.horizon);
-        run.map_or(f64::NEG_INFINITY, |earned| earned.utility / earned.requests / self.priority)
+        self.pieces[seed as usize].worth(Box::new(Follower::new(routes.clone())))
+    }
+
+    fn is_certain(&self) -> bool {
+        self.stage.is_certain()
     }
 
     fn change(&self, routes: &mut Vec<Route>, rng: &mut Pcg64Mcg) {
-        change(&self.case, routes, rng);
+        change(self.stage.case(), routes, rng);
     }
-}
-
-/// The case as it mostly is.
-fn nominal(case: &Case) -> Case {
-    let mut streams = case.scenario.streams.clone();
-    for (stream, table) in streams.iter_mut().zip(&case.streams) {
-        stream.open_ms.clear();
-        if stream.kind == ArrivalKind::Trace {
-            stream.kind = ArrivalKind::Periodic;
-            stream.period_ms = table.period.ms();
-            stream.jitter_ms = stream.period_ms / 2.0;
-            stream.times_ms.clear();
-        }
-        if stream.kind != ArrivalKind::Dependent {
-            stream.offset_ms %= stream.period_ms;
-        }
-    }
-    let scenario = Scenario { streams, ..case.scenario.clone() };
-    Case::on(case.plan.clone(), case.device.clone(), scenario).unwrap_or_else(|_| case.clone())
 }
 
 /// Variants that may serve a stream.

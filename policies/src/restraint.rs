@@ -1,13 +1,15 @@
-//! A heuristic with its hands tied: some streams are not served at all, and some variants do not run on some processors. Giving up a
-//! stream that overload would spoil for all, keeping a long model off the processor that short ones need, one variant instead of
-//! another: list schedulers see none of that in one decision, but a search on the case's own emulator does (`anneal.rs`).
+//! A heuristic with its hands tied and its clock wrong: some streams are not served at all, some variants do not run on some processors,
+//! and some requests seem to be due earlier or later than they are. Giving up a stream that overload would spoil for all, keeping a long
+//! model off the processor that short ones need, one variant instead of another, which of two streams comes first and what is too late to
+//! be worth a launch: list schedulers see none of that in one decision, but a search on the case's own stage does (`anneal.rs`).
 //! It refuses to tie anything while a processor is down.
 
 use crate::anneal::{ALL_SEEDS, Space, anneal};
 use crate::board::{drop_of, wait};
-use crate::short_run::Excerpt;
+use crate::stage::{Run, Stage};
 use cosched_env::case::{Case, ProcessorId, VariantId};
-use cosched_env::observation::{Action, Candidate, Observation};
+use cosched_env::observation::{Action, Candidate, Observation, RequestView};
+use cosched_env::time::Time;
 use cosched_env::world::{Decision, Policy};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -21,6 +23,8 @@ pub(crate) struct Restraint {
     served: Vec<bool>,
     /// Per variant: a bit for each processor that it may use.
     allowed: Vec<u64>,
+    /// Per stream: by how many eighths of its deadline its requests seem to be due earlier; below 0: later.
+    haste: Vec<i8>,
 }
 
 impl Restraint {
@@ -29,6 +33,7 @@ impl Restraint {
             base,
             served: vec![true; case.streams.len()],
             allowed: vec![u64::MAX; case.variants.len()],
+            haste: vec![0; case.streams.len()],
         }
     }
 
@@ -38,13 +43,20 @@ impl Restraint {
         if *self == Restraint::none(case, self.base) {
             return inner;
         }
-        Box::new(Restrained {
+        Box::new(self.over(inner, case))
+    }
+
+    fn over(&self, inner: Box<dyn Policy>, case: &Case) -> Restrained {
+        let eighths = self.haste.iter().zip(&case.streams);
+        Restrained {
             inner,
             case: case.restricted(|v, p| self.allows(v, p)),
             served: self.served.clone(),
+            haste_ns: eighths.map(|(&haste, s)| i64::from(haste) * (s.deadline.0 / 8) as i64).collect(),
+            requests: Vec::new(),
             candidates: Vec::new(),
             original: Vec::new(),
-        })
+        }
     }
 
     fn allows(&self, variant: VariantId, processor: ProcessorId) -> bool {
@@ -72,19 +84,16 @@ const REQUESTS: f64 = 250.0;
 
 /// The best restraint of these heuristics that so many emulated runs find. An attempt begins at one of them and draws its own changes:
 /// what is found is a matter of luck.
-pub(crate) fn search(case: &Case, bases: &[&'static str], runs: usize, attempt: usize) -> Restraint {
-    let starts = [Restraint::none(case, bases[attempt % bases.len()])];
-    // Spread evenly over the timetable, however many of them are used (the golden section).
-    let share = |seed: usize| (0.618_034 * seed as f64).fract();
-    let excerpts =
-        (0..ALL_SEEDS).map(|seed| Excerpt::new(case, share(seed), REQUESTS, seed as u64)).collect();
-    anneal(&Restraints { case, excerpts, bases }, &starts, runs, attempt as u64)
+pub(crate) fn search(stage: &dyn Stage, bases: &[&'static str], runs: usize, attempt: usize) -> Restraint {
+    let starts = [Restraint::none(stage.case(), bases[attempt % bases.len()])];
+    let pieces = stage.pieces(ALL_SEEDS, REQUESTS);
+    anneal(&Restraints { stage, pieces, bases }, &starts, runs, attempt as u64)
 }
 
 /// All restraints of a case.
 struct Restraints<'a> {
-    case: &'a Case,
-    excerpts: Vec<Excerpt>,
+    stage: &'a dyn Stage,
+    pieces: Vec<Box<dyn Run + 'a>>,
     bases: &'a [&'static str],
 }
 
@@ -92,26 +101,31 @@ impl Space for Restraints<'_> {
     type Point = Restraint;
 
     fn worth(&self, point: &Restraint, seed: u64) -> f64 {
-        let excerpt = &self.excerpts[seed as usize];
-        excerpt.worth(point.policy(&excerpt.case))
+        let piece = &self.pieces[seed as usize];
+        piece.worth(point.policy(piece.case()))
+    }
+
+    fn is_certain(&self) -> bool {
+        self.stage.is_certain()
     }
 
     fn change(&self, point: &mut Restraint, rng: &mut Pcg64Mcg) {
-        let before = point.clone();
+        let (before, case) = (point.clone(), self.stage.case());
         let v = rng.random_range(0..point.allowed.len());
-        let processor = 1_u64 << rng.random_range(0..self.case.processor_count());
-        match rng.random_range(0..10_u32) {
+        let processor = 1_u64 << rng.random_range(0..case.processor_count());
+        match rng.random_range(0..13_u32) {
             0..=2 => {
-                let served = &mut point.served[rng.random_range(0..self.case.streams.len())];
+                let served = &mut point.served[rng.random_range(0..case.streams.len())];
                 *served = !*served;
             }
             3..=5 => point.allowed[v] ^= processor,
             6 => point.allowed[v] = processor,
             7 => point.allowed[v] = u64::MAX,
             8 => point.allowed[v] = 0,
+            9..=11 => point.haste[rng.random_range(0..case.streams.len())] = rng.random_range(-8..=6),
             _ => point.base = self.bases[rng.random_range(0..self.bases.len())],
         }
-        if !point.is_possible(self.case) {
+        if !point.is_possible(case) {
             *point = before;
         }
     }
@@ -122,6 +136,10 @@ struct Restrained {
     /// As the heuristic sees it.
     case: Case,
     served: Vec<bool>,
+    /// Per stream: so much earlier its requests seem to be due.
+    haste_ns: Vec<i64>,
+    /// As the heuristic sees them.
+    requests: Vec<RequestView>,
     /// What it may choose from, and where that stands among all candidates.
     candidates: Vec<Candidate>,
     original: Vec<usize>,
@@ -155,7 +173,13 @@ impl Policy for Restrained {
         if !can_launch {
             return wait(observation);
         }
-        let choice = self.inner.decide(&observation.narrowed(&self.case, &self.candidates));
+        self.requests.clear();
+        self.requests.extend(observation.requests.iter().map(|request| {
+            let due = request.deadline.0.saturating_add_signed(-self.haste_ns[request.stream.0 as usize]);
+            RequestView { deadline: Time(due), ..*request }
+        }));
+        let seen = observation.narrowed(&self.case, &self.requests, &self.candidates);
+        let choice = self.inner.decide(&seen);
         Decision(self.original[choice.0])
     }
 }
@@ -269,14 +293,8 @@ mod tests {
     fn nothing_is_handed_over_to_a_processor_that_is_forbidden() {
         let seen = |processors: u64| {
             let (case, noted) = (Arc::new(case()), Arc::new(Mutex::new(Vec::new())));
-            let allowed = |_: VariantId, p: ProcessorId| processors >> p.0 & 1 == 1;
-            let mut policy = Restrained {
-                inner: Box::new(Handovers(noted.clone())),
-                case: case.restricted(allowed),
-                served: vec![true; 2],
-                candidates: Vec::new(),
-                original: Vec::new(),
-            };
+            let restraint = Restraint { allowed: vec![processors; 4], ..Restraint::none(&case, "eft") };
+            let mut policy = restraint.over(Box::new(Handovers(noted.clone())), &case);
             short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(50.0)).expect("requests arrive");
             let noted = noted.lock().expect("nobody panicked");
             assert!(noted.iter().any(|n| n.0) && noted.iter().any(|n| !n.0), "{noted:?}");
@@ -287,6 +305,30 @@ mod tests {
         }
         // Where nothing is forbidden it is possible, and costs nothing on these processors.
         assert!(seen(0b11).iter().all(|&(_, handover_ns)| handover_ns == 0.0));
+    }
+
+    /// Waits, and notes when each request of a stream seems to be due after its arrival, in milliseconds.
+    struct Due(Arc<Mutex<Vec<(u16, f64)>>>);
+
+    impl Policy for Due {
+        fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+            let due = observation.requests.iter().map(|r| (r.stream.0, r.deadline.ms_after(r.arrival)));
+            self.0.lock().expect("nobody panicked").extend(due);
+            wait(observation)
+        }
+    }
+
+    #[test]
+    fn haste_moves_what_seems_due_and_nothing_else() {
+        let (case, noted) = (Arc::new(case()), Arc::new(Mutex::new(Vec::new())));
+        let restraint = Restraint { haste: vec![2, -4], ..Restraint::none(&case, "eft") };
+        assert!(restraint != Restraint::none(&case, "eft"));
+        let mut policy = restraint.over(Box::new(Due(noted.clone())), &case);
+        short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(50.0)).expect("requests arrive");
+        let noted = noted.lock().expect("nobody panicked");
+        // 4 ms less two eighths, and more by four.
+        assert!(noted.contains(&(0, 3.0)) && noted.contains(&(1, 6.0)), "{noted:?}");
+        assert!(noted.iter().all(|&n| n == (0, 3.0) || n == (1, 6.0)), "{noted:?}");
     }
 
     #[test]

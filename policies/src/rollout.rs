@@ -5,7 +5,7 @@
 //! and a yardstick, not for live use.
 
 use crate::board::launches;
-use crate::{PolicyError, Row, TABLE, nearest};
+use crate::{Make, PolicyError, Row, TABLE, nearest};
 use cosched_env::case::{Case, ProcessorId};
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::observation::{Action, Candidate, Observation};
@@ -17,7 +17,7 @@ use cosched_env::world::{Decision, Earned, Policy, World, drive};
 pub(crate) const ROW: Row = Row {
     name: "rollout",
     about: "tries every candidate in an emulated copy and takes the best; goes on as rollout:POLICY, by default as several",
-    make,
+    make: Make::For(make),
     searches: true,
 };
 

@@ -2,13 +2,17 @@
 //! far as it goes, in the most accurate variant that is on time there, else in the fastest. It refuses to compare processors.
 
 use crate::board::{at_once, better, launches, wait};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::{Case, ProcessorId};
 use cosched_env::observation::{Action, Observation};
 use cosched_env::world::{Decision, Policy};
 
-pub(crate) const ROW: Row =
-    Row { name: "round-robin", about: "processors in turn, the oldest request first", make, searches: false };
+pub(crate) const ROW: Row = Row {
+    name: "round-robin",
+    about: "processors in turn, the oldest request first",
+    make: Make::For(make),
+    searches: false,
+};
 
 fn make(parameter: Option<&str>, _: &Case) -> Result<Box<dyn Policy>, PolicyError> {
     no_parameter(ROW.name, parameter)?;

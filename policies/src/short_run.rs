@@ -1,6 +1,7 @@
 //! What a policy earns in one short emulated run of a case: how searches judge what they find and a tournament its contestants.
 //! It refuses to compare.
 
+use crate::stage::Run;
 use cosched_env::case::Case;
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::event::{Ended, Outcome};
@@ -44,6 +45,55 @@ fn run(
     drive(&mut scheduler, &mut emulator, policy, observer).ok().map(drop)
 }
 
+/// A short run of a case as it mostly is: streams that open and close count as open, traces as periodic with full jitter.
+pub(crate) struct Steady {
+    case: Arc<Case>,
+    horizon: Time,
+    /// Mean over the streams.
+    priority: f64,
+    seed: u64,
+}
+
+impl Steady {
+    /// So many runs of about so many requests, with seeds from 0 on.
+    pub(crate) fn runs(case: &Case, count: usize, requests: f64) -> impl Iterator<Item = Steady> {
+        let case = Arc::new(nominal(case));
+        let priority = case.streams.iter().map(|s| s.priority).sum::<f64>() / case.streams.len() as f64;
+        let horizon = horizon(&case, requests);
+        (0..count as u64).map(move |seed| Steady { case: case.clone(), horizon, priority, seed })
+    }
+}
+
+impl Run for Steady {
+    fn case(&self) -> &Case {
+        &self.case
+    }
+
+    fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
+        let run = short_run(&self.case, policy.as_mut(), self.seed, self.horizon);
+        run.map_or(f64::NEG_INFINITY, |earned| earned.utility / earned.requests / self.priority)
+    }
+}
+
+/// The case as it mostly is.
+fn nominal(case: &Case) -> Case {
+    let mut streams = case.scenario.streams.clone();
+    for (stream, table) in streams.iter_mut().zip(&case.streams) {
+        stream.open_ms.clear();
+        if stream.kind == ArrivalKind::Trace {
+            stream.kind = ArrivalKind::Periodic;
+            stream.period_ms = table.period.ms();
+            stream.jitter_ms = stream.period_ms / 2.0;
+            stream.times_ms.clear();
+        }
+        if stream.kind != ArrivalKind::Dependent {
+            stream.offset_ms %= stream.period_ms;
+        }
+    }
+    let scenario = Scenario { streams, ..case.scenario.clone() };
+    Case::on(case.plan.clone(), case.device.clone(), scenario).unwrap_or_else(|_| case.clone())
+}
+
 /// Requests of each stream that were answered on time, and all of them.
 struct Served(Vec<[f64; 2]>);
 
@@ -59,8 +109,7 @@ impl Observer for Served {
 /// middle of it, and a device that heats up does so as far as it would in [`LONG_RUN_S`]. Where a request's worth hangs on how its stream
 /// was served before and the streams have no end, they were served before as in the piece itself: who gives one up does not live off its past.
 pub(crate) struct Excerpt {
-    /// The case of the piece.
-    pub case: Arc<Case>,
+    case: Arc<Case>,
     /// Whether it has a past.
     remembers: bool,
     horizon: Time,
@@ -101,14 +150,6 @@ impl Excerpt {
         Excerpt { case: Arc::new(shifted(case, share)), remembers: remembers(case), horizon, seed }
     }
 
-    /// Mean utility of a request by mean priority; minus infinity: the policy broke the rules, or there was no request.
-    pub(crate) fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
-        let mut earned = Earned::default();
-        let core = self.past(policy.as_mut());
-        let ran = core.and_then(|core| run(core, policy.as_mut(), self.seed, self.horizon, &mut earned));
-        ran.map_or(f64::NEG_INFINITY, |()| earned.by_priority())
-    }
-
     /// A scheduler as it stands at the beginning.
     fn past(&self, policy: &mut dyn Policy) -> Option<Scheduler> {
         let core = Scheduler::new(self.case.clone(), Options::default());
@@ -119,6 +160,19 @@ impl Excerpt {
         run(core.clone(), policy, self.seed, self.horizon, &mut served)?;
         let share = |[on_time, all]: &[f64; 2]| if *all > 0.0 { on_time / all } else { 1.0 };
         Some(core.after(Shares::settled(served.0.iter().map(share).collect())))
+    }
+}
+
+impl Run for Excerpt {
+    fn case(&self) -> &Case {
+        &self.case
+    }
+
+    fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
+        let mut earned = Earned::default();
+        let core = self.past(policy.as_mut());
+        let ran = core.and_then(|core| run(core, policy.as_mut(), self.seed, self.horizon, &mut earned));
+        ran.map_or(f64::NEG_INFINITY, |()| earned.by_priority())
     }
 }
 

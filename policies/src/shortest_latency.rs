@@ -5,7 +5,7 @@
 //! wait, is ours, as in the other list policies. It refuses to weigh priorities.
 
 use crate::board::{Board, better, wait};
-use crate::{PolicyError, Row, no_parameter};
+use crate::{Make, PolicyError, Row, no_parameter};
 use cosched_env::case::Case;
 use cosched_env::observation::{Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
@@ -13,7 +13,7 @@ use cosched_env::world::{Decision, Policy};
 pub(crate) const ROW: Row = Row {
     name: "shortest-latency",
     about: "of all requests' shortest expected latencies the largest first, busy processors included; drops the hopeless",
-    make,
+    make: Make::For(make),
     searches: false,
 };
 

@@ -6,15 +6,16 @@
 
 use crate::board::{Board, better, drop_of, launches, others_wait, wait};
 use crate::placement_search::search;
-use crate::{PolicyError, Row};
-use cosched_env::case::{Case, ProcessorId, VariantId, VariantTable};
+use crate::stage::Stage;
+use crate::{Make, PolicyError, Row};
+use cosched_env::case::{ProcessorId, VariantId, VariantTable};
 use cosched_env::observation::{Action, Observation, RequestView};
 use cosched_env::world::{Decision, Policy};
 
 pub(crate) const ROW: Row = Row {
     name: "static",
     about: "a fixed variant, cut and rank for each stream, found by a search on the emulator; static:RUNS says how long (default 800)",
-    make,
+    make: Make::On(make),
     searches: false,
 };
 
@@ -23,7 +24,7 @@ pub(crate) const RUNS: usize = 800;
 /// Most of them that may be asked for.
 const MOST_RUNS: usize = 1_000_000;
 
-fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError> {
+fn make(parameter: Option<&str>, stage: &dyn Stage) -> Result<Box<dyn Policy>, PolicyError> {
     let runs = match parameter {
         None => RUNS,
         Some(text) => match text.parse() {
@@ -38,7 +39,7 @@ fn make(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyE
             }
         },
     };
-    Ok(Box::new(Follower::new(search(case, runs))))
+    Ok(Box::new(Follower::new(search(stage, runs))))
 }
 
 /// Most spans of a route.

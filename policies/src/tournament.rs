@@ -6,14 +6,12 @@
 use crate::TABLE;
 use crate::placement_search;
 use crate::restraint::{self, Restraint};
-use crate::short_run::Excerpt;
+use crate::stage::Stage;
 use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
 use cosched_agent::network::highest;
 use cosched_env::case::Case;
-use cosched_env::streams::rng;
 use cosched_env::world::Policy;
-use rand::RngExt;
 
 /// Policies that play; `static` plays too.
 const CONTESTANTS: &[&str] = &[
@@ -111,34 +109,34 @@ impl Standing {
 }
 
 /// All that played, best first; of equals the first of the table, restraints last.
-pub fn tournament(case: &Case, budget: &Budget) -> Vec<Standing> {
+pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
     let mut standings: Vec<Standing> = TABLE
         .iter()
         .filter(|row| CONTESTANTS.contains(&row.name))
         .map(|row| Standing::new(row.name, Way::Plain))
         .collect();
     if budget.placement_runs > 0 {
-        let routes = placement_search::search(case, budget.placement_runs);
+        let routes = placement_search::search(stage, budget.placement_runs);
         standings.push(Standing::new(crate::static_placement::ROW.name, Way::Routes(routes)));
     }
-    let runs = excerpts(case, budget, "tournament", FIRST_SEED);
+    let runs = stage.runs("tournament", FIRST_SEED, budget.runs, budget.requests);
     // All play all runs: a device that heats up, or a burst, makes one run say little, and the searches take far longer than this.
     for standing in &mut standings {
-        standing.score = runs.iter().map(|run| run.worth(standing.policy(&run.case))).sum();
+        standing.score = runs.iter().map(|run| run.worth(standing.policy(run.case()))).sum();
     }
     rank(&mut standings);
     if budget.placement_runs > 0 {
         let plain = standings.iter().filter(|s| matches!(s.way, Way::Plain)).map(|s| s.name);
         let bases: Vec<&'static str> = plain.take(BASES).collect();
         for attempt in 0..budget.attempts {
-            let restraint = restraint::search(case, &bases, budget.placement_runs, attempt);
+            let restraint = restraint::search(stage, &bases, budget.placement_runs, attempt);
             let mut standing = Standing::new("restrained", Way::Restrained(restraint));
-            standing.score = runs.iter().map(|run| run.worth(standing.policy(&run.case))).sum();
+            standing.score = runs.iter().map(|run| run.worth(standing.policy(run.case()))).sum();
             standings.push(standing);
         }
         rank(&mut standings);
     }
-    standings.iter_mut().for_each(|s| s.score /= budget.runs.max(1) as f64);
+    standings.iter_mut().for_each(|s| s.score /= runs.len().max(1) as f64);
     standings
 }
 
@@ -147,13 +145,13 @@ fn rank(standings: &mut [Standing]) {
 }
 
 /// The best of a tournament as guides.
-pub fn scout(case: &Case, budget: &Budget) -> Squad {
-    squad(finalists(case, budget))
+pub fn scout(stage: &dyn Stage, budget: &Budget) -> Squad {
+    squad(finalists(stage, budget))
 }
 
 /// As many of the best of a tournament as there are guides.
-pub(crate) fn finalists(case: &Case, budget: &Budget) -> Vec<Standing> {
-    let mut standings = tournament(case, budget);
+pub(crate) fn finalists(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
+    let mut standings = tournament(stage, budget);
     standings.truncate(cosched_agent::guide::GUIDES);
     standings
 }
@@ -165,27 +163,16 @@ pub(crate) fn squad(standings: Vec<Standing>) -> Squad {
 
 /// Of several ways to make a policy the one that is best on a case, by runs that no tournament has seen; of equals the first.
 pub(crate) fn trial(
-    case: &Case,
+    stage: &dyn Stage,
     budget: &Budget,
     ways: usize,
     make: impl Fn(usize) -> Box<dyn Policy>,
 ) -> usize {
     let mut scores = vec![0.0; ways];
-    for run in excerpts(case, budget, "trial", FIRST_SEED + budget.runs) {
+    for run in stage.runs("trial", FIRST_SEED + budget.runs, budget.runs, budget.requests) {
         for (way, score) in scores.iter_mut().enumerate() {
             *score += run.worth(make(way));
         }
     }
     highest(&scores)
-}
-
-/// The runs of a budget, each from a random moment on.
-fn excerpts(case: &Case, budget: &Budget, name: &str, first_seed: u64) -> Vec<Excerpt> {
-    let random = &mut rng(1, name, 0);
-    let seeds = first_seed..first_seed + budget.runs;
-    let run = |seed| match budget.requests {
-        f64::INFINITY => Excerpt::whole(case, random.random(), seed),
-        requests => Excerpt::new(case, random.random(), requests, seed),
-    };
-    seeds.map(run).collect()
 }

@@ -1,6 +1,5 @@
 //! `cosched xrbench`: the scores of XRBench under a policy, beside the published ones.
 
-use super::compare::maker;
 use super::{Outcome, bar, check_policies, print_json};
 use cosched::experiments::xrbench::world::Rules;
 use cosched::experiments::xrbench::{self, Mode, PUBLISHED_POLICY, Settings, read};
@@ -61,7 +60,7 @@ pub fn run(args: &Args) -> Outcome {
         progress.set_length(of as u64);
         progress.set_position(done as u64);
     };
-    let report = xrbench::run(&jobs, &settings, &maker, &shown)?;
+    let report = xrbench::run(&jobs, &settings, &xrbench::from_table, &shown)?;
     progress.finish_and_clear();
     if args.json {
         print_json(&report)?;

@@ -98,7 +98,7 @@ pub fn adapt(
         let runs = each(seeds, |seed| learn(&real, seed, contest, pupil, &mut reports))?;
         rows.push((pupil.name.to_owned(), runs, reports));
     }
-    let squad = scout(&setup.case, &contest.budget);
+    let squad = scout(setup.case.as_ref(), &contest.budget);
     let frozen = || Learned::with(contest.weights, &setup.case, &squad, &contest.budget);
     let runs = each(seeds, |seed| play(&real, &setup.case, seed, &mut frozen(), &mut ()))?;
     rows.push((FROZEN.to_owned(), runs, Vec::new()));
@@ -130,8 +130,8 @@ fn knowing(
     seeds: &[u64],
     contest: &Contest<'_>,
 ) -> Result<Vec<(String, Runs, Vec<Report>)>, AdaptError> {
-    let squad = scout(slowed, &contest.budget);
-    let best = tournament(slowed, &contest.budget);
+    let squad = scout(slowed.as_ref(), &contest.budget);
+    let best = tournament(slowed.as_ref(), &contest.budget);
     let play = |policy: &dyn Fn() -> Box<dyn Policy>| {
         each(seeds, |seed| play(there, slowed, seed, policy().as_mut(), &mut ()))
     };

@@ -5,11 +5,10 @@ use super::axes::Settings;
 use super::file::Base;
 use super::kind::{ALL, Kind, Outcome, Resolved, Row, Spec};
 use super::{apps, keys};
-use crate::compare::Maker;
 use crate::config::ConfigError;
-use crate::xrbench::report::{CaseReport, TOLERANCE};
+use crate::xrbench::report::CaseReport;
 use crate::xrbench::world::Rules;
-use crate::xrbench::{Job, Mode, Settings as Run, jobs, read, run_case};
+use crate::xrbench::{Job, Mode, Settings as Run, StageMaker, jobs, read, run_case};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ use std::time::Instant;
 /// See the module's text.
 pub struct Xr<'a> {
     /// Makes the policies.
-    pub make: Maker<'a>,
+    pub make: StageMaker<'a>,
 }
 
 /// The base: two files, relative to the sweep file, and the mode.
@@ -53,12 +52,14 @@ fn read_jobs(file: &Path, config: &Config) -> Result<Vec<Job>, ConfigError> {
 
 fn row(case: &CaseReport, spec: &Spec) -> Row {
     let mut numbers = BTreeMap::new();
-    for (of, columns) in [("", &case.scores), ("published_", &case.published)] {
+    let published = case.published.iter().map(|columns| ("published_", columns));
+    for (of, columns) in std::iter::once(("", &case.scores)).chain(published) {
         let names = ["realtime", "energy_score", "user_experience", "utility"];
         numbers.extend(names.into_iter().zip(columns.values()).map(|(n, v)| (format!("{of}{n}"), v)));
     }
-    let close = (case.scores.overall - case.published.overall).abs() <= TOLERANCE;
-    numbers.insert("as_published".into(), f64::from(u8::from(close)));
+    if let Some(close) = case.is_close() {
+        numbers.insert("as_published".into(), f64::from(u8::from(close)));
+    }
     Row {
         group: apps::group("XRBench", &spec.settings),
         contender: spec.policy.clone(),

@@ -6,10 +6,10 @@ pub mod read;
 pub mod report;
 pub mod scenarios;
 pub mod score;
+pub mod stage;
 pub mod workload;
 pub mod world;
 
-use crate::compare::Maker;
 use crate::config::{ConfigError, suggestion};
 use crate::parallel;
 use cosched_env::case::{Case, StreamId};
@@ -19,11 +19,13 @@ use cosched_env::scheduler::{Options, ProtocolError, Scheduler};
 use cosched_env::streams::follows;
 use cosched_env::time::Time;
 use cosched_env::world::{Observer, Policy, drive};
+use cosched_policies::stage::Stage;
 use read::{Costs, Published};
 use report::{CaseReport, Report};
 use scenarios::Usage;
 use score::Frame;
 use serde::Serialize;
+use stage::Rehearsal;
 use std::sync::Arc;
 use workload::Workload;
 use world::{Rules, Runtime};
@@ -58,6 +60,17 @@ pub enum XrError {
         /// What was broken.
         error: String,
     },
+}
+
+/// Makes the policy of a spec for a stage. Errors are for people.
+pub type StageMaker<'a> = &'a (dyn Fn(&str, &dyn Stage) -> Result<Box<dyn Policy>, String> + Sync);
+
+/// The [`StageMaker`] of the table of policies.
+///
+/// # Errors
+/// What [`cosched_policies::make_on`] says.
+pub fn from_table(spec: &str, stage: &dyn Stage) -> Result<Box<dyn Policy>, String> {
+    cosched_policies::make_on(spec, stage).map_err(|e| e.to_string())
 }
 
 /// A case of a file of scores, ready to run.
@@ -189,8 +202,9 @@ impl Observer for CleanLog {
 ///
 /// # Errors
 /// [`XrError::Policy`] and [`XrError::Protocol`].
-pub fn run_case(job: &Job, settings: &Settings<'_>, make: Maker<'_>) -> Result<CaseReport, XrError> {
-    let mut policy = make(settings.policy, &job.workload.case).map_err(XrError::Policy)?;
+pub fn run_case(job: &Job, settings: &Settings<'_>, make: StageMaker<'_>) -> Result<CaseReport, XrError> {
+    let stage = Rehearsal::new(&job.workload, settings);
+    let mut policy = make(settings.policy, &stage).map_err(XrError::Policy)?;
     let frames = frames(&job.workload, settings, policy.as_mut()).map_err(|error| XrError::Protocol {
         case: job.workload.case.scenario.name.clone(),
         error: error.to_string(),
@@ -206,7 +220,7 @@ pub fn run_case(job: &Job, settings: &Settings<'_>, make: Maker<'_>) -> Result<C
 pub fn run(
     jobs: &[Job],
     settings: &Settings<'_>,
-    make: Maker<'_>,
+    make: StageMaker<'_>,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Report, XrError> {
     let one = |i: usize| run_case(&jobs[i], settings, make);

@@ -33,15 +33,15 @@ impl Costs {
     }
 }
 
-/// A published case.
+/// A case of a file of scores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
     /// Scenario.
     pub scenario: String,
     /// Chip, as [`super::chips::parse`] reads it.
     pub chip: String,
-    /// The scores.
-    pub scores: Columns,
+    /// The published scores; `None`: all four are empty, since the case was not published.
+    pub scores: Option<Columns>,
     /// Where it stands: line, and columns of scenario and chip, from 1.
     pub place: (usize, [usize; 2]),
 }
@@ -150,7 +150,8 @@ pub fn costs(file: &Path) -> Result<Costs, ConfigError> {
     Ok(Costs { file: file.to_owned(), rows: table })
 }
 
-/// Reads published scores with the columns `scenario,hw_dataflow,realtime,energy,user_experience,overall`, in order of the file.
+/// Reads published scores with the columns `scenario,hw_dataflow,realtime,energy,user_experience,overall`, in order of the file. Where all
+/// scores of a row are empty it was not published.
 ///
 /// # Errors
 /// [`ConfigError`]; see the module's text.
@@ -162,11 +163,14 @@ pub fn published(file: &Path) -> Result<Vec<Published>, ConfigError> {
         let case = Published {
             scenario: row.text(0)?,
             chip: row.text(1)?,
-            scores: Columns {
-                realtime: score(2)?,
-                energy: score(3)?,
-                user_experience: score(4)?,
-                overall: score(5)?,
+            scores: match (2..6).all(|index| row.fields[index].1.is_empty()) {
+                true => None,
+                false => Some(Columns {
+                    realtime: score(2)?,
+                    energy: score(3)?,
+                    user_experience: score(4)?,
+                    overall: score(5)?,
+                }),
             },
             place: (row.line, [row.fields[0].0, row.fields[1].0]),
         };

@@ -21,8 +21,8 @@ pub struct CaseReport {
     pub random: bool,
     /// The scores.
     pub scores: Columns,
-    /// The published scores.
-    pub published: Columns,
+    /// The published scores, where there are any.
+    pub published: Option<Columns>,
     /// The models that logged a frame.
     pub models: Vec<ModelScores>,
     /// Why columns differ from the published ones, where they should not.
@@ -42,8 +42,8 @@ pub struct Report {
     pub cases: Vec<CaseReport>,
     /// Means over the cases.
     pub mean: Columns,
-    /// Means of the published scores.
-    pub published_mean: Columns,
+    /// Means of the published scores; `None`: there are none.
+    pub published_mean: Option<Columns>,
     /// Overall scores that are further than [`TOLERANCE`] from the published ones.
     pub differing: usize,
     /// Whether the published scores came out; `None` when another policy or mode was run than theirs.
@@ -62,22 +62,27 @@ impl CaseReport {
             models,
             notes: Vec::new(),
         };
-        if judged {
+        if let Some(published) = published.filter(|_| judged) {
             let names = Columns::NAMES.iter().zip(scores.values().into_iter().zip(published.values()));
             case.notes = names
                 .enumerate()
                 .filter(|(_, (_, (ours, theirs)))| (ours - theirs).abs() > TOLERANCE)
                 .map(|(i, (name, (ours, theirs)))| {
-                    format!("{name} is {ours:.4}, published {theirs:.4}: {}", case.reason(i))
+                    format!("{name} is {ours:.4}, published {theirs:.4}: {}", case.reason(i, &published))
                 })
                 .collect();
         }
         case
     }
 
-    /// Whether the overall score is the published one.
-    pub fn is_close(&self) -> bool {
-        (self.scores.overall - self.published.overall).abs() <= TOLERANCE
+    /// Whether the overall score is the published one; `None` where none was published.
+    pub fn is_close(&self) -> Option<bool> {
+        Some(self.off()? <= TOLERANCE)
+    }
+
+    /// How far the overall score is from the published one.
+    fn off(&self) -> Option<f64> {
+        Some((self.scores.overall - self.published?.overall).abs())
     }
 
     /// Models no frame of which was executed.
@@ -86,20 +91,20 @@ impl CaseReport {
     }
 
     /// Why a column, by its index, may differ.
-    fn reason(&self, column: usize) -> String {
+    fn reason(&self, column: usize, published: &Columns) -> String {
         if self.random {
             return "frames of this scenario come by chance, and this is one run".into();
         }
         let executed = self.models.iter().filter(|m| !m.is_idle()).map(|m| &m.scores);
         let without = Columns::mean(executed).values()[column];
         let idle = self.idle();
-        if !idle.is_empty() && (without - self.published.values()[column]).abs() <= TOLERANCE {
+        if !idle.is_empty() && (without - published.values()[column]).abs() <= TOLERANCE {
             return format!(
                 "the published mean leaves out {}, of which no frame was executed",
                 idle.join(", ")
             );
         }
-        if column < 3 && self.is_close() {
+        if column < 3 && self.is_close() == Some(true) {
             return "no known reason, though the overall score is the published one".into();
         }
         "no known reason; were the costs made for this table?".into()
@@ -108,15 +113,17 @@ impl CaseReport {
 
 impl Report {
     pub(super) fn new(settings: &Settings<'_>, cases: Vec<CaseReport>) -> Report {
-        let differing = cases.iter().filter(|c| !c.is_close()).count();
+        let compared = cases.iter().filter(|c| c.published.is_some()).count();
+        let differing = cases.iter().filter(|c| c.is_close() == Some(false)).count();
         Report {
             mode: settings.mode,
             policy: settings.policy.to_owned(),
             seed: settings.seed,
             mean: Columns::mean(cases.iter().map(|c| &c.scores)),
-            published_mean: Columns::mean(cases.iter().map(|c| &c.published)),
+            published_mean: (compared > 0)
+                .then(|| Columns::mean(cases.iter().filter_map(|c| c.published.as_ref()))),
             differing,
-            reproduced: settings.is_published().then_some(differing == 0),
+            reproduced: (settings.is_published() && compared > 0).then_some(differing == 0),
             cases,
         }
     }
@@ -126,7 +133,7 @@ impl Report {
         if self.reproduced != Some(false) {
             return None;
         }
-        let off = |c: &CaseReport| (c.scores.overall - c.published.overall).abs();
+        let off = |c: &CaseReport| c.off().unwrap_or(0.0);
         let worst = self.cases.iter().max_by(|a, b| off(a).total_cmp(&off(b)))?;
         Some(format!(
             "{} of {} overall scores differ from the published ones by more than {TOLERANCE}; the furthest is {} on {}: {:.4}, published {:.4}",
@@ -135,21 +142,20 @@ impl Report {
             worst.scenario,
             worst.chip,
             worst.scores.overall,
-            worst.published.overall,
+            worst.published?.overall,
         ))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |v: f64| format!("{v:.4}");
-        let cells = |names: [&str; 2], ours: &Columns, theirs: &Columns| {
-            let [realtime, energy, experience, overall] = ours.values();
-            let [p_realtime, p_energy, p_experience, p_overall] = theirs.values();
+        let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.4}"));
+        let cells = |names: [&str; 2], ours: &Columns, theirs: &Option<Columns>| {
+            // The overall score first.
+            let columns = [3, 0, 1, 2].into_iter();
             let scores =
-                [overall, p_overall, realtime, p_realtime, energy, p_energy, experience, p_experience];
-            let names = names.into_iter().map(str::to_owned);
-            names.chain(scores.map(number)).collect::<Vec<String>>()
+                columns.flat_map(|c| [Some(ours.values()[c]), theirs.map(|t| t.values()[c])].map(number));
+            names.into_iter().map(str::to_owned).chain(scores).collect::<Vec<String>>()
         };
         let mut rows: Vec<_> =
             self.cases.iter().map(|c| cells([&c.scenario, &c.chip], &c.scores, &c.published)).collect();
@@ -189,12 +195,9 @@ impl fmt::Display for Report {
                 "The published scores are those of `{PUBLISHED_POLICY}` in mode compat: here they are a yardstick."
             ),
             Some(_) => {
-                let close = self.cases.len() - self.differing;
-                write!(
-                    f,
-                    "{close} of {} overall scores are the published ones within {TOLERANCE}.",
-                    self.cases.len()
-                )
+                let compared = self.cases.iter().filter(|c| c.published.is_some()).count();
+                let close = compared - self.differing;
+                write!(f, "{close} of {compared} overall scores are the published ones within {TOLERANCE}.")
             }
         }
     }

@@ -8,6 +8,7 @@ mod devices;
 mod fixture;
 mod html;
 mod import;
+mod rehearsal;
 mod scenarios;
 mod shipped;
 mod summary;

@@ -9,7 +9,7 @@ use cosched_experiments::sweep::{Cell, Sweep};
 use std::path::{Path, PathBuf};
 
 const EMULATED: Emulated<'static> = Emulated { make: &from_table };
-const XR: Xr<'static> = Xr { make: &from_table };
+const XR: Xr<'static> = Xr { make: &cosched_experiments::xrbench::from_table };
 
 /// A folder with the small app and this sweep file.
 pub fn write(name: &str, text: &str) -> PathBuf {

@@ -19,6 +19,7 @@ use cosched::experiments::sweep::run::{Options, Ran, run as run_all, run_cell};
 use cosched::experiments::sweep::store::{Record, Store};
 use cosched::experiments::sweep::xr::Xr;
 use cosched::experiments::sweep::{Sweep, commit, hash, table};
+use cosched::experiments::xrbench::from_table;
 use std::path::{Path, PathBuf};
 
 /// Arguments.
@@ -72,7 +73,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Outcome {
-    let (emulated, xrbench) = (Emulated { make: &maker }, Xr { make: &maker });
+    let (emulated, xrbench) = (Emulated { make: &maker }, Xr { make: &from_table });
     // A kind is a file and a word here.
     let kinds: &[&dyn Kind] = &[
         &emulated,
