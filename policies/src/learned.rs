@@ -37,22 +37,21 @@ fn make(parameter: Option<&str>, stage: &dyn Stage) -> Result<Box<dyn Policy>, P
     Ok(Box::new(Learned::on(&weights, stage, &budget.unwrap_or_default())))
 }
 
-/// What a policy hangs on: the case and its stage, how long it was prepared, and the network.
-type Key = (Plan, Device, Scenario, String, Budget, Weights);
+/// What a tournament hangs on: the case and its stage, and how long it was.
+type Key = (Plan, Device, Scenario, String, Budget);
 
-/// The guides of the last policies that were made, and their margins.
-static FOUND: Memo<Key, (Vec<Standing>, f32)> = Memo::new();
+/// The guides of the last cases, and the margins of the last networks on them.
+static FOUND: Memo<Key, Vec<Standing>> = Memo::new();
+static MARGINS_FOUND: Memo<(Key, Weights), f32> = Memo::new();
 
 /// The guides of a case and the margin, found by emulated runs or found before.
 pub(crate) fn found(weights: &Weights, stage: &dyn Stage, budget: &Budget) -> (Vec<Standing>, f32) {
     let case = stage.case();
-    let (plan, device, scenario) = (case.plan.clone(), case.device.clone(), case.scenario.clone());
-    let key = (plan, device, scenario, stage.name(), *budget, weights.clone());
-    FOUND.get(key, || {
-        let best = finalists(stage, budget);
-        let margin = Learned::margin(weights, stage, &squad(best.clone()), budget);
-        (best, margin)
-    })
+    let key = (case.plan.clone(), case.device.clone(), case.scenario.clone(), stage.name(), *budget);
+    let best = FOUND.get(key.clone(), || finalists(stage, budget));
+    let margin = MARGINS_FOUND
+        .get((key, weights.clone()), || Learned::margin(weights, stage, &squad(best.clone()), budget));
+    (best, margin)
 }
 
 /// The weights and the budget of a parameter `[CHECKPOINT][@RUNS]`: the shipped checkpoint where none is said; `policy` is for messages.

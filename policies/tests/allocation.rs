@@ -117,7 +117,8 @@ impl Policy for Taught {
 /// An actor that explores, is guided, sees through a lens and is learned from.
 fn taught(setup: &Setup) -> Taught {
     let (weights, _) = checkpoint::from_bytes("shipped", SHIPPED).expect("it is well-formed");
-    let squad = scout(setup.case.as_ref(), &Budget { runs: 1, requests: 50.0, placement_runs: 10, attempts: 1 });
+    let squad =
+        scout(setup.case.as_ref(), &Budget { runs: 1, requests: 50.0, placement_runs: 10, attempts: 1 });
     let brain = Brain {
         forward: Forward::new(&weights),
         guides: squad(&setup.case),

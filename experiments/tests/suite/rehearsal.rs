@@ -45,7 +45,10 @@ fn a_random_case_is_rehearsed_with_other_frames_than_those_that_are_scored() {
         runs.iter().map(|run| run.worth(cosched_policies::make("edf-skip", run.case()).unwrap())).collect()
     };
     let (pieces, runs) = (worths(stage.pieces(8, 100.0)), worths(stage.runs("tournament", 0, 8, 100.0)));
-    assert!(!stage.is_certain() && pieces.iter().any(|&w| w != pieces[0]), "frames come by chance: {pieces:?}");
+    assert!(
+        !stage.is_certain() && pieces.iter().any(|&w| w != pieces[0]),
+        "frames come by chance: {pieces:?}"
+    );
     assert_eq!(pieces, worths(stage.pieces(8, 100.0)), "the same every time");
     // Whatever seed is scored, the same runs are rehearsed.
     let other = Settings { seed: 8, ..settings };
