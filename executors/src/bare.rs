@@ -1,11 +1,11 @@
 //! A model in onnxruntime as it stands in its file: inputs and outputs by name, of whatever shapes it takes at each run. For checking
 //! files that we write. It refuses to be scheduled: segments need shapes that are known before; see `onnx::load` and `cpu`.
 
-use crate::cpu::{input, output};
 use crate::runtime::{self, SessionError};
-use crate::tensor::Tensor;
-use ort::session::Session;
+use crate::tensor::{Data, Tensor};
 use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 /// Why a model did not run.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,11 @@ impl Bare {
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str]) -> Result<Vec<Tensor>, BareError> {
         let mut values = Vec::new();
         for &(name, tensor) in inputs {
+            if tensor.data.bytes().len() != tensor.bytes() {
+                return Err(BareError::Refused(format!(
+                    "`{name}` has not as many elements as its shape says"
+                )));
+            }
             values.push((name, input(&self.0, tensor)?));
         }
         let made = self.0.run(values)?;
@@ -64,4 +69,47 @@ impl Bare {
     pub fn note(&self, key: &str) -> Result<Option<String>, BareError> {
         Ok(self.0.metadata()?.custom(key))
     }
+}
+
+/// A tensor as onnxruntime's, borrowed where its crate can.
+fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<'t>, ort::Error> {
+    fn view<'t, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+        shape: &[usize],
+        data: &'t [T],
+    ) -> Result<SessionInputValue<'t>, ort::Error> {
+        Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into())
+    }
+    let copied = |kind: TensorElementType, raw: &[u8]| -> Result<SessionInputValue<'t>, ort::Error> {
+        let mut value = DynTensor::new(session.allocator(), kind, tensor.shape.clone())?;
+        if !raw.is_empty() {
+            // SAFETY: the allocator is the session's, on the CPU; the tensor holds exactly as many bytes (`Bare::run` checks it).
+            unsafe { std::ptr::copy_nonoverlapping(raw.as_ptr(), value.data_ptr_mut().cast(), raw.len()) };
+        }
+        Ok(value.into())
+    };
+    match &tensor.data {
+        Data::F32(v) => view(&tensor.shape, v),
+        Data::F64(v) => view(&tensor.shape, v),
+        Data::I64(v) => view(&tensor.shape, v),
+        Data::I32(v) => view(&tensor.shape, v),
+        Data::U8(v) => view(&tensor.shape, v),
+        Data::I8(v) => view(&tensor.shape, v),
+        Data::F16(v) => copied(TensorElementType::Float16, bytemuck::cast_slice(v)),
+        Data::Bool(v) => copied(TensorElementType::Bool, v),
+    }
+}
+
+/// One of onnxruntime's results as a tensor.
+fn output(value: &DynValue) -> Result<Tensor, String> {
+    let tensor = value.view().downcast::<ort::value::DynTensorValueType>().map_err(|e| e.to_string())?;
+    let kind = *tensor.data_type();
+    let dtype = runtime::dtype(kind).ok_or_else(|| format!("an output of type {kind}"))?;
+    let shape: Vec<usize> = tensor.shape().iter().map(|&d| d.max(0) as usize).collect();
+    let bytes = shape.iter().product::<usize>() * dtype.size();
+    let raw: &[u8] = match bytes {
+        0 => &[],
+        // SAFETY: a dense CPU tensor of this type and shape, owned by `value`, which is borrowed for as long as the slice.
+        _ => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), bytes) },
+    };
+    Ok(Tensor { data: Data::from_bytes(dtype, raw), shape })
 }

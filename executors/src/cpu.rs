@@ -3,15 +3,16 @@
 //! may share a machine, each with its own threads and cores.
 
 use crate::affinity::{self, Pinned};
+use crate::bound::Bound;
 use crate::graph::{Graph, Node, Value, ValueId};
+use crate::held::{Held, Own, Shelf};
 use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::providers::Provider;
 use crate::runtime::{self, SessionError};
-use crate::tensor::{DType, Data, Tensor};
+use crate::tensor::{DType, Tensor};
+use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session, SessionInputValue};
-use ort::value::{DynTensor, DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Row of the table.
@@ -195,11 +196,14 @@ struct CpuInstance {
     place: Place,
     graph: String,
     /// `None` when there is nothing to compute.
-    session: Option<Session>,
+    session: Option<Bound>,
     inputs: Vec<Value>,
     sources: Vec<Source>,
-    /// Names of the inputs and outputs of the session.
-    asked: Vec<String>,
+    /// What the session computes, and tensors for it.
+    computed: Vec<(Value, Shelf<Tensor>)>,
+    /// Those of the run, before and after.
+    results: Vec<Own<Tensor>>,
+    lent: Vec<Arc<Tensor>>,
 }
 
 impl CpuInstance {
@@ -219,17 +223,26 @@ impl CpuInstance {
             Source::Session(i)
         };
         let sources = graph.outputs.iter().map(&mut source).collect();
-        let asked = computed.iter().map(|&id| graph.value(id).name.clone()).collect();
+        let values = |ids: &[ValueId]| ids.iter().map(|&id| graph.value(id).clone()).collect::<Vec<_>>();
+        let (inputs, made) = (values(&graph.inputs), values(&computed));
         let session = match computed.is_empty() {
             true => None,
-            false => Some(session(&Graph { outputs: computed, ..graph.clone() }, place)?),
+            false => {
+                let session = session(&Graph { outputs: computed, ..graph.clone() }, place)?;
+                let bound = Bound::new(session, &inputs, &made);
+                Some(bound.map_err(|e| failed(&place.name, &graph.name, e))?)
+            }
         };
-        let inputs = graph.inputs.iter().map(|&id| graph.value(id).clone()).collect();
-        Ok(Self { place: place.clone(), graph: graph.name.clone(), session, inputs, sources, asked })
-    }
-
-    fn failed(&self, e: impl std::fmt::Display) -> ExecError {
-        failed(&self.place.name, &self.graph, e)
+        Ok(Self {
+            place: place.clone(),
+            graph: graph.name.clone(),
+            session,
+            inputs,
+            sources,
+            results: Vec::with_capacity(made.len()),
+            lent: Vec::with_capacity(made.len()),
+            computed: made.into_iter().map(|value| (value, Shelf::default())).collect(),
+        })
     }
 }
 
@@ -266,7 +279,7 @@ const CPU: &str = "CPUExecutionProvider";
 ///
 /// # Errors
 /// [`ExecError::Input`] naming the first that does not.
-pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[&Tensor]) -> Result<(), ExecError> {
+pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[Held]) -> Result<(), ExecError> {
     let wrong = |input: &str, expected: String, got: String| {
         Err(ExecError::Input { graph: graph.to_owned(), input: input.to_owned(), expected, got })
     };
@@ -274,16 +287,13 @@ pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[&Tensor]) 
         let names: Vec<&str> = expected.iter().map(|v| v.name.as_str()).collect();
         return wrong(&names.join(", "), format!("{} inputs", expected.len()), format!("{}", inputs.len()));
     }
-    for (value, tensor) in expected.iter().zip(inputs) {
-        if value.dtype != tensor.dtype() || value.shape != tensor.shape {
+    for (value, input) in expected.iter().zip(inputs) {
+        let (dtype, shape) = input.form();
+        if value.dtype != dtype || value.shape != shape {
             let shown = |dtype: DType, shape: &[usize]| format!("{dtype}{shape:?}");
-            return wrong(
-                &value.name,
-                shown(value.dtype, &value.shape),
-                shown(tensor.dtype(), &tensor.shape),
-            );
+            return wrong(&value.name, shown(value.dtype, &value.shape), shown(dtype, shape));
         }
-        if tensor.data.bytes().len() != tensor.bytes() {
+        if let Some(tensor) = input.seen().filter(|tensor| tensor.data.bytes().len() != tensor.bytes()) {
             let got = format!("{} bytes of elements", tensor.data.bytes().len());
             return wrong(&value.name, format!("{} bytes of elements", tensor.bytes()), got);
         }
@@ -291,85 +301,29 @@ pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[&Tensor]) 
     Ok(())
 }
 
-/// A tensor as onnxruntime's, borrowed where its crate can.
-pub(crate) fn input<'t>(session: &Session, tensor: &'t Tensor) -> Result<SessionInputValue<'t>, ort::Error> {
-    fn view<'t, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
-        shape: &[usize],
-        data: &'t [T],
-    ) -> Result<SessionInputValue<'t>, ort::Error> {
-        Ok(TensorRef::from_array_view((shape.to_vec(), data))?.into())
-    }
-    let copied = |kind: TensorElementType, raw: &[u8]| -> Result<SessionInputValue<'t>, ort::Error> {
-        let mut value = DynTensor::new(session.allocator(), kind, tensor.shape.clone())?;
-        if !raw.is_empty() {
-            // SAFETY: the allocator is the session's, on the CPU; the tensor holds exactly as many bytes (`check_inputs`).
-            unsafe { std::ptr::copy_nonoverlapping(raw.as_ptr(), value.data_ptr_mut().cast(), raw.len()) };
-        }
-        Ok(value.into())
-    };
-    match &tensor.data {
-        Data::F32(v) => view(&tensor.shape, v),
-        Data::F64(v) => view(&tensor.shape, v),
-        Data::I64(v) => view(&tensor.shape, v),
-        Data::I32(v) => view(&tensor.shape, v),
-        Data::U8(v) => view(&tensor.shape, v),
-        Data::I8(v) => view(&tensor.shape, v),
-        Data::F16(v) => copied(TensorElementType::Float16, bytemuck::cast_slice(v)),
-        Data::Bool(v) => copied(TensorElementType::Bool, v),
-    }
-}
-
-/// One of onnxruntime's results as a tensor.
-pub(crate) fn output(value: &DynValue) -> Result<Tensor, String> {
-    let tensor = value.view().downcast::<ort::value::DynTensorValueType>().map_err(|e| e.to_string())?;
-    let kind = *tensor.data_type();
-    let dtype = runtime::dtype(kind).ok_or_else(|| format!("an output of type {kind}"))?;
-    let shape: Vec<usize> = tensor.shape().iter().map(|&d| d.max(0) as usize).collect();
-    let bytes = shape.iter().product::<usize>() * dtype.size();
-    let raw: &[u8] = match bytes {
-        0 => &[],
-        // SAFETY: a dense CPU tensor of this type and shape, owned by `value`, which is borrowed for as long as the slice.
-        _ => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), bytes) },
-    };
-    Ok(Tensor { data: Data::from_bytes(dtype, raw), shape })
-}
-
 impl Instance for CpuInstance {
-    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
+    fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
         check_inputs(&self.graph, &self.inputs, inputs)?;
-        let (processor, graph) = (&*self.place.name, &self.graph);
         // The caller's thread computes too. A worker of this processor is there already.
-        let _pinned = pin(&self.place, graph)?;
-        let failed = |e: ort::Error| failed(processor, graph, e);
-        let mut computed = Vec::new();
+        let _pinned = pin(&self.place, &self.graph)?;
+        self.results.clear();
         if let Some(session) = &mut self.session {
-            let mut values = Vec::with_capacity(inputs.len());
-            for (value, tensor) in self.inputs.iter().zip(inputs) {
-                values.push((value.name.as_str(), input(session, tensor).map_err(failed)?));
-            }
-            let outputs = session.run(values).map_err(failed)?;
-            for name in &self.asked {
-                let value = outputs
-                    .get(name)
-                    .ok_or_else(|| self::failed(processor, graph, format!("no output `{name}`")))?;
-                computed.push(Some(output(value).map_err(|e| self::failed(processor, graph, e))?));
-            }
+            let room = |(value, shelf): &mut (Value, Shelf<Tensor>)| {
+                shelf.take(|| Tensor::zeros(value.dtype, &value.shape))
+            };
+            self.results.extend(self.computed.iter_mut().map(room));
+            let failed = |e: String| failed(&self.place.name, &self.graph, e);
+            session.run(inputs, &mut self.results, failed)?;
         }
-        // An output may be asked for twice; the last asker takes it.
-        let mut results = Vec::with_capacity(self.sources.len());
-        for (i, source) in self.sources.iter().enumerate() {
-            results.push(match source {
-                Source::Input(i) => inputs[*i].clone(),
-                Source::Constant(tensor) => Tensor::clone(tensor),
-                Source::Session(slot) => {
-                    let again = self.sources[i + 1..]
-                        .iter()
-                        .any(|s| matches!(s, Source::Session(other) if other == slot));
-                    let value = if again { computed[*slot].clone() } else { computed[*slot].take() };
-                    value.ok_or_else(|| self.failed("an output was taken twice"))?
-                }
-            });
-        }
-        Ok(results)
+        let shelves = self.computed.iter_mut().map(|(_, shelf)| shelf);
+        self.lent.extend(self.results.drain(..).zip(shelves).map(|(result, shelf)| shelf.lend(result)));
+        outputs.extend(self.sources.iter().map(|source| match source {
+            Source::Input(i) => inputs[*i].clone(),
+            Source::Constant(tensor) => Held::Host(tensor.clone()),
+            Source::Session(slot) => Held::Host(self.lent[*slot].clone()),
+        }));
+        // What stays here would be held for ever.
+        self.lent.clear();
+        Ok(())
     }
 }

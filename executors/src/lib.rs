@@ -3,6 +3,7 @@
 
 pub mod affinity;
 pub mod bare;
+mod bound;
 pub mod chain;
 pub mod cpu;
 pub mod deploy;
@@ -12,6 +13,8 @@ pub mod flops;
 pub(crate) mod fold;
 pub mod gpu;
 pub mod graph;
+pub mod held;
+pub mod in_segments;
 pub mod inject;
 pub mod inspect;
 pub mod live;

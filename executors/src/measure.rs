@@ -3,6 +3,8 @@
 
 use crate::deploy::sample_inputs;
 use crate::graph::Graph;
+use crate::held::Held;
+use crate::in_segments::InSegments;
 use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Processor, StepTime};
 use crate::runtime;
@@ -37,7 +39,7 @@ pub trait Engine {
     ///
     /// # Errors
     /// When the engine fails.
-    fn run(&mut self) -> Result<Vec<Tensor>, ExecError>;
+    fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError>;
     /// The steps one by one; empty where the engine is closed.
     ///
     /// # Errors
@@ -49,12 +51,14 @@ pub trait Engine {
 
 struct OnProcessor {
     instance: Box<dyn Instance>,
-    inputs: Vec<Tensor>,
+    inputs: Vec<Held>,
 }
 
 impl Engine for OnProcessor {
-    fn run(&mut self) -> Result<Vec<Tensor>, ExecError> {
-        self.instance.run(&self.inputs.iter().collect::<Vec<_>>())
+    fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
+        let mut outputs = Vec::new();
+        self.instance.advance(&self.inputs, &[], &mut outputs)?;
+        outputs.iter().map(|held| held.host().cloned()).collect()
     }
     fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
         self.instance.steps()
@@ -76,7 +80,7 @@ impl Plain {
 }
 
 impl Engine for Plain {
-    fn run(&mut self) -> Result<Vec<Tensor>, ExecError> {
+    fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let failed = |e: ort::Error| Self::failed(&self.graph, e.to_string());
         let mut values = Vec::with_capacity(self.inputs.len());
         for (name, tensor) in self.names.iter().zip(&self.inputs) {
@@ -89,10 +93,15 @@ impl Engine for Plain {
         for (_, value) in outputs.iter() {
             let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
             let shape: Vec<usize> = shape.iter().map(|&d| d.max(0) as usize).collect();
-            all.push(Tensor::f32(&shape, data.to_vec()));
+            all.push(Arc::new(Tensor::f32(&shape, data.to_vec())));
         }
         Ok(all)
     }
+}
+
+/// Row of a processor that runs a network in so many segments.
+pub fn cut_name(processor: &str, segments: usize) -> String {
+    format!("{processor}/{segments}")
 }
 
 /// A network on all engines.
@@ -126,10 +135,32 @@ impl Contest {
             }
             let begun = Instant::now();
             let instance = processor.prepare(graph, std::slice::from_ref(&inputs))?.spawn()?;
-            let engine = OnProcessor { instance, inputs: inputs.clone() };
+            let engine = OnProcessor { instance, inputs: inputs.iter().cloned().map(Held::from).collect() };
             engines.push((processor.name().into(), spent(begun), Box::new(engine)));
         }
         Ok(Contest { engines })
+    }
+
+    /// Adds `graph` in `most` segments on each processor that supports all of it, under the name [`cut_name`].
+    ///
+    /// # Errors
+    /// As [`Contest::new`].
+    pub fn add_cut(
+        &mut self,
+        graph: &Graph,
+        processors: &[Arc<dyn Processor>],
+        most: usize,
+    ) -> Result<(), ExecError> {
+        let inputs = sample_inputs(graph, 0);
+        for processor in
+            processors.iter().filter(|p| graph.nodes.iter().all(|n| p.supports(graph, n).is_ok()))
+        {
+            let begun = Instant::now();
+            let engine = InSegments::new(graph, &**processor, most, &inputs)?;
+            let name = cut_name(processor.name(), engine.segments());
+            self.engines.push((name, begun.elapsed().as_secs_f64() * 1e3, Box::new(engine)));
+        }
+        Ok(())
     }
 
     /// Runs every engine in turn, `rounds` times after two that warm up, or until `budget` is spent (three rounds at least).
@@ -190,7 +221,7 @@ pub fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or(0.0)
 }
 
-fn error(got: &[Tensor], want: &[Tensor]) -> f64 {
+fn error(got: &[Arc<Tensor>], want: &[Arc<Tensor>]) -> f64 {
     let mut worst: f64 = 0.0;
     for (got, want) in got.iter().zip(want) {
         let (got, want) = (got.as_f32().unwrap_or_default(), want.as_f32().unwrap_or_default());
@@ -223,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_difference_and_a_median_by_hand() {
-        let t = |v: &[f32]| vec![Tensor::f32(&[v.len()], v.to_vec())];
+        let t = |v: &[f32]| vec![Arc::new(Tensor::f32(&[v.len()], v.to_vec()))];
         assert_eq!(error(&t(&[1.0, 2.0]), &t(&[1.0, 4.0])), 0.5);
         assert!(error(&t(&[1.0, f32::NAN]), &t(&[1.0, 4.0])).is_nan());
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);

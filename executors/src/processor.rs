@@ -2,6 +2,7 @@
 //! A processor refuses nodes that it cannot run before anything is prepared; it never falls back in silence.
 
 use crate::graph::{Graph, Node};
+use crate::held::{Held, Traffic};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -106,6 +107,11 @@ pub trait Processor: Send + Sync {
     /// (each a list in the order of `segment.inputs`), used where numbers must be calibrated (int8); may be empty elsewhere.
     fn prepare(&self, segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError>;
 
+    /// Tensors that went to and from the host since it was opened; none where it computes on the host's memory or does not count.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
     /// Prepares a whole model, by the names of its task and variant; `None` where segments are run. What takes whole models supports no
     /// single node: [`Deployment`](crate::deploy::Deployment) makes another variant of the model that runs there only.
     fn prepare_whole(
@@ -130,8 +136,24 @@ pub trait Prepared: Send + Sync {
 
 /// Working memory of a prepared segment: runs one launch at a time.
 pub trait Instance: Send {
-    /// Runs the segment: `inputs` in the order of the graph's inputs, outputs in the order of its outputs.
-    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError>;
+    /// Runs the segment: `inputs` in the order of the graph's inputs; the outputs come behind what is in `outputs`, in the order of
+    /// the graph's. Inputs may lie anywhere; those that this processor made and still has are not brought to the host. An output
+    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is).
+    ///
+    /// # Errors
+    /// When an input does not fit or the processor fails; then nothing is added to `outputs`.
+    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError>;
+
+    /// As [`Instance::advance`], for callers with plain tensors: they are copied.
+    ///
+    /// # Errors
+    /// As [`Instance::advance`].
+    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
+        let inputs: Vec<Held> = inputs.iter().map(|&tensor| tensor.clone().into()).collect();
+        let mut outputs = Vec::new();
+        self.advance(&inputs, &[], &mut outputs)?;
+        outputs.iter().map(|held| held.host().map(|tensor| Tensor::clone(tensor))).collect()
+    }
 
     /// Times each step by itself, on whatever is in memory; empty where steps are not ours.
     ///

@@ -2,6 +2,7 @@
 //! It refuses to guess latencies; power is not measured and is marked as assumed in the plan's provenance.
 
 use crate::deploy::{Deployed, Deployment};
+use crate::held::Held;
 use crate::processor::{ExecError, Instance};
 use crate::segment::Segment;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
@@ -159,9 +160,10 @@ fn run_once(
     sample: usize,
 ) -> Result<f64, ExecError> {
     let samples = &variant.segment_samples[s];
-    let inputs: Vec<_> = samples[sample % samples.len()].iter().collect();
+    let inputs: Vec<Held> = samples[sample % samples.len()].iter().cloned().map(Held::from).collect();
+    let mut outputs = Vec::new();
     let start = Instant::now();
-    instance.run(&inputs)?;
+    instance.advance(&inputs, &[], &mut outputs)?;
     Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 

@@ -91,6 +91,19 @@ impl Data {
             Data::I8(v) => bytemuck::cast_slice(v),
         }
     }
+
+    /// As [`Data::bytes`], to be written. A Bool must stay 0 or 1.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Data::F32(v) => bytemuck::cast_slice_mut(v),
+            Data::F16(v) => bytemuck::cast_slice_mut(v),
+            Data::F64(v) => bytemuck::cast_slice_mut(v),
+            Data::I64(v) => bytemuck::cast_slice_mut(v),
+            Data::I32(v) => bytemuck::cast_slice_mut(v),
+            Data::U8(v) | Data::Bool(v) => v,
+            Data::I8(v) => bytemuck::cast_slice_mut(v),
+        }
+    }
 }
 
 /// A tensor: `shape` multiplied out equals the number of elements in `data`. A scalar has shape `[]`.
@@ -115,6 +128,22 @@ impl Tensor {
             data.len()
         );
         Self { shape: shape.to_vec(), data: Data::F32(data) }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Self {
+        let n = shape.iter().product();
+        let data = match dtype {
+            DType::F32 => Data::F32(vec![0.0; n]),
+            DType::F16 => Data::F16(vec![0; n]),
+            DType::F64 => Data::F64(vec![0.0; n]),
+            DType::I64 => Data::I64(vec![0; n]),
+            DType::I32 => Data::I32(vec![0; n]),
+            DType::U8 => Data::U8(vec![0; n]),
+            DType::I8 => Data::I8(vec![0; n]),
+            DType::Bool => Data::Bool(vec![0; n]),
+        };
+        Self { shape: shape.to_vec(), data }
     }
 
     /// Whether any element is NaN (f32 and f64; the other types are not looked at).

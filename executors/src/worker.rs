@@ -3,8 +3,9 @@
 //! request after its report.
 
 use crate::affinity::Pinned;
-use crate::chain::Values;
+use crate::chain::{Room, Values};
 use crate::deploy::Deployment;
+use crate::held::Held;
 use crate::inject::{How, Striker};
 use crate::processor::{ExecError, Instance};
 use crate::runtime::panic_text;
@@ -56,6 +57,9 @@ pub(crate) struct Worker {
     /// Segments that make no NaN of their samples: whatever holds NaN after them is the processor's fault, unless it was sent.
     clean: BTreeSet<(usize, usize)>,
     striker: Striker,
+    room: Room,
+    /// Where the running launch started from.
+    before: Values,
 }
 
 impl Worker {
@@ -77,7 +81,16 @@ impl Worker {
                 }
             }
         }
-        Ok(Worker { deployment, processor, instances, said, clean: BTreeSet::new(), striker })
+        Ok(Worker {
+            deployment,
+            processor,
+            instances,
+            said,
+            clean: BTreeSet::new(),
+            striker,
+            room: Room::default(),
+            before: Values::default(),
+        })
     }
 
     /// Runs every segment once, so that nothing is compiled or paged in during the run.
@@ -124,6 +137,9 @@ impl Worker {
         for Job { launch, input } in jobs {
             let started = Instant::now();
             let result = self.guarded(|worker| worker.run(&launch, input));
+            // Nothing of the request is held when the report goes out.
+            self.before.clear();
+            self.room.clear();
             let died = matches!(result, Err(ExecError::Died { .. }));
             let report = Report { launch, started, finished: Instant::now(), result };
             let mut heard = true;
@@ -140,29 +156,30 @@ impl Worker {
     fn run(&mut self, launch: &Launch, input: Input) -> Result<Values, ExecError> {
         let v = launch.variant.0 as usize;
         let strike = self.strike()?;
-        let chain = &self.deployment.variants[v].chain;
+        let variant = &self.deployment.variants[v];
+        let (chain, room) = (&variant.chain, &mut self.room);
         let mut values = match input {
             Input::Values(values) => values,
             Input::Fresh(inputs) => chain.start(inputs)?,
         };
-        let before = values.clone();
+        self.before.copy(&values);
         for s in launch.first..=launch.last {
             let s = s as usize;
             let instance = self.instances.get_mut(&(v, s)).ok_or_else(|| ExecError::Failed {
                 processor: self.deployment.processors[self.processor].name().into(),
-                graph: format!("{} segment {s}", self.deployment.variants[v].model.name),
+                graph: format!("{} segment {s}", variant.model.name),
                 reason: "it is not prepared here: the plan is not of this deployment".into(),
             })?;
-            let mut outputs = instance.run(&chain.inputs(&values, s)?)?;
+            chain.advance(&mut values, s, &mut **instance, room)?;
             if strike == Some(How::Nan) {
-                spoil(&mut outputs);
+                chain.outputs_of(&mut values, s).try_for_each(spoil)?;
             }
-            // Callers may send NaN; that must not take a processor out.
+            // Callers may send NaN; that must not take a processor out. What stays with the processor is looked at when it is brought.
             let judged = s == launch.last as usize && self.clean.contains(&(v, s));
-            if judged && outputs.iter().any(Tensor::has_nan) && !before.has_nan() {
+            let nan = |held: &mut Held| held.seen().is_some_and(|tensor| tensor.has_nan());
+            if judged && chain.outputs_of(&mut values, s).any(nan) && !self.before.has_nan() {
                 return Err(self.nan());
             }
-            chain.finish(&mut values, s, outputs)?;
         }
         Ok(values)
     }
@@ -215,13 +232,14 @@ impl Worker {
     }
 }
 
-/// Puts NaN into every f32 tensor.
-fn spoil(outputs: &mut [Tensor]) {
-    for tensor in outputs {
-        if let Data::F32(values) = &mut tensor.data
-            && let Some(first) = values.first_mut()
-        {
-            *first = f32::NAN;
-        }
+/// Puts NaN into an f32 tensor.
+fn spoil(held: &mut Held) -> Result<(), ExecError> {
+    let mut tensor = Tensor::clone(held.host()?);
+    if let Data::F32(values) = &mut tensor.data
+        && let Some(first) = values.first_mut()
+    {
+        *first = f32::NAN;
+        *held = tensor.into();
     }
+    Ok(())
 }

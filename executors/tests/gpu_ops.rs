@@ -89,7 +89,8 @@ fn each_way<D: Device>(gpu: &Gpu<D>) {
         for seed in [2, 3] {
             for met in gpu.problems(&row.case(seed).graph).unwrap() {
                 for choice in met.candidates {
-                    let forced = gpu.with_choices([(met.key.clone(), choice)].into());
+                    let forced =
+                        gpu.with(|target| target.tuned = Arc::new([(met.key.clone(), choice)].into()));
                     assert_eq!(verdict(row, seed, &forced), None, "{}: {choice:?}", met.key);
                     ways.insert(format!("{choice:?}").split([' ', '(']).next().unwrap().to_owned());
                 }
@@ -234,7 +235,8 @@ fn forced<D: Device>(gpu: &Gpu<D>, case: &Case, way: Way) -> Option<Gpu<D>> {
     let problems = gpu.problems(&case.graph).unwrap();
     let pick = |met: Met| Some((met.key, met.candidates.into_iter().find(|c| way.is(c))?));
     let choices: BTreeMap<_, _> = problems.into_iter().filter_map(pick).collect();
-    (matches!(way, Way::Any) || !choices.is_empty()).then(|| gpu.with_choices(choices))
+    (matches!(way, Way::Any) || !choices.is_empty())
+        .then(|| gpu.with(|target| target.tuned = Arc::new(choices)))
 }
 
 fn sabotage<D: Device>(open: impl Fn(Option<Edit>) -> D) {

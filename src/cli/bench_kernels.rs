@@ -38,6 +38,9 @@ pub struct Args {
     /// Seconds for each network, after which no further round begins.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// Run each network on each processor in so many segments too, beside the whole: what cutting costs.
+    #[arg(long, default_value_t = 1)]
+    segments: usize,
     /// Show so many of the slowest steps of each network on each GPU processor.
     #[arg(long, default_value_t = 0)]
     steps: usize,
@@ -75,6 +78,9 @@ pub fn run(args: &Args) -> Outcome {
     for model in models {
         let graph = onnx::from_bytes(model, &zoo::bytes(model, &zoo::Options::default())?, &BTreeMap::new())?;
         let mut contest = Contest::new(&graph, &processors, 1)?;
+        if args.segments > 1 {
+            contest.add_cut(&graph, &processors, args.segments)?;
+        }
         let timed = contest.time(args.rounds, Duration::from_secs_f64(args.seconds))?;
         let base = timed[0].clone();
         let row = |timed: Timed| Row {
@@ -96,7 +102,13 @@ pub fn run(args: &Args) -> Outcome {
         return print_json(&rows);
     }
     println!("Geometric means over {PLAIN}, one thread (below 1: faster):");
-    for processor in &processors {
+    means(&processors, &rows);
+    Ok(())
+}
+
+/// The geometric means of each processor, and what cutting costs it.
+fn means(processors: &[Arc<dyn Processor>], rows: &[Row]) {
+    for processor in processors {
         let of: Vec<&Row> = rows.iter().filter(|r| r.timed.engine == processor.name()).collect();
         let mean = |f: fn(&Row) -> f64| (of.iter().map(|r| f(r).ln()).sum::<f64>() / of.len() as f64).exp();
         if !of.is_empty() {
@@ -107,8 +119,16 @@ pub fn run(args: &Args) -> Outcome {
                 processor.device()
             );
         }
+        // The cut run of a network against its whole run.
+        let cut = |r: &&Row| {
+            let name = r.timed.engine.strip_prefix(processor.name())?.strip_prefix('/')?;
+            let whole = of.iter().find(|whole| whole.model == r.model)?;
+            Some((name.to_owned(), r.timed.cpu_ms / whole.timed.cpu_ms))
+        };
+        for (row, (segments, ratio)) in rows.iter().filter_map(|r| cut(&r).map(|c| (r, c))) {
+            println!("    {} in {segments} segments: x{ratio:.3} of its CPU time whole", row.model);
+        }
     }
-    Ok(())
 }
 
 /// Opens the processors that are here; those that are not are said.

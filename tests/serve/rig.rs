@@ -5,6 +5,7 @@ use cosched::env::plan::Plan;
 use cosched::env::time::Span;
 use cosched::executors::deploy::{Deployment, Model, sample_inputs};
 use cosched::executors::graph::{Graph, Node};
+use cosched::executors::held::Held;
 use cosched::executors::processor::{self, ExecError, Instance, Prepared, Processor};
 use cosched::executors::profile::{self, profile};
 use cosched::executors::segment::CutOptions;
@@ -140,9 +141,9 @@ impl Prepared for GatedSegment {
 }
 
 impl Instance for GatedInstance {
-    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
+    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
         self.1.pass()?;
-        self.0.run(inputs)
+        self.0.advance(inputs, home, outputs)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod wire;
 mod worker;
 
 use crate::graph::{Graph, Node, ValueId};
+use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::tensor::{Data, Tensor};
 use client::{Client, Loaded, Seat};
@@ -254,15 +255,18 @@ impl DspInstance {
 }
 
 impl Instance for DspInstance {
-    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
-        check_inputs(&self.graph, &self.inputs, inputs)?;
+    fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+        let inputs = hosts(inputs)?;
+        check_inputs(&self.graph, &self.inputs, &inputs)?;
         let bytes: Vec<&[u8]> = inputs.iter().filter_map(|t| t.as_f32().map(bytemuck::cast_slice)).collect();
         let mut results: Vec<Vec<f32>> = self.outputs.iter().map(|p| vec![0f32; p.bytes() / 4]).collect();
         let mut slices: Vec<&mut [u8]> = results.iter_mut().map(|v| bytemuck::cast_slice_mut(v)).collect();
         self.busy_ns = self.seat.run(&bytes, &mut slices).map_err(|e| explain(&self.graph, e))?;
-        let tensor =
-            |(port, data): (&Port, Vec<f32>)| Tensor { shape: port.shape.clone(), data: Data::F32(data) };
-        Ok(self.outputs.iter().zip(results).map(tensor).collect())
+        let tensor = |(port, data): (&Port, Vec<f32>)| {
+            Tensor { shape: port.shape.clone(), data: Data::F32(data) }.into()
+        };
+        outputs.extend(self.outputs.iter().zip(results).map(tensor));
+        Ok(())
     }
 }
 

@@ -1,15 +1,16 @@
-//! What both GPU processors share: input checks, and the way from the three verbs to a device. It refuses to know any driver.
+//! What both GPU processors share: the way from preparing a segment to a device. It refuses to know any driver.
 
 use super::kernel::Spec;
 use super::kernel::print::{Dialect, print};
-use super::lower::choice::{Choice, Met};
-use super::lower::{self, Plan, Source, Span, Target};
+use super::lower::choice::Met;
+use super::lower::{self, Plan, Span, Target};
 use super::tune;
-use crate::graph::{Graph, Node, Value};
+use super::working::{Ready, Shared};
+use crate::graph::{Graph, Node};
+use crate::held::{Meter, Traffic};
 use crate::measure::cpu_ms;
-use crate::processor::{ExecError, Instance, Prepared, Processor, StepTime};
-use crate::tensor::{Data, Tensor};
-use std::collections::BTreeMap;
+use crate::processor::{ExecError, Prepared, Processor};
+use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -25,6 +26,25 @@ pub enum Fault {
 /// Changes the text of a kernel before it is compiled. Only tests have a use for it: they must reject a wrong kernel.
 pub type Edit = fn(String) -> String;
 
+/// What goes into an input's place.
+pub enum Feed<'a, B> {
+    /// From the host.
+    Host(&'a [f32]),
+    /// From another place of the device.
+    There(&'a B),
+}
+
+/// Where an output goes, which is as long as its span.
+pub enum Place<B> {
+    /// Into this memory on the host.
+    Home(Vec<f32>),
+    /// Into a buffer of its own on the device.
+    There(B),
+}
+
+/// An output of a run: its place in the arena, and where it goes.
+pub type Output<B> = (Span, Place<B>);
+
 /// One kernel interface.
 pub trait Device: Send + Sync + 'static {
     /// Row of the processor table.
@@ -33,6 +53,8 @@ pub trait Device: Send + Sync + 'static {
     type Segment: Send + Sync + 'static;
     /// Working memory for one run at a time.
     type Memory: Send + 'static;
+    /// A tensor that outlives a run.
+    type Buffer: Send + Sync + 'static;
 
     /// Device, driver and library versions.
     fn describe(&self) -> String;
@@ -46,14 +68,19 @@ pub trait Device: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
     /// Allocates.
     fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
-    /// Uploads `inputs`, runs every step, reads `outputs` back in their order.
+    /// Brings `inputs` to their places, runs every step, brings `outputs` where they go, and waits. Allocates nothing but what the driver
+    /// allocates for a submission.
     fn run(
         &self,
         segment: &Self::Segment,
         memory: &mut Self::Memory,
-        inputs: &[(Span, &[f32])],
-        outputs: &[Span],
-    ) -> Result<Vec<Vec<f32>>, Fault>;
+        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Self::Buffer>)>,
+        outputs: &mut [Output<Self::Buffer>],
+    ) -> Result<(), Fault>;
+    /// A buffer for so many floats.
+    fn buffer(&self, floats: usize) -> Result<Self::Buffer, Fault>;
+    /// Reads a buffer that holds `to.len()` floats; no run uses it.
+    fn read(&self, buffer: &Self::Buffer, to: &mut [f32]) -> Result<(), Fault>;
     /// Submits step `step` so many times in one go and waits.
     fn repeat(
         &self,
@@ -106,26 +133,33 @@ pub struct Gpu<D: Device> {
     /// What the lowering must know, with the choices that were measured.
     target: RwLock<Target>,
     tune: bool,
+    meter: Arc<Meter>,
 }
 
 impl<D: Device> Gpu<D> {
     /// A processor on an open device, without measured choices.
     pub fn new(device: D) -> Self {
         let target = RwLock::new(device.target().clone());
-        Self { device: Arc::new(device), target, tune: false }
+        Self { device: Arc::new(device), target, tune: false, meter: Arc::default() }
     }
 
     /// As [`Gpu::new`], with what was measured on this device before; where `tune` is true, what is missing is measured when it is met.
     pub fn tuned(device: D, tune: bool) -> Self {
         let tuned = Arc::new(tune::known(D::NAME, &device.describe()));
         let target = RwLock::new(Target { tuned, ..device.target().clone() });
-        Self { device: Arc::new(device), target, tune }
+        Self { device: Arc::new(device), target, tune, meter: Arc::default() }
     }
 
-    /// The same device with these choices and no others: for tests of each of them.
-    pub fn with_choices(&self, choices: BTreeMap<String, Choice>) -> Self {
-        let target = Target { tuned: Arc::new(choices), ..self.device.target().clone() };
-        Self { device: self.device.clone(), target: RwLock::new(target), tune: false }
+    /// The same device with no measured choices and another target: for tests of each choice and of small limits.
+    pub fn with(&self, change: impl FnOnce(&mut Target)) -> Self {
+        let mut target = self.device.target().clone();
+        change(&mut target);
+        Self {
+            device: self.device.clone(),
+            target: RwLock::new(target),
+            tune: false,
+            meter: self.meter.clone(),
+        }
     }
 
     /// The problems of `segment` that can be solved in several ways.
@@ -173,7 +207,7 @@ impl<D: Device> Gpu<D> {
     }
 }
 
-fn failed<D: Device>(graph: &str, fault: Fault) -> ExecError {
+pub(super) fn failed<D: Device>(graph: &str, fault: Fault) -> ExecError {
     let processor = D::NAME.to_string();
     match fault {
         Fault::Failed(reason) => ExecError::Failed { processor, graph: graph.to_string(), reason },
@@ -188,6 +222,10 @@ impl<D: Device> Processor for Gpu<D> {
 
     fn device(&self) -> String {
         self.device.describe()
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.meter.read()
     }
 
     fn supports(&self, graph: &Graph, node: &Node) -> Result<(), String> {
@@ -213,7 +251,7 @@ impl<D: Device> Processor for Gpu<D> {
         // Drivers compile at the first launch: a run on whatever is in memory pays for that now. No kernel takes an index from
         // the arena, so that the contents do not matter.
         let first = self.device.spawn(&ready).and_then(|mut memory| {
-            self.device.run(&ready, &mut memory, &[], &[])?;
+            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [])?;
             Ok(memory)
         });
         let first = first.map_err(|f| failed::<D>(&segment.name, f))?;
@@ -223,113 +261,17 @@ impl<D: Device> Processor for Gpu<D> {
             first: Mutex::new(Some(first)),
             shared: Arc::new(Shared {
                 device: self.device.clone(),
+                meter: self.meter.clone(),
                 segment: ready,
                 graph: segment.name.clone(),
                 inputs: values(&segment.inputs),
                 outputs: values(&segment.outputs),
-                places: plan.inputs.clone(),
-                sources: plan.outputs.clone(),
-                bytes: plan.bytes(),
-                steps: plan.steps.iter().map(|s| (s.node.clone(), s.spec, s.flops)).collect(),
+                bytes: plan.bytes()
+                    + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>(),
+                places: plan.inputs,
+                sources: plan.outputs,
+                steps: plan.steps.into_iter().map(|s| (s.node, s.spec, s.flops)).collect(),
             }),
         }))
     }
-}
-
-struct Shared<D: Device> {
-    device: Arc<D>,
-    segment: D::Segment,
-    graph: String,
-    inputs: Vec<Value>,
-    outputs: Vec<Value>,
-    places: Vec<Option<Span>>,
-    sources: Vec<Source>,
-    bytes: usize,
-    /// Node, kernel and arithmetic of each step.
-    steps: Vec<(String, Spec, u64)>,
-}
-
-struct Ready<D: Device> {
-    /// The memory of the first run, for the first caller.
-    first: Mutex<Option<D::Memory>>,
-    shared: Arc<Shared<D>>,
-}
-
-impl<D: Device> Prepared for Ready<D> {
-    fn spawn(&self) -> Result<Box<dyn Instance>, ExecError> {
-        let shared = self.shared.clone();
-        let first = self.first.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let memory = match first {
-            Some(memory) => memory,
-            None => shared.device.spawn(&shared.segment).map_err(|f| failed::<D>(&shared.graph, f))?,
-        };
-        Ok(Box::new(Working { shared, memory }))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.shared.bytes
-    }
-}
-
-struct Working<D: Device> {
-    shared: Arc<Shared<D>>,
-    memory: D::Memory,
-}
-
-impl<D: Device> Instance for Working<D> {
-    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
-        let shared = &*self.shared;
-        check(shared, inputs)?;
-        let mut uploads = Vec::with_capacity(inputs.len());
-        for (tensor, place) in inputs.iter().zip(&shared.places) {
-            if let (Some(span), Some(data)) = (place, tensor.as_f32()) {
-                uploads.push((*span, data));
-            }
-        }
-        let spans: Vec<Span> = shared
-            .sources
-            .iter()
-            .filter_map(|s| match s {
-                Source::Arena(span) => Some(*span),
-                _ => None,
-            })
-            .collect();
-        let read = shared.device.run(&shared.segment, &mut self.memory, &uploads, &spans);
-        let mut read = read.map_err(|f| failed::<D>(&shared.graph, f))?.into_iter();
-        let outputs = shared.sources.iter().zip(&shared.outputs).map(|(source, value)| match source {
-            Source::Arena(_) => {
-                let data = Data::F32(read.next().unwrap_or_default());
-                Tensor { shape: value.shape.clone(), data }
-            }
-            Source::Input(i) => Tensor { shape: value.shape.clone(), data: inputs[*i].data.clone() },
-            Source::Constant(tensor) => (**tensor).clone(),
-        });
-        Ok(outputs.collect())
-    }
-
-    fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
-        let shared = &*self.shared;
-        let time = |(i, (node, spec, flops)): (usize, &(String, Spec, u64))| {
-            let seconds = time_step(&*shared.device, &shared.segment, &mut self.memory, i);
-            let us = 1e6 * seconds.map_err(|f| failed::<D>(&shared.graph, f))?;
-            Ok(StepTime { node: node.clone(), kernel: format!("{spec:?}"), us, flops: *flops })
-        };
-        shared.steps.iter().enumerate().map(time).collect()
-    }
-}
-
-fn check<D: Device>(shared: &Shared<D>, inputs: &[&Tensor]) -> Result<(), ExecError> {
-    let wrong = |input: &str, expected: String, got: String| {
-        Err(ExecError::Input { graph: shared.graph.clone(), input: input.to_string(), expected, got })
-    };
-    if inputs.len() != shared.inputs.len() {
-        return wrong("(all)", format!("{} tensors", shared.inputs.len()), inputs.len().to_string());
-    }
-    for (tensor, value) in inputs.iter().zip(&shared.inputs) {
-        if tensor.dtype() != value.dtype || tensor.shape != value.shape {
-            let expected = format!("{} {:?}", value.dtype, value.shape);
-            return wrong(&value.name, expected, format!("{} {:?}", tensor.dtype(), tensor.shape));
-        }
-    }
-    Ok(())
 }

@@ -1,10 +1,13 @@
 //! The two GPU processors: kernels from one generator over one lowering, on wgpu and on OpenCL.
 //! It refuses hand-written twins of a kernel and any device that is shared by the whole process.
 
+mod adapter;
 pub mod device;
 pub mod kernel;
 pub mod lower;
 pub mod memory;
 pub mod opencl;
 pub mod tune;
+mod waiting;
 pub mod wgpu;
+mod working;

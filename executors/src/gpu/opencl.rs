@@ -1,7 +1,7 @@
 //! The `opencl` processor: OpenCL C kernels. Each processor owns its context; only the list of devices is found once for the process.
 //! It refuses relaxed mathematics: NaN and infinity stay what they are.
 
-use super::device::{Device, Edit, Fault, Gpu, text};
+use super::device::{Device, Edit, Fault, Feed, Gpu, Output, Place, text};
 use super::kernel::Spec;
 use super::kernel::ir::MAX_PARAMS;
 use super::kernel::print::{Dialect, OpenClC, WORKGROUP};
@@ -33,6 +33,8 @@ pub struct OpenClDevice {
     device: cl::Device,
     target: Target,
     programs: Mutex<HashMap<Spec, Arc<Program>>>,
+    /// For reading buffers outside of a run.
+    reader: Mutex<CommandQueue>,
     edit: Option<Edit>,
 }
 
@@ -103,7 +105,9 @@ impl OpenClDevice {
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
         let target = Target { max_binding, ..target(cpu) };
-        Ok(Self { context, device, target, programs: Mutex::new(HashMap::new()), edit })
+        let reader = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
+        let programs = Mutex::new(HashMap::new());
+        Ok(Self { context, device, target, programs, reader: Mutex::new(reader), edit })
     }
 
     fn program(&self, spec: &Spec) -> Result<Arc<Program>, Fault> {
@@ -119,13 +123,6 @@ impl OpenClDevice {
         Ok(built)
     }
 
-    fn queue(&self) -> Result<CommandQueue, Fault> {
-        // SAFETY: the device belongs to the context, and there are no properties whose lifetime could matter.
-        #[allow(deprecated)]
-        let queue = unsafe { CommandQueue::create(&self.context, self.device.id(), 0) };
-        queue.map_err(fault)
-    }
-
     fn filled<T>(&self, queue: &CommandQueue, data: &[T]) -> Result<Buffer<T>, Fault> {
         // SAFETY: no host pointer is given, and the blocking write reads `data` before it returns.
         unsafe {
@@ -137,15 +134,68 @@ impl OpenClDevice {
     }
 }
 
+fn queue(context: &Context, device: &cl::Device) -> opencl3::Result<CommandQueue> {
+    // SAFETY: the device belongs to the context, and there are no properties whose lifetime could matter.
+    #[allow(deprecated)]
+    unsafe {
+        CommandQueue::create(context, device.id(), 0)
+    }
+}
+
 fn fault(e: opencl3::error_codes::ClError) -> Fault {
     // CL_DEVICE_NOT_AVAILABLE, CL_OUT_OF_RESOURCES after a crash of the driver: only the first says that the device is gone.
     if e.0 == -2 { Fault::Died(e.to_string()) } else { Fault::Failed(e.to_string()) }
+}
+
+/// Hands all commands of a run to its queue, in order.
+///
+/// # Safety
+/// Spans lie inside the arena by the plan, and grids are whole workgroups; inputs, outputs and their buffers must live until the queue
+/// has been finished.
+unsafe fn enqueue(
+    memory: &mut Memory,
+    inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
+    outputs: &mut [Output<Buffer<f32>>],
+) -> opencl3::Result<()> {
+    let Memory { queue, arena, kernels } = memory;
+    let local = [WORKGROUP as usize];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (span, feed) in inputs {
+            match feed {
+                Feed::Host(data) => {
+                    queue.enqueue_write_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?
+                }
+                Feed::There(from) => {
+                    queue.enqueue_copy_buffer(from, arena, 0, 4 * span.at, 4 * span.floats, &[])?
+                }
+            };
+        }
+        for (kernel, total) in kernels {
+            let global = [*total];
+            let (global, local) = (global.as_ptr(), local.as_ptr());
+            queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[])?;
+        }
+        for (span, place) in outputs {
+            match place {
+                Place::Home(data) => {
+                    data.resize(span.floats, 0.0);
+                    queue.enqueue_read_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?;
+                }
+                Place::There(to) => {
+                    queue.enqueue_copy_buffer(arena, to, 4 * span.at, 0, 4 * span.floats, &[])?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Device for OpenClDevice {
     const NAME: &'static str = "opencl";
     type Segment = Segment;
     type Memory = Memory;
+    type Buffer = Buffer<f32>;
 
     fn describe(&self) -> String {
         let d = &self.device;
@@ -172,18 +222,14 @@ impl Device for OpenClDevice {
             slot[..step.params.len()].copy_from_slice(&step.params);
             steps.push(Launch { program: self.program(&step.spec)?, page: step.page, total: step.total });
         }
-        let queue = self.queue()?;
+        let queue = queue(&self.context, &self.device).map_err(fault)?;
         let pages = plan.pages.iter().map(|p| self.filled(&queue, p)).collect::<Result<_, _>>()?;
         Ok(Segment { steps, params: self.filled(&queue, &params)?, pages, arena: plan.arena })
     }
 
     fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
-        let queue = self.queue()?;
-        // SAFETY: no host pointer is given.
-        let arena = unsafe {
-            Buffer::<f32>::create(&self.context, CL_MEM_READ_WRITE, segment.arena, ptr::null_mut())
-        };
-        let arena = arena.map_err(fault)?;
+        let queue = queue(&self.context, &self.device).map_err(fault)?;
+        let arena = self.buffer(segment.arena)?;
         let mut kernels = Vec::with_capacity(segment.steps.len());
         for (i, step) in segment.steps.iter().enumerate() {
             let kernel = Kernel::create(&step.program, "entry").map_err(fault)?;
@@ -206,42 +252,27 @@ impl Device for OpenClDevice {
         &self,
         _: &Segment,
         memory: &mut Memory,
-        inputs: &[(Span, &[f32])],
-        outputs: &[Span],
-    ) -> Result<Vec<Vec<f32>>, Fault> {
-        let (global, local) = (|n: usize| [n], [WORKGROUP as usize]);
-        let queue = &memory.queue;
-        // SAFETY: spans lie inside the arena by the plan; `inputs` and the results live until the blocking reads below
-        // (or `finish`, when there is nothing to read or an error) have seen every command end; grids are whole workgroups.
-        let result = unsafe {
-            (|| {
-                for (span, data) in inputs {
-                    queue.enqueue_write_buffer(&mut memory.arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?;
-                }
-                for (kernel, total) in &memory.kernels {
-                    let size = global(*total);
-                    queue.enqueue_nd_range_kernel(
-                        kernel.get(),
-                        1,
-                        ptr::null(),
-                        size.as_ptr(),
-                        local.as_ptr(),
-                        &[],
-                    )?;
-                }
-                let mut read = Vec::with_capacity(outputs.len());
-                for span in outputs {
-                    let mut data = vec![0f32; span.floats];
-                    queue.enqueue_read_buffer(&memory.arena, CL_BLOCKING, 4 * span.at, &mut data, &[])?;
-                    read.push(data);
-                }
-                Ok(read)
-            })()
-        };
-        let finished = queue.finish();
-        let read = result.map_err(fault)?;
-        finished.map_err(fault)?;
-        Ok(read)
+        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
+        outputs: &mut [Output<Buffer<f32>>],
+    ) -> Result<(), Fault> {
+        // SAFETY: what is read and written is borrowed until `finish` below has seen every command end, errors or not.
+        let queued = unsafe { enqueue(memory, inputs, outputs) };
+        let finished = memory.queue.finish();
+        queued.map_err(fault)?;
+        finished.map_err(fault)
+    }
+
+    fn buffer(&self, floats: usize) -> Result<Buffer<f32>, Fault> {
+        // SAFETY: no host pointer is given.
+        let made = unsafe { Buffer::create(&self.context, CL_MEM_READ_WRITE, floats, ptr::null_mut()) };
+        made.map_err(fault)
+    }
+
+    fn read(&self, buffer: &Buffer<f32>, to: &mut [f32]) -> Result<(), Fault> {
+        let reader = self.reader.lock().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: the read blocks until it is done, and the run that wrote the buffer has been waited for.
+        unsafe { reader.enqueue_read_buffer(buffer, CL_BLOCKING, 0, to, &[]) }.map_err(fault)?;
+        Ok(())
     }
 
     fn repeat(&self, _: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {

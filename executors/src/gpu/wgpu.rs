@@ -1,20 +1,17 @@
 //! The `wgpu` processor: WGSL kernels through wgpu (Vulkan). It stays within WebGPU's default limits and keeps wgpu's checks on.
 //! It refuses to panic on a device error: errors come back through scopes, losses through a flag.
 
-use super::device::{Device, Edit, Fault, Gpu, text};
+use super::adapter::{SLOT, layout, rank, share};
+use super::device::{Device, Edit, Fault, Feed, Gpu, Output, Place, text};
 use super::kernel::Spec;
 use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
 use super::lower::{Plan, Span, Target};
+use super::waiting::{Mapped, PATIENCE, ready};
 use crate::processor::{ExecError, Options, Processor, Row};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
 
-/// Bytes of one parameter slot: also the alignment that uniform offsets need.
-const SLOT: u64 = 256;
-/// A run that takes longer means that the device hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Workgroups along one axis of a grid.
 const MAX_GROUPS: u32 = 65_535;
 
@@ -51,6 +48,7 @@ pub struct Memory {
     arena: wgpu::Buffer,
     readback: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
+    mapped: Arc<Mapped>,
 }
 
 /// The row of the processor table.
@@ -73,56 +71,6 @@ fn absent(reason: String) -> ExecError {
 /// The tiles of every wgpu device, for now: WGSL has vectors of at most four lanes.
 pub fn target() -> Target {
     Target { width: 4, rows: false, pixels: 8, share: 0, max_binding: 128 << 20, tuned: Default::default() }
-}
-
-/// Invocations that load weights for each other, 0 for each for itself. It pays on software devices, which compute a subgroup in the lanes
-/// of one vector and load for every lane by itself; there a subgroup is also known to be neighbouring invocations.
-fn share(adapter: &wgpu::Adapter) -> u32 {
-    let info = adapter.get_info();
-    let even = info.subgroup_min_size == info.subgroup_max_size;
-    let able = adapter.features().contains(wgpu::Features::SUBGROUP);
-    let known =
-        matches!(info.subgroup_min_size, 4 | 8 | 16) && WORKGROUP.is_multiple_of(info.subgroup_min_size);
-    if info.device_type == wgpu::DeviceType::Cpu && able && even && known {
-        info.subgroup_min_size
-    } else {
-        0
-    }
-}
-
-/// Real GPUs first, software last.
-fn rank(kind: wgpu::DeviceType) -> u8 {
-    match kind {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    }
-}
-
-fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
-    let entry = |binding, ty, dynamic, size| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty,
-            has_dynamic_offset: dynamic,
-            min_binding_size: NonZeroU64::new(size),
-        },
-        count: None,
-    };
-    let read = wgpu::BufferBindingType::Storage { read_only: true };
-    let write = wgpu::BufferBindingType::Storage { read_only: false };
-    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some("cosched"),
-        entries: &[
-            entry(0, wgpu::BufferBindingType::Uniform, true, SLOT),
-            entry(1, write, false, 4),
-            entry(2, read, false, 4),
-            entry(3, read, false, 16),
-        ],
-    })
 }
 
 impl WgpuDevice {
@@ -172,11 +120,11 @@ impl WgpuDevice {
         }
         let filters =
             [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
-        let mut scopes: Vec<_> = filters.map(|f| self.device.push_error_scope(f)).into_iter().collect();
+        let [outer, middle, inner] = filters.map(|f| self.device.push_error_scope(f));
         let result = work();
         let mut error = None;
-        while let Some(scope) = scopes.pop() {
-            error = pollster::block_on(scope.pop()).or(error);
+        for scope in [inner, middle, outer] {
+            error = ready(scope.pop()).or(error);
         }
         if let Some(reason) = self.lost.get() {
             return Err(Fault::Died(reason.clone()));
@@ -209,31 +157,45 @@ impl WgpuDevice {
         pipeline
     }
 
-    fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    fn labelled(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
         self.device.create_buffer(&descriptor)
     }
 
     fn filled(&self, label: &str, data: &[u8], usage: wgpu::BufferUsages) -> wgpu::Buffer {
-        let buffer = self.buffer(label, data.len() as u64, usage | wgpu::BufferUsages::COPY_DST);
+        let buffer = self.labelled(label, data.len() as u64, usage | wgpu::BufferUsages::COPY_DST);
         self.queue.write_buffer(&buffer, 0, data);
         buffer
     }
 
-    /// Waits for a submission and for the mapping of `buffer`.
-    fn wait(
-        &self,
-        index: wgpu::SubmissionIndex,
-        mapped: &mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
-    ) -> Result<(), Fault> {
+    /// Waits for a submission.
+    fn wait(&self, index: wgpu::SubmissionIndex) -> Result<(), Fault> {
         let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(PATIENCE) };
-        self.device.poll(poll).map_err(|e| Fault::Died(format!("waiting for the device: {e}")))?;
-        match mapped.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(Fault::Failed(format!("reading results back: {e}"))),
-            Err(_) => Err(Fault::Died("the device never finished".into())),
-        }
+        let waited = self.device.poll(poll);
+        waited.map(|_| ()).map_err(|e| Fault::Died(format!("waiting for the device: {e}")))
+    }
+
+    /// Submits, waits, and gives the first `bytes` of `readback` to `with`.
+    fn submit_and_read(
+        &self,
+        encoder: wgpu::CommandEncoder,
+        readback: &wgpu::Buffer,
+        mapped: &Arc<Mapped>,
+        bytes: u64,
+        with: impl FnOnce(&[f32]),
+    ) -> Result<(), Fault> {
+        let index = self.queue.submit([encoder.finish()]);
+        let telling = mapped.clone();
+        readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| telling.tell(result));
+        self.wait(index)?;
+        mapped.wait()?;
+        let view = readback.get_mapped_range(0..bytes);
+        let view = view.map_err(|e| Fault::Failed(format!("reading results back: {e}")))?;
+        with(bytemuck::cast_slice(&view));
+        drop(view);
+        readback.unmap();
+        Ok(())
     }
 }
 
@@ -248,6 +210,7 @@ impl Device for WgpuDevice {
     const NAME: &'static str = "wgpu";
     type Segment = Segment;
     type Memory = Memory;
+    type Buffer = wgpu::Buffer;
 
     fn describe(&self) -> String {
         let i = &self.info;
@@ -298,8 +261,8 @@ impl Device for WgpuDevice {
     fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
         use wgpu::BufferUsages as Use;
         self.scoped(|| {
-            let arena = self.buffer("arena", segment.arena, Use::STORAGE | Use::COPY_DST | Use::COPY_SRC);
-            let readback = self.buffer("readback", segment.readback, Use::MAP_READ | Use::COPY_DST);
+            let arena = self.labelled("arena", segment.arena, Use::STORAGE | Use::COPY_DST | Use::COPY_SRC);
+            let readback = self.labelled("readback", segment.readback, Use::MAP_READ | Use::COPY_DST);
             let bind = |page: &wgpu::Buffer| {
                 let slot =
                     wgpu::BufferBinding { buffer: &segment.params, offset: 0, size: NonZeroU64::new(SLOT) };
@@ -316,7 +279,7 @@ impl Device for WgpuDevice {
                 })
             };
             let groups = segment.pages.iter().map(bind).collect();
-            Ok(Memory { arena, readback, groups })
+            Ok(Memory { arena, readback, groups, mapped: Arc::default() })
         })
     }
 
@@ -324,46 +287,69 @@ impl Device for WgpuDevice {
         &self,
         segment: &Segment,
         memory: &mut Memory,
-        inputs: &[(Span, &[f32])],
-        outputs: &[Span],
-    ) -> Result<Vec<Vec<f32>>, Fault> {
+        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, wgpu::Buffer>)>,
+        outputs: &mut [Output<wgpu::Buffer>],
+    ) -> Result<(), Fault> {
+        let (at, size) = (|span: &Span| 4 * span.at as u64, |span: &Span| 4 * span.floats as u64);
         self.scoped(|| {
-            for (span, data) in inputs {
-                self.queue.write_buffer(&memory.arena, 4 * span.at as u64, bytemuck::cast_slice(data));
-            }
+            let Memory { arena, readback, groups, mapped } = memory;
             let mut encoder = self.device.create_command_encoder(&Default::default());
+            for (span, feed) in inputs {
+                match feed {
+                    Feed::Host(data) => self.queue.write_buffer(arena, at(&span), bytemuck::cast_slice(data)),
+                    Feed::There(from) => {
+                        encoder.copy_buffer_to_buffer(from, 0, arena, at(&span), size(&span))
+                    }
+                }
+            }
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 for (i, step) in segment.steps.iter().enumerate() {
                     pass.set_pipeline(&step.pipeline);
-                    pass.set_bind_group(0, &memory.groups[step.page], &[(i as u64 * SLOT) as u32]);
+                    pass.set_bind_group(0, &groups[step.page], &[(i as u64 * SLOT) as u32]);
                     pass.dispatch_workgroups(step.grid.0, step.grid.1, 1);
                 }
             }
-            let mut at = 0;
-            for span in outputs {
-                let bytes = 4 * span.floats as u64;
-                encoder.copy_buffer_to_buffer(&memory.arena, 4 * span.at as u64, &memory.readback, at, bytes);
-                at += bytes;
+            let mut home = 0;
+            for (span, place) in &*outputs {
+                match place {
+                    Place::There(to) => {
+                        encoder.copy_buffer_to_buffer(arena, at(span), to, 0, size(span));
+                    }
+                    Place::Home(_) => {
+                        encoder.copy_buffer_to_buffer(arena, at(span), readback, home, size(span));
+                        home += size(span);
+                    }
+                }
             }
-            let index = self.queue.submit([encoder.finish()]);
-            let (tell, told) = mpsc::channel();
-            memory.readback.map_async(wgpu::MapMode::Read, 0..at.max(4), move |r| {
-                let _ = tell.send(r);
-            });
-            self.wait(index, &told)?;
-            let view = memory.readback.get_mapped_range(0..at.max(4));
-            let view = view.map_err(|e| Fault::Failed(format!("reading results back: {e}")))?;
-            let all: &[f32] = bytemuck::cast_slice(&view);
-            let mut first = 0;
-            let read = outputs.iter().map(|span| {
-                first += span.floats;
-                all[first - span.floats..first].to_vec()
-            });
-            let read = read.collect();
-            drop(view);
-            memory.readback.unmap();
-            Ok(read)
+            if home == 0 {
+                return self.wait(self.queue.submit([encoder.finish()]));
+            }
+            self.submit_and_read(encoder, readback, mapped, home, |mut all| {
+                for (span, place) in outputs {
+                    let Place::Home(data) = place else { continue };
+                    let (own, rest) = all.split_at(span.floats);
+                    data.clear();
+                    data.extend_from_slice(own);
+                    all = rest;
+                }
+            })
+        })
+    }
+
+    fn buffer(&self, floats: usize) -> Result<wgpu::Buffer, Fault> {
+        use wgpu::BufferUsages as Use;
+        self.scoped(|| Ok(self.labelled("tensor", 4 * floats as u64, Use::COPY_DST | Use::COPY_SRC)))
+    }
+
+    fn read(&self, buffer: &wgpu::Buffer, to: &mut [f32]) -> Result<(), Fault> {
+        use wgpu::BufferUsages as Use;
+        let bytes = 4 * to.len() as u64;
+        self.scoped(|| {
+            let readback = self.labelled("readback", bytes, Use::MAP_READ | Use::COPY_DST);
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(buffer, 0, &readback, 0, bytes);
+            self.submit_and_read(encoder, &readback, &Arc::default(), bytes, |all| to.copy_from_slice(all))
         })
     }
 
@@ -379,12 +365,7 @@ impl Device for WgpuDevice {
                     pass.dispatch_workgroups(launch.grid.0, launch.grid.1, 1);
                 }
             }
-            let index = self.queue.submit([encoder.finish()]);
-            let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(PATIENCE) };
-            self.device
-                .poll(poll)
-                .map(|_| ())
-                .map_err(|e| Fault::Died(format!("waiting for the device: {e}")))
+            self.wait(self.queue.submit([encoder.finish()]))
         })
     }
 }

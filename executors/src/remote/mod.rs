@@ -8,6 +8,7 @@ mod whole;
 
 use crate::cpu::check_inputs;
 use crate::graph::{Graph, Node, Value};
+use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Prepared, Processor};
 use crate::tensor::{DType, Tensor};
 use client::Client;
@@ -222,21 +223,25 @@ struct RemoteInstance {
 }
 
 impl Instance for RemoteInstance {
-    fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
+    fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
         let whole = &self.whole;
         check_inputs(&whole.graph, &whole.inputs, inputs)?;
+        let inputs = hosts(inputs)?;
         let died = |reason| ExecError::Died { processor: self.name.clone(), reason };
         let failed = |reason: String| ExecError::Failed {
             processor: self.name.clone(),
             graph: whole.graph.clone(),
             reason,
         };
-        let (body, json_bytes) = whole.question(inputs).map_err(failed)?;
+        let (body, json_bytes) = whole.question(&inputs).map_err(failed)?;
         let asked = self.link.client.post(&whole.path, body.into(), json_bytes);
         let answer = self.link.within(asked).map_err(died)?;
         if answer.status != 200 {
             return Err(failed(answer.complaint()));
         }
-        whole.answer(&answer.body, answer.json_bytes).map_err(failed)
+        outputs.extend(
+            whole.answer(&answer.body, answer.json_bytes).map_err(failed)?.into_iter().map(Held::from),
+        );
+        Ok(())
     }
 }

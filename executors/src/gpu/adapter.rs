@@ -1,0 +1,57 @@
+//! Which wgpu adapter is opened, what it can do, and what every kernel binds. It refuses limits beyond WebGPU's defaults.
+
+use super::kernel::print::WORKGROUP;
+use std::num::NonZeroU64;
+
+/// Bytes of one parameter slot: also the alignment that uniform offsets need.
+pub(super) const SLOT: u64 = 256;
+
+/// Invocations that load weights for each other, 0 for each for itself. It pays on software devices, which compute a subgroup in the lanes
+/// of one vector and load for every lane by itself; there a subgroup is also known to be neighbouring invocations.
+pub(super) fn share(adapter: &wgpu::Adapter) -> u32 {
+    let info = adapter.get_info();
+    let even = info.subgroup_min_size == info.subgroup_max_size;
+    let able = adapter.features().contains(wgpu::Features::SUBGROUP);
+    let known =
+        matches!(info.subgroup_min_size, 4 | 8 | 16) && WORKGROUP.is_multiple_of(info.subgroup_min_size);
+    if info.device_type == wgpu::DeviceType::Cpu && able && even && known {
+        info.subgroup_min_size
+    } else {
+        0
+    }
+}
+
+/// Real GPUs first, software last.
+pub(super) fn rank(kind: wgpu::DeviceType) -> u8 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+pub(super) fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    let entry = |binding, ty, dynamic, size| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: dynamic,
+            min_binding_size: NonZeroU64::new(size),
+        },
+        count: None,
+    };
+    let read = wgpu::BufferBindingType::Storage { read_only: true };
+    let write = wgpu::BufferBindingType::Storage { read_only: false };
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("cosched"),
+        entries: &[
+            entry(0, wgpu::BufferBindingType::Uniform, true, SLOT),
+            entry(1, write, false, 4),
+            entry(2, read, false, 4),
+            entry(3, read, false, 16),
+        ],
+    })
+}

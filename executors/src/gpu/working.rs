@@ -1,0 +1,239 @@
+//! A prepared segment at work on a GPU: tensors that this device has are taken from there, and those that it makes stay there unless
+//! they are wanted on the host. It refuses to allocate once every tensor of a run has been let go of: they are used again.
+
+use super::device::{Device, Fault, Feed, Output, Place, failed, time_step};
+use super::kernel::Spec;
+use super::lower::{Source, Span};
+use crate::cpu::check_inputs;
+use crate::graph::Value;
+use crate::held::{Held, Meter, Own, Resident, Shelf};
+use crate::processor::{ExecError, Instance, Prepared, StepTime};
+use crate::tensor::{DType, Data, Tensor};
+use std::any::Any;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What all instances of a prepared segment share.
+pub(super) struct Shared<D: Device> {
+    pub device: Arc<D>,
+    pub meter: Arc<Meter>,
+    pub segment: D::Segment,
+    pub graph: String,
+    pub inputs: Vec<Value>,
+    pub outputs: Vec<Value>,
+    pub places: Vec<Option<Span>>,
+    pub sources: Vec<Source>,
+    pub bytes: usize,
+    /// Node, kernel and arithmetic of each step.
+    pub steps: Vec<(String, Spec, u64)>,
+}
+
+/// A prepared segment.
+pub(super) struct Ready<D: Device> {
+    /// The memory of the first run, for the first caller.
+    pub first: Mutex<Option<D::Memory>>,
+    pub shared: Arc<Shared<D>>,
+}
+
+impl<D: Device> Prepared for Ready<D> {
+    fn spawn(&self) -> Result<Box<dyn Instance>, ExecError> {
+        let shared = self.shared.clone();
+        let first = self.first.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let memory = match first {
+            Some(memory) => memory,
+            None => shared.device.spawn(&shared.segment).map_err(|f| failed::<D>(&shared.graph, f))?,
+        };
+        let shelves = shared.outputs.iter().map(|_| Shelves::default()).collect();
+        let running = Vec::with_capacity(shared.outputs.len());
+        let targets = Vec::with_capacity(shared.outputs.len());
+        Ok(Box::new(Working { shared, memory, shelves, targets, running }))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.shared.bytes
+    }
+}
+
+/// A tensor on a device.
+struct Stay<D: Device> {
+    /// Whose meter and device these are.
+    shared: Arc<Shared<D>>,
+    /// Which output of the segment.
+    output: usize,
+    /// Nothing while a run writes to it.
+    buffer: Option<D::Buffer>,
+    seen: OnceLock<Arc<Tensor>>,
+}
+
+impl<D: Device> Resident for Stay<D> {
+    fn form(&self) -> (DType, &[usize]) {
+        let value = &self.shared.outputs[self.output];
+        (value.dtype, &value.shape)
+    }
+
+    fn seen(&self) -> Option<&Arc<Tensor>> {
+        self.seen.get()
+    }
+
+    fn host(&self) -> Result<&Arc<Tensor>, ExecError> {
+        if let Some(tensor) = self.seen.get() {
+            return Ok(tensor);
+        }
+        let (shared, value) = (&self.shared, &self.shared.outputs[self.output]);
+        let mut data = vec![0f32; value.shape.iter().product()];
+        let lost = || Fault::Failed("nothing was written".into());
+        let read =
+            self.buffer.as_ref().ok_or_else(lost).and_then(|buffer| shared.device.read(buffer, &mut data));
+        read.map_err(|fault| {
+            let (Fault::Failed(reason) | Fault::Died(reason)) = fault;
+            ExecError::Failed {
+                processor: D::NAME.to_string(),
+                graph: shared.graph.clone(),
+                reason: format!("`{}` was left there and cannot be read: {reason}", value.name),
+            }
+        })?;
+        shared.meter.download(4 * data.len());
+        Ok(self.seen.get_or_init(|| Arc::new(Tensor { shape: value.shape.clone(), data: Data::F32(data) })))
+    }
+}
+
+/// What outputs are written to, on the host and on the device.
+struct Shelves<D: Device> {
+    home: Shelf<Tensor>,
+    there: Shelf<Stay<D>>,
+}
+
+impl<D: Device> Default for Shelves<D> {
+    fn default() -> Self {
+        Self { home: Shelf::default(), there: Shelf::default() }
+    }
+}
+
+/// What an output of the run will be.
+enum Target<D: Device> {
+    Home(Own<Tensor>),
+    There(Own<Stay<D>>),
+}
+
+struct Working<D: Device> {
+    shared: Arc<Shared<D>>,
+    memory: D::Memory,
+    /// Of each output.
+    shelves: Vec<Shelves<D>>,
+    /// Those of the run, in the order of the outputs that come from the arena.
+    targets: Vec<Target<D>>,
+    running: Vec<Output<D::Buffer>>,
+}
+
+impl<D: Device> Working<D> {
+    /// Takes what the outputs are written to.
+    fn begin(&mut self, home: &[bool]) -> Result<(), ExecError> {
+        let Working { shared, shelves, targets, running, .. } = self;
+        targets.clear();
+        running.clear();
+        for (i, (source, shelf)) in shared.sources.iter().zip(shelves).enumerate() {
+            let Source::Arena(span) = source else { continue };
+            if home.get(i).copied().unwrap_or(true) {
+                let mut tensor = shelf.home.take(|| Tensor::f32(&[0], Vec::new()));
+                let floats = match &mut tensor.get().data {
+                    Data::F32(floats) => std::mem::take(floats),
+                    _ => Vec::new(),
+                };
+                running.push((*span, Place::Home(floats)));
+                targets.push(Target::Home(tensor));
+            } else {
+                let none = || Stay { shared: shared.clone(), output: i, buffer: None, seen: OnceLock::new() };
+                let mut stay = shelf.there.take(none);
+                stay.get().seen.take();
+                let buffer = match stay.get().buffer.take() {
+                    Some(buffer) => buffer,
+                    None => shared.device.buffer(span.floats).map_err(|f| failed::<D>(&shared.graph, f))?,
+                };
+                running.push((*span, Place::There(buffer)));
+                targets.push(Target::There(stay));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on what the run has written.
+    fn end(&mut self, inputs: &[Held], outputs: &mut Vec<Held>) {
+        let Working { shared, shelves, targets, running, .. } = self;
+        let mut written = targets.drain(..).zip(running.drain(..));
+        for ((source, value), shelf) in shared.sources.iter().zip(&shared.outputs).zip(shelves) {
+            outputs.extend(match source {
+                Source::Input(i) => Some(inputs[*i].clone()),
+                Source::Constant(tensor) => Some(Held::Host(tensor.clone())),
+                Source::Arena(span) => {
+                    written.next().and_then(|(target, (_, place))| match (target, place) {
+                        (Target::Home(mut tensor), Place::Home(floats)) => {
+                            shared.meter.download(4 * span.floats);
+                            let shape = &mut tensor.get().shape;
+                            shape.clone_from(&value.shape);
+                            tensor.get().data = Data::F32(floats);
+                            Some(Held::Host(shelf.home.lend(tensor)))
+                        }
+                        (Target::There(mut stay), Place::There(buffer)) => {
+                            shared.meter.moved(4 * span.floats);
+                            stay.get().buffer = Some(buffer);
+                            Some(Held::There(shelf.there.lend(stay)))
+                        }
+                        // They were made in pairs.
+                        _ => None,
+                    })
+                }
+            });
+        }
+    }
+}
+
+impl<D: Device> Shared<D> {
+    /// The buffer of a tensor that this device has.
+    fn mine<'h>(&self, held: &'h Held) -> Option<&'h D::Buffer> {
+        let Held::There(resident) = held else { return None };
+        let stay = (&**resident as &dyn Any).downcast_ref::<Stay<D>>()?;
+        stay.buffer.as_ref().filter(|_| Arc::ptr_eq(&stay.shared.device, &self.device))
+    }
+
+    /// What goes into the place of an input, if any kernel reads it. What lies elsewhere must have been brought to the host.
+    fn feed<'h>(&self, held: &'h Held, place: Option<Span>) -> Option<(Span, Feed<'h, D::Buffer>)> {
+        let span = place?;
+        if let Some(buffer) = self.mine(held) {
+            self.meter.moved(4 * span.floats);
+            return Some((span, Feed::There(buffer)));
+        }
+        let floats = held.seen()?.as_f32()?;
+        self.meter.upload(4 * span.floats);
+        Some((span, Feed::Host(floats)))
+    }
+}
+
+impl<D: Device> Instance for Working<D> {
+    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+        check_inputs(&self.shared.graph, &self.shared.inputs, inputs)?;
+        for (held, place) in inputs.iter().zip(&self.shared.places) {
+            if place.is_some() && self.shared.mine(held).is_none() {
+                held.host()?;
+            }
+        }
+        self.begin(home)?;
+        let shared = &*self.shared;
+        let mut feeds =
+            inputs.iter().zip(&shared.places).filter_map(|(held, place)| shared.feed(held, *place));
+        shared
+            .device
+            .run(&shared.segment, &mut self.memory, &mut feeds, &mut self.running)
+            .map_err(|f| failed::<D>(&shared.graph, f))?;
+        self.end(inputs, outputs);
+        Ok(())
+    }
+
+    fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
+        let shared = &*self.shared;
+        let time = |(i, (node, spec, flops)): (usize, &(String, Spec, u64))| {
+            let seconds = time_step(&*shared.device, &shared.segment, &mut self.memory, i);
+            let us = 1e6 * seconds.map_err(|f| failed::<D>(&shared.graph, f))?;
+            Ok(StepTime { node: node.clone(), kernel: format!("{spec:?}"), us, flops: *flops })
+        };
+        shared.steps.iter().enumerate().map(time).collect()
+    }
+}
