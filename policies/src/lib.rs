@@ -49,13 +49,16 @@ pub struct Row {
     pub searches: bool,
 }
 
+/// A policy, or why it cannot be made.
+pub type Made = Result<Box<dyn Policy>, PolicyError>;
+
 /// Makes a policy from its parameter.
 #[derive(Clone, Copy)]
 pub enum Make {
     /// By what a case says.
-    For(fn(parameter: Option<&str>, case: &Case) -> Result<Box<dyn Policy>, PolicyError>),
+    For(fn(parameter: Option<&str>, case: &Case) -> Made),
     /// By what it is worth in runs of the case.
-    On(fn(parameter: Option<&str>, stage: &dyn Stage) -> Result<Box<dyn Policy>, PolicyError>),
+    On(fn(parameter: Option<&str>, stage: &dyn Stage) -> Made),
 }
 
 /// All policies, in the order in which help and tables show them.
