@@ -79,6 +79,9 @@ impl Restraint {
     }
 }
 
+/// Kinds of changes, and how many of them, the last ones, move a deadline.
+const KINDS: u32 = 13;
+const MOVES: u32 = 3;
 /// Requests that a run should have.
 const REQUESTS: f64 = 250.0;
 
@@ -87,7 +90,9 @@ const REQUESTS: f64 = 250.0;
 pub(crate) fn search(stage: &dyn Stage, bases: &[&'static str], runs: usize, attempt: usize) -> Restraint {
     let starts = [Restraint::none(stage.case(), bases[attempt % bases.len()])];
     let pieces = stage.pieces(ALL_SEEDS, REQUESTS);
-    anneal(&Restraints { stage, pieces, bases }, &starts, runs, attempt as u64)
+    // Every other round goes without moved deadlines: there is more to find with them, and more to get lost in.
+    let kinds = if (attempt / bases.len()) % 2 == 1 { KINDS } else { KINDS - MOVES };
+    anneal(&Restraints { stage, pieces, bases, kinds }, &starts, runs, attempt as u64)
 }
 
 /// All restraints of a case.
@@ -95,6 +100,8 @@ struct Restraints<'a> {
     stage: &'a dyn Stage,
     pieces: Vec<Box<dyn Run + 'a>>,
     bases: &'a [&'static str],
+    /// Of the [`KINDS`] of changes the first few.
+    kinds: u32,
 }
 
 impl Space for Restraints<'_> {
@@ -113,7 +120,7 @@ impl Space for Restraints<'_> {
         let (before, case) = (point.clone(), self.stage.case());
         let v = rng.random_range(0..point.allowed.len());
         let processor = 1_u64 << rng.random_range(0..case.processor_count());
-        match rng.random_range(0..13_u32) {
+        match rng.random_range(0..self.kinds) {
             0..=2 => {
                 let served = &mut point.served[rng.random_range(0..case.streams.len())];
                 *served = !*served;
@@ -122,8 +129,8 @@ impl Space for Restraints<'_> {
             6 => point.allowed[v] = processor,
             7 => point.allowed[v] = u64::MAX,
             8 => point.allowed[v] = 0,
-            9..=11 => point.haste[rng.random_range(0..case.streams.len())] = rng.random_range(-8..=6),
-            _ => point.base = self.bases[rng.random_range(0..self.bases.len())],
+            9 => point.base = self.bases[rng.random_range(0..self.bases.len())],
+            _ => point.haste[rng.random_range(0..case.streams.len())] = rng.random_range(-8..=6),
         }
         if !point.is_possible(case) {
             *point = before;
