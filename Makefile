@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test experiments test-clients test-page test-cluster clean check-fresh
+.PHONY: help setup demo test experiments test-clients test-operators test-page test-cluster clean check-fresh
 
 # A shell that was open while rustup ran has no cargo in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-page    use a report in a headless browser; make test-cluster: a sweep on a local Ray cluster'
 	@echo 'make setup        only install what is missing (libtorch 527 MB, onnxruntime 24 MB, drivers by apt)'
 	@echo 'make test-clients serve models to the public Python clients of the inference protocol (installs them: 100 MB)'
+	@echo 'make test-operators CASES=50: every operator on every GPU processor, so many random cases each (minutes)'
 	@echo 'make check-fresh  clone the last commit into a new folder and run make test there, as a newcomer would'
 	@echo 'make clean        remove what was built and downloaded: target/, third_party/, runs/'
 
@@ -59,6 +60,14 @@ experiments: setup
 test-page test-cluster: setup
 	$(call step,cargo build $(CARGO_FLAGS))
 	$(call step,bash scripts/$@ $(TARGET)/debug/cosched)
+
+# More random cases than the tests try each time; a failing one is named by its row and seed. ONLY=conv: rows with that in their name.
+test-operators: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
+test-operators: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
+test-operators: export CASES ?= 50
+test-operators: setup
+	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
+	$(call step,cargo test --package cosched-executors --test gpu_ops $(CARGO_FLAGS) -- every_operator_agrees)
 
 test-clients: setup
 	@bash scripts/test-clients $(CARGO_FLAGS)

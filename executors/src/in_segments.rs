@@ -54,41 +54,44 @@ impl Engine for InSegments {
     }
 }
 
-/// Price of each further tensor that crosses a cut, as a share of the work by which segments may be uneven instead.
+/// Price of each tensor that crosses a cut, and of the widest cut of all, as shares of the work by which segments may be uneven instead.
 const TENSOR: f64 = 0.02;
+const WIDEST: f64 = 0.2;
 
-/// `graph` in so many segments of about the same work, fewer where it has not as many places to cut. Unlike
+/// `graph` in so many segments of about the same work, cut at narrow places, fewer where it has not as many places to cut. Unlike
 /// [`cut`](crate::segment::cut) it does not ask whether that pays.
 pub fn even(graph: &Graph, most: usize) -> Vec<Segment> {
     let places: Vec<usize> = (1..graph.nodes.len()).collect();
     let fine = split_at(graph, &|_| u64::MAX, &places);
     let total: f64 = fine.iter().map(|s| s.flops.max(1) as f64).sum();
-    let (mut done, mut cuts) = (0.0, Vec::new());
-    for (i, segment) in fine.iter().enumerate().take(fine.len().saturating_sub(1)) {
-        done += segment.flops.max(1) as f64 / total;
-        cuts.push((fine[i + 1].nodes.start, done, crossing(&fine, i)));
+    let crossing: Vec<(usize, usize)> = (1..fine.len()).map(|i| crossing(&fine, i)).collect();
+    let widest = crossing.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1) as f64;
+    let mut done = 0.0;
+    let mut cuts = Vec::new();
+    for (i, &(tensors, bytes)) in crossing.iter().enumerate() {
+        done += fine[i].flops.max(1) as f64 / total;
+        let price = TENSOR * tensors as f64 + WIDEST * bytes as f64 / widest;
+        cuts.push((fine[i + 1].nodes.start, done, price));
     }
     let mut positions: Vec<usize> = Vec::new();
     for part in 1..most {
         let wanted = part as f64 / most as f64;
-        let price =
-            |&&(_, done, tensors): &&(usize, f64, usize)| (done - wanted).abs() + TENSOR * tensors as f64;
-        let later = cuts.iter().filter(|(at, ..)| positions.last().is_none_or(|last| at > last));
+        let price = |&&(_, done, price): &&(usize, f64, f64)| (done - wanted).abs() + price;
+        // The last ones must leave places for those that follow.
+        let left = cuts.len().saturating_sub(most - 1 - part);
+        let later = cuts[..left].iter().filter(|(at, ..)| positions.last().is_none_or(|last| at > last));
         let best = later.min_by(|a, b| price(a).total_cmp(&price(b)));
         positions.extend(best.map(|&(at, ..)| at));
     }
     split_at(graph, &|_| u64::MAX, &positions)
 }
 
-/// Tensors that are made up to segment `i` and read after it.
-fn crossing(fine: &[Segment], i: usize) -> usize {
-    let (before, after) = fine.split_at(i + 1);
-    let name = |s: &Segment, id: &crate::graph::ValueId| s.graph.value(*id).name.clone();
-    let made: BTreeSet<String> = before
-        .iter()
-        .flat_map(|s| s.graph.outputs.iter().map(|id| name(s, id)).collect::<Vec<_>>())
-        .collect();
-    let read: BTreeSet<String> =
-        after.iter().flat_map(|s| s.graph.inputs.iter().map(|id| name(s, id)).collect::<Vec<_>>()).collect();
-    made.intersection(&read).count()
+/// Tensors, and their bytes, that are made before segment `i` and read from there on.
+fn crossing(fine: &[Segment], i: usize) -> (usize, usize) {
+    let (before, after) = fine.split_at(i);
+    let read: BTreeSet<&str> =
+        after.iter().flat_map(|s| s.graph.inputs.iter().map(|id| s.graph.value(*id).name.as_str())).collect();
+    let made = before.iter().flat_map(|s| s.graph.outputs.iter().map(|id| s.graph.value(*id)));
+    let bytes: Vec<usize> = made.filter(|v| read.contains(v.name.as_str())).map(|v| v.bytes()).collect();
+    (bytes.len(), bytes.iter().sum())
 }

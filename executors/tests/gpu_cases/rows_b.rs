@@ -177,7 +177,7 @@ fn several(n: &mut Net) {
     for _ in 1..count {
         inputs.push(n.input(&[shape[1]]));
     }
-    let op = ["Max", "Min"][n.below(2)];
+    let op = ["Max", "Min", "Sum"][n.below(3)];
     n.out(op, &inputs, &[]);
 }
 

@@ -10,7 +10,9 @@ use super::choice::{Along, Choice, TileShape};
 use super::layer::{Layer, layer};
 use super::packing::Packing;
 use super::product::{Narrow, Product, Wide};
+use super::slices::slices;
 use super::{Args, Group, Lower, Operand, elementwise, tile_act, winograd};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
@@ -25,40 +27,73 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
     {
         return Err(format!("bias or normalisation does not have {all_outs} channels"));
     }
-    let packing = Arc::new(Packing {
+    let packing = Packing {
         weights: layer.weights.clone(),
         bias: layer.bias.clone(),
         groups: layer.groups,
         outs: layer.outs(),
+        first: 0,
+        all: layer.outs(),
         ins: layer.ins(),
         taps: layer.taps(),
         transposed: layer.transposed,
         scale,
         shift,
-    });
+    };
     let places = Places {
         x: lower.in_arena(layer.id),
         residual: group.residual.map(|id| lower.in_arena(id)),
         out: lower.output(group.out),
+        first: 0,
         act: tile_act(group),
     };
     let candidates = layer.candidates(lower.target);
-    match lower.choose(layer.key(), candidates) {
-        Choice::Tile(shape) if layer.pointwise() => pointwise(lower, &layer, packing, places, shape),
-        Choice::Tile(shape) => windowed(lower, &layer, packing, places, shape),
-        Choice::Strip { width, across, rows, outs } => {
-            strip(lower, &layer, packing, places, [width, across, rows, outs]);
+    let choice = lower.choose(layer.key(), candidates);
+    let parts: Vec<_> = match layer.batch * layer.groups {
+        1 => slice(&layer, choice, lower.target.max_binding),
+        // Weights of many small groups are never that large, and slices of a batch do not lie side by side.
+        _ => std::iter::once(0..layer.all_outs).collect(),
+    };
+    for part in parts {
+        let places = Places { first: (part.start * layer.positions()) as i64, ..places };
+        let layer = Layer { all_outs: part.len(), ..layer.clone() };
+        let packing = Arc::new(Packing { first: part.start, outs: layer.outs(), ..packing.clone() });
+        match choice {
+            Choice::Tile(shape) if layer.pointwise() => pointwise(lower, &layer, packing, places, shape),
+            Choice::Tile(shape) => windowed(lower, &layer, packing, places, shape),
+            Choice::Strip { width, across, rows, outs } => {
+                strip(lower, &layer, packing, places, [width, across, rows, outs]);
+            }
+            Choice::Winograd { size, tile } => winograd::emit(lower, &layer, packing, places, size, tile),
         }
-        Choice::Winograd { size, tile } => winograd::emit(lower, &layer, packing, places, size, tile),
     }
     Ok(())
 }
 
+/// The output channels of each slice of a layer that is computed like this, so that its weights fit a binding of `limit` bytes.
+fn slice(layer: &Layer, choice: Choice, limit: usize) -> Vec<Range<usize>> {
+    let lanes = |shape: TileShape| match shape.along {
+        Along::Positions => shape.pixels as usize,
+        Along::Channels => (shape.width * shape.chunks) as usize,
+    };
+    let (lanes, of_channel, whole) = match choice {
+        Choice::Tile(shape) => (lanes(shape), layer.ins() * layer.taps(), false),
+        Choice::Strip { outs, .. } => (outs as usize, layer.ins() * layer.taps(), false),
+        Choice::Winograd { size, tile } => {
+            (lanes(tile), ((size + 2) * (size + 2)) as usize * layer.ins(), tile.along == Along::Channels)
+        }
+    };
+    slices(layer.outs(), lanes, lanes * of_channel, whole, limit).collect()
+}
+
 /// Where the tensors of a layer are, and what comes behind it.
+#[derive(Clone, Copy)]
 pub(super) struct Places {
     pub x: Operand,
     pub residual: Option<Operand>,
     pub out: Operand,
+    /// Where a slice of the channels begins in the output, in floats.
+    pub first: i64,
     pub act: (Unary, [f32; 2]),
 }
 
@@ -91,6 +126,7 @@ fn pointwise(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places
         bias_by_row: by_position,
         bias_z: [0, 0, bias_tiles as i64],
         out: places.out,
+        first: places.first,
         out_row: if by_position { positions } else { 1 },
         out_column: if by_position { 1 } else { positions },
         whole: by_position,
@@ -144,7 +180,7 @@ fn windowed(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places:
         .list("w_z", &[0, 0, per_group as i64])
         .vectors("bias_at", Operand::Blob(bias_blob), width)
         .list("bias_z", &[0, 0, (tiles * chunks as usize) as i64])
-        .at("out_at", places.out)
+        .at_plus("out_at", places.out, places.first)
         .list("out_z", &[0, (layer.all_outs * positions) as i64, (outs * positions) as i64])
         .int("out_m", 1)
         .int("out_n", positions)
@@ -152,7 +188,7 @@ fn windowed(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places:
         .window(w)
         .act(places.act.1);
     if let Some(residual) = places.residual {
-        args = args.at("res_at", residual);
+        args = args.at_plus("res_at", residual, places.first);
     }
     let spread = if layer.transposed { w.stride[0] * w.stride[1] } else { 1 };
     let flops = 2 * layer.batch * layer.all_outs * positions * ins * taps / spread;
@@ -190,10 +226,10 @@ fn strip(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places: Pl
         .at("x_at", places.x)
         .at("w_at", Operand::Blob(w_blob))
         .at("bias_at", Operand::Blob(bias_blob))
-        .at("out_at", places.out)
+        .at_plus("out_at", places.out, places.first)
         .act(places.act.1);
     if let Some(residual) = places.residual {
-        args = args.at("res_at", residual);
+        args = args.at_plus("res_at", residual, places.first);
     }
     let flops = 2 * layer.batch * layer.all_outs * layer.positions() * ins * taps;
     let total = tiles_x * tiles_y * tiles * layer.batch * layer.groups;

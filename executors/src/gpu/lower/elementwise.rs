@@ -99,7 +99,7 @@ fn emit_unary(
 pub(super) fn binary(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
     let node = group.node;
     let op = match node.op.as_str() {
-        "Add" => Binary::Add,
+        "Add" | "Sum" => Binary::Add,
         "Sub" => Binary::Sub,
         "Mul" => Binary::Mul,
         "Div" => Binary::Div,
@@ -107,7 +107,7 @@ pub(super) fn binary(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
         "Min" => Binary::Min,
         _ => Binary::Prelu,
     };
-    // Max and Min take any number of operands: one kernel after another.
+    // Max, Min and Sum take any number of operands: one kernel after another.
     let (first, _) = lower.input(node, 0)?;
     let mut left = lower.operand(first);
     let mut left_shape = lower.graph.value(first).shape.clone();

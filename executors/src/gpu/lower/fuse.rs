@@ -85,7 +85,8 @@ fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node, ready: &H
         group.out = out;
         return true;
     }
-    if next.op == "Add" && group.residual.is_none() {
+    let adds = next.op == "Add" || next.op == "Sum" && next.inputs.len() == 2;
+    if adds && group.residual.is_none() {
         if head == "MatMul"
             && group.bias.is_none()
             && let Some(row) = bias_row(graph, group.out, next)
@@ -107,7 +108,16 @@ fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node, ready: &H
     }
     let fusable = matches!(
         head,
-        "Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization"
+        "Conv"
+            | "ConvTranspose"
+            | "MatMul"
+            | "Gemm"
+            | "Add"
+            | "Sum"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "BatchNormalization"
     );
     match elementwise::function(graph, next) {
         Ok(act) if fusable && next.inputs.first() == Some(&Some(group.out)) => {

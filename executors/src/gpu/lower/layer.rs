@@ -9,6 +9,7 @@ use crate::tensor::Tensor;
 use std::sync::Arc;
 
 /// A convolution whose shapes were checked.
+#[derive(Clone)]
 pub(super) struct Layer {
     pub id: ValueId,
     pub transposed: bool,

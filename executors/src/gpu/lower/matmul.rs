@@ -6,6 +6,7 @@ use super::super::kernel::unary::Unary;
 use super::choice::{Along, Choice, Room, tiles};
 use super::elementwise::{broadcast_strides, emit_binary};
 use super::product::{self, Narrow, Wide, pack};
+use super::slices::slices;
 use super::{Group, Lower, Operand, merge, tile_act};
 use crate::graph::ValueId;
 use crate::tensor::Tensor;
@@ -205,16 +206,11 @@ fn emit(lower: &mut Lower<'_>, p: Product) -> Result<(), String> {
         true => (p.a, [p.a_strides[1], p.a_strides[0]], p.a_batch),
         false => (p.b, p.b_strides, p.b_batch),
     };
-    let wide = match packed {
-        Some(tensor) => {
-            let at = move |row: usize, column: usize| {
-                tensor.as_f32().map_or(0.0, |w| w[row * w_strides[0] + column * w_strides[1]] * alpha)
-            };
-            let fill = move || pack(columns, k, lanes, whole, &at);
-            Wide::Packed(lower.blob(columns.div_ceil(lanes) * lanes * k, fill), [0; 3])
-        }
-        None => Wide::Loose { at: lower.operand(w), k: w_strides[0], lane: w_strides[1], z: w_z },
-    };
+    let (limit, tile) = (lower.target.max_binding, if packed.is_some() { lanes * k } else { 0 });
+    let row: Option<Vec<f32>> = p
+        .bias
+        .as_ref()
+        .map(|(row, beta)| row.as_f32().unwrap_or_default().iter().map(|v| v * beta).collect());
     let narrow = match swap {
         true => {
             Narrow::Loose { at: lower.operand(p.b), row: p.b_strides[1], k: p.b_strides[0], z: p.b_batch }
@@ -223,29 +219,45 @@ fn emit(lower: &mut Lower<'_>, p: Product) -> Result<(), String> {
             Narrow::Loose { at: lower.operand(p.a), row: p.a_strides[0], k: p.a_strides[1], z: p.a_batch }
         }
     };
-    let row = p.bias.map(|(row, beta)| row.as_f32().unwrap_or_default().iter().map(|v| v * beta).collect());
-    let bias = lower.lane_bias(columns, &shape, whole, row);
     let size = (p.m * p.n) as i64;
     let [_, d1, d2] = p.batch;
-    lower.product(product::Product {
-        shape,
-        rows,
-        columns,
-        k,
-        batch: p.batch,
-        wide,
-        narrow,
-        bias,
-        bias_by_row: false,
-        bias_z: [0; 3],
-        out: p.out,
-        out_row: if swap { 1 } else { p.n },
-        out_column: if swap { p.n } else { 1 },
-        whole,
-        out_z: [size * (d1 * d2) as i64, size * d2 as i64, size],
-        alpha,
-        residual: p.residual,
-        act: p.act,
-    });
+    let out_column = if swap { p.n } else { 1 };
+    for part in slices(columns, lanes, tile, whole, limit) {
+        let wide = match packed.clone() {
+            Some(tensor) => {
+                let (first, count) = (part.start, part.len());
+                let at = move |row: usize, column: usize| {
+                    let from = row * w_strides[0] + (first + column) * w_strides[1];
+                    tensor.as_f32().map_or(0.0, |w| w[from] * alpha)
+                };
+                let fill = move || pack(count, k, lanes, whole, &at);
+                Wide::Packed(lower.blob(count.div_ceil(lanes) * lanes * k, fill), [0; 3])
+            }
+            None => Wide::Loose { at: lower.operand(w), k: w_strides[0], lane: w_strides[1], z: w_z },
+        };
+        let biases = row.as_ref().map(|row| row[part.clone()].to_vec());
+        let bias = lower.lane_bias(part.len(), &shape, whole, biases);
+        lower.product(product::Product {
+            shape,
+            rows,
+            columns: part.len(),
+            k,
+            batch: p.batch,
+            wide,
+            narrow,
+            bias,
+            bias_by_row: false,
+            bias_z: [0; 3],
+            out: p.out,
+            first: (part.start * out_column) as i64,
+            out_row: if swap { 1 } else { p.n },
+            out_column,
+            whole,
+            out_z: [size * (d1 * d2) as i64, size * d2 as i64, size],
+            alpha,
+            residual: p.residual,
+            act: p.act,
+        });
+    }
     Ok(())
 }

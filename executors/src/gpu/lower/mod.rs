@@ -15,6 +15,7 @@ mod plan;
 mod product;
 mod reduce;
 mod shapes;
+mod slices;
 mod spatial;
 mod views;
 mod window;
@@ -94,6 +95,7 @@ static OPS: &[(&str, LowerOp)] = &[
     ("Split", movement::split),
     ("Squeeze", views::view),
     ("Sub", elementwise::binary),
+    ("Sum", elementwise::binary),
     ("Transpose", movement::transpose),
     ("Unsqueeze", views::view),
 ];

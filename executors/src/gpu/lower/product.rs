@@ -15,6 +15,7 @@ pub(super) enum Wide {
 }
 
 /// The factor of which one float at a time meets a vector.
+#[derive(Clone, Copy)]
 pub(super) enum Narrow {
     /// A blob that [`pack`] made (with `pixels` for lanes).
     Packed(usize, [i64; 3]),
@@ -36,6 +37,8 @@ pub(super) struct Product {
     pub bias_by_row: bool,
     pub bias_z: [i64; 3],
     pub out: Operand,
+    /// Where its first column and row are in the output, in floats: not at 0 where it is a slice.
+    pub first: i64,
     pub out_row: usize,
     pub out_column: usize,
     /// Columns are neighbours in the output, and packed as such: where there are enough, whole vectors are stored.
@@ -128,7 +131,7 @@ impl Lower<'_> {
             .list("w_z", &w_z)
             .vectors("bias_at", Operand::Blob(p.bias), bias_unit)
             .list("bias_z", &scaled(p.bias_z, bias_unit))
-            .at("out_at", p.out)
+            .at_plus("out_at", p.out, p.first)
             .list("out_z", &p.out_z)
             .int("x_m", x_m)
             .int("x_k", x_k)
@@ -139,7 +142,7 @@ impl Lower<'_> {
             .float("alpha", p.alpha)
             .act(p.act.1);
         if let Some(residual) = p.residual {
-            args = args.at("res_at", residual);
+            args = args.at_plus("res_at", residual, p.first);
         }
         let flops = 2 * p.rows * p.columns * p.k * d0 * d1 * d2;
         self.emit_work(Spec::Tile(tile), args, tiles_m * tiles_n * d0 * d1 * d2, flops);

@@ -91,6 +91,7 @@ pub(super) fn emit(
         bias_by_row: by_position,
         bias_z: [0; 3],
         out: products,
+        first: 0,
         out_row: columns,
         out_column: 1,
         whole: true,
@@ -107,10 +108,10 @@ pub(super) fn emit(
         .int("x_t", out_t)
         .int("x_xi", outs * tiles)
         .at("bias_at", Operand::Blob(bias))
-        .at("out_at", places.out)
+        .at_plus("out_at", places.out, places.first)
         .act(places.act.1);
     if let Some(residual) = places.residual {
-        step = step.at("res_at", residual);
+        step = step.at_plus("res_at", residual, places.first);
     }
     lower.emit(Spec::WinogradOutput(size, places.residual.is_some(), places.act.0), step, outs * tiles);
 }
