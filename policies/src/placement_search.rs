@@ -30,7 +30,7 @@ impl Space for Routes<'_> {
     type Point = Vec<Route>;
 
     fn worth(&self, routes: &Vec<Route>, seed: u64) -> f64 {
-        self.pieces[seed as usize].worth(Box::new(Follower::new(routes.clone())))
+        self.pieces[seed as usize].worth(&|_| Box::new(Follower::new(routes.clone())))
     }
 
     fn is_certain(&self) -> bool {

@@ -108,8 +108,7 @@ impl Space for Restraints<'_> {
     type Point = Restraint;
 
     fn worth(&self, point: &Restraint, seed: u64) -> f64 {
-        let piece = &self.pieces[seed as usize];
-        piece.worth(point.policy(piece.case()))
+        self.pieces[seed as usize].worth(&|case| point.policy(case))
     }
 
     fn is_certain(&self) -> bool {

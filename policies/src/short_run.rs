@@ -65,11 +65,8 @@ impl Steady {
 }
 
 impl Run for Steady {
-    fn case(&self) -> &Case {
-        &self.case
-    }
-
-    fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
+    fn worth(&self, make: &dyn Fn(&Case) -> Box<dyn Policy>) -> f64 {
+        let mut policy = make(&self.case);
         let run = short_run(&self.case, policy.as_mut(), self.seed, self.horizon);
         run.map_or(f64::NEG_INFINITY, |earned| earned.utility / earned.requests / self.priority)
     }
@@ -164,11 +161,8 @@ impl Excerpt {
 }
 
 impl Run for Excerpt {
-    fn case(&self) -> &Case {
-        &self.case
-    }
-
-    fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
+    fn worth(&self, make: &dyn Fn(&Case) -> Box<dyn Policy>) -> f64 {
+        let mut policy = make(&self.case);
         let mut earned = Earned::default();
         let core = self.past(policy.as_mut());
         let ran = core.and_then(|core| run(core, policy.as_mut(), self.seed, self.horizon, &mut earned));

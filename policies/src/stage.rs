@@ -10,10 +10,9 @@ use rand::RngExt;
 
 /// One run of a case, with its own arrivals.
 pub trait Run: Sync {
-    /// What the policies of the run are made for: the case, perhaps at another moment of its timetable.
-    fn case(&self) -> &Case;
-    /// What a policy earns in it, as a share of what could be earned; minus infinity: it broke the rules, or nothing came.
-    fn worth(&self, policy: Box<dyn Policy>) -> f64;
+    /// What a policy earns in it, as a share of what could be earned; minus infinity: it broke the rules, or nothing came. `make` makes
+    /// it fresh for what is played: the case, perhaps at another moment of its timetable.
+    fn worth(&self, make: &dyn Fn(&Case) -> Box<dyn Policy>) -> f64;
 }
 
 /// Runs of a case.

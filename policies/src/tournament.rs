@@ -122,7 +122,7 @@ pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
     let runs = stage.runs("tournament", FIRST_SEED, budget.runs, budget.requests);
     // All play all runs: a device that heats up, or a burst, makes one run say little, and the searches take far longer than this.
     for standing in &mut standings {
-        standing.score = runs.iter().map(|run| run.worth(standing.policy(run.case()))).sum();
+        standing.score = runs.iter().map(|run| run.worth(&|case| standing.policy(case))).sum();
     }
     rank(&mut standings);
     if budget.placement_runs > 0 {
@@ -131,7 +131,7 @@ pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
         for attempt in 0..budget.attempts {
             let restraint = restraint::search(stage, &bases, budget.placement_runs, attempt);
             let mut standing = Standing::new("restrained", Way::Restrained(restraint));
-            standing.score = runs.iter().map(|run| run.worth(standing.policy(run.case()))).sum();
+            standing.score = runs.iter().map(|run| run.worth(&|case| standing.policy(case))).sum();
             standings.push(standing);
         }
         rank(&mut standings);
@@ -171,7 +171,7 @@ pub(crate) fn trial(
     let mut scores = vec![0.0; ways];
     for run in stage.runs("trial", FIRST_SEED + budget.runs, budget.runs, budget.requests) {
         for (way, score) in scores.iter_mut().enumerate() {
-            *score += run.worth(make(way));
+            *score += run.worth(&|_| make(way));
         }
     }
     highest(&scores)

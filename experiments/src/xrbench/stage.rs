@@ -20,27 +20,34 @@ impl<'a> Rehearsal<'a> {
         Rehearsal { workload, settings: *settings }
     }
 
-    fn runs_from(&self, first_seed: u64, count: usize) -> Vec<Box<dyn Run + '_>> {
-        let count = if self.is_certain() { count.min(1) } else { count };
-        let run = |i: usize| One { stage: self, seed: first_seed + i as u64 };
-        (0..count).map(|i| Box::new(run(i)) as Box<dyn Run + '_>).collect()
+    /// `count` runs, each of several of the case's own where that is short for so many requests.
+    fn runs_from(&self, first_seed: u64, count: usize, requests: f64) -> Vec<Box<dyn Run + '_>> {
+        let frames: u32 = self.workload.frames.iter().sum();
+        let each = (requests / f64::from(frames.max(1))).ceil().clamp(1.0, MOST_PLAYED) as u64;
+        let (count, each) = if self.is_certain() { (count.min(1), 1) } else { (count, each) };
+        let several = |i: usize| Several { stage: self, first_seed: first_seed + i as u64 * each, each };
+        (0..count).map(|i| Box::new(several(i)) as Box<dyn Run + '_>).collect()
     }
 }
 
-struct One<'a> {
+/// Runs of a case that count as one, at most.
+const MOST_PLAYED: f64 = 16.0;
+
+struct Several<'a> {
     stage: &'a Rehearsal<'a>,
-    seed: u64,
+    first_seed: u64,
+    each: u64,
 }
 
-impl Run for One<'_> {
-    fn case(&self) -> &Case {
-        self.stage.case()
-    }
-
-    fn worth(&self, mut policy: Box<dyn Policy>) -> f64 {
-        let settings = Settings { seed: self.seed, ..self.stage.settings };
-        let run = frames(self.stage.workload, &settings, policy.as_mut());
-        run.map_or(f64::NEG_INFINITY, |frames| score(self.case(), &frames).0.overall)
+impl Run for Several<'_> {
+    fn worth(&self, make: &dyn Fn(&Case) -> Box<dyn Policy>) -> f64 {
+        let case = &self.stage.workload.case;
+        let score = |seed: u64| {
+            let settings = Settings { seed, ..self.stage.settings };
+            let run = frames(self.stage.workload, &settings, make(case).as_mut());
+            run.map_or(f64::NEG_INFINITY, |frames| score(case, &frames).0.overall)
+        };
+        (0..self.each).map(|i| score(self.first_seed + i)).sum::<f64>() / self.each as f64
     }
 }
 
@@ -60,15 +67,15 @@ impl Stage for Rehearsal<'_> {
         self.workload.case.streams.iter().all(|s| s.probability >= 1.0)
     }
 
-    fn pieces(&self, count: usize, _: f64) -> Vec<Box<dyn Run + '_>> {
-        self.runs_from(FIRST_SEED, count)
+    fn pieces(&self, count: usize, requests: f64) -> Vec<Box<dyn Run + '_>> {
+        self.runs_from(FIRST_SEED, count, requests)
     }
 
-    fn steady(&self, count: usize, _: f64) -> Vec<Box<dyn Run + '_>> {
-        self.runs_from(FIRST_SEED, count)
+    fn steady(&self, count: usize, requests: f64) -> Vec<Box<dyn Run + '_>> {
+        self.runs_from(FIRST_SEED, count, requests)
     }
 
-    fn runs(&self, _: &str, first_seed: u64, count: u64, _: f64) -> Vec<Box<dyn Run + '_>> {
-        self.runs_from(FIRST_SEED + first_seed, count as usize)
+    fn runs(&self, _: &str, first_seed: u64, count: u64, requests: f64) -> Vec<Box<dyn Run + '_>> {
+        self.runs_from(FIRST_SEED + MOST_PLAYED as u64 * first_seed, count as usize, requests)
     }
 }

@@ -42,7 +42,7 @@ fn a_random_case_is_rehearsed_with_other_frames_than_those_that_are_scored() {
     let settings = Settings { seed: 7, ..Settings::new(Mode::Clean, "learned") };
     let stage = Rehearsal::new(&random.workload, &settings);
     let worths = |runs: Vec<Box<dyn cosched_policies::stage::Run + '_>>| -> Vec<f64> {
-        runs.iter().map(|run| run.worth(cosched_policies::make("edf-skip", run.case()).unwrap())).collect()
+        runs.iter().map(|run| run.worth(&|case| cosched_policies::make("edf-skip", case).unwrap())).collect()
     };
     let (pieces, runs) = (worths(stage.pieces(8, 100.0)), worths(stage.runs("tournament", 0, 8, 100.0)));
     assert!(
