@@ -11,7 +11,9 @@ use super::layer::{Layer, layer};
 use super::packing::Packing;
 use super::product::{Narrow, Product, Wide};
 use super::slices::slices;
+use super::spatial::Window;
 use super::{Args, Group, Lower, Operand, elementwise, tile_act, winograd};
+use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,6 +49,9 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
         first: 0,
         act: tile_act(group),
     };
+    if layer.blocks() && places.residual.is_none() && layer.weights.bytes() <= lower.target.max_binding {
+        return blocks(lower, &layer, &packing, places);
+    }
     let candidates = layer.candidates(lower.target);
     let choice = lower.choose(layer.key(), candidates);
     let parts: Vec<_> = match layer.batch * layer.groups {
@@ -135,6 +140,43 @@ fn pointwise(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places
         residual: places.residual,
         act: places.act,
     });
+}
+
+/// A transposed convolution whose windows do not overlap: every position makes a block of its own. One matrix product makes all elements of
+/// all blocks, plane by plane, and a copy puts them in their places.
+fn blocks(lower: &mut Lower<'_>, layer: &Layer, packing: &Packing, places: Places) -> Result<(), String> {
+    let (ins, outs, taps, plane) = (layer.ins(), layer.outs(), layer.taps(), layer.plane());
+    let Window { kernel: [kh, kw], input: [ih, iw], .. } = layer.window;
+    let weights = (0..outs * taps * ins).map(|i| packing.at(0, i / ins / taps, i % ins, i / ins % taps));
+    let bias = (0..outs * taps).map(|i| packing.bias(0, i / taps));
+    let planes = Layer {
+        transposed: false,
+        weights: Arc::new(Tensor::f32(&[outs * taps, ins, 1, 1], weights.collect())),
+        bias: Some(Arc::new(Tensor::f32(&[outs * taps], bias.collect()))),
+        window: layer.window.pointwise(),
+        all_outs: outs * taps,
+        ..layer.clone()
+    };
+    let Choice::Tile(shape) = lower.choose(planes.key(), planes.candidates(lower.target)) else {
+        unreachable!("only tiles were offered")
+    };
+    let scratch = Operand::Slot(lower.scratch(layer.batch * outs * taps * plane));
+    let packing = Packing {
+        weights: planes.weights.clone(),
+        bias: planes.bias.clone(),
+        outs: outs * taps,
+        all: outs * taps,
+        taps: 1,
+        transposed: false,
+        scale: None,
+        shift: None,
+        ..packing.clone()
+    };
+    pointwise(lower, &planes, Arc::new(packing), Places { out: scratch, ..places }, shape);
+    let (all, each, wide) = (outs * taps * plane, taps * plane, kw * iw);
+    let from = [all, each, kw * plane, plane, iw, 1].map(|n| n as i64);
+    let to = [all, each, wide, 1, kh * wide, kw].map(|n| n as i64);
+    lower.copy(scratch, 0, places.out, 0, &[layer.batch, outs, kh, kw, ih, iw], &from, &to)
 }
 
 fn windowed(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places: Places, shape: TileShape) {
