@@ -62,8 +62,20 @@ pub fn groups(graph: &Graph) -> Vec<Group<'_>> {
         }
         let mut group = Group::alone(node, out);
         loop {
-            if let Some((act, members, out)) = written::function(&search, group.out).filter(|_| open(&group))
-            {
+            // A view between a layer and its function does not matter: it is the same elements in the same order.
+            let view = only_reader(group.out).filter(|&n| VIEWS.contains(&graph.nodes[n].op.as_str()));
+            let viewed = view.and_then(|n| Some((n, graph.nodes[n].outputs.first().copied()??)));
+            // Operands that are broadcast must know the shape that they are broadcast to.
+            let viewed = viewed.filter(|(_, seen)| {
+                !BROADCAST.contains(&node.op.as_str())
+                    || graph.value(*seen).shape == graph.value(group.out).shape
+            });
+            let found = written::function(&search, group.out).or_else(|| {
+                let (n, seen) = viewed?;
+                let (act, members, out) = written::function(&search, seen)?;
+                Some((act, [vec![n], members].concat(), out))
+            });
+            if let Some((act, members, out)) = found.filter(|_| open(&group)) {
                 group.act = Some((act, [0.0; 2]));
                 group.out = out;
                 group.nodes.extend(members.iter().map(|&n| &graph.nodes[n]));
@@ -133,6 +145,12 @@ fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node, ready: &H
 /// Heads whose kernels take a function along.
 const WITH_FUNCTION: &[&str] =
     &["Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Sum", "Sub", "Mul", "Div", "BatchNormalization"];
+
+/// Heads whose operands are broadcast.
+const BROADCAST: &[&str] = &["Add", "Sum", "Sub", "Mul", "Div"];
+
+/// Nodes that only rename or reshape their first input.
+const VIEWS: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
 
 /// Whether a function may still come behind the group.
 fn open(group: &Group<'_>) -> bool {

@@ -60,6 +60,19 @@ impl Layer {
             && exact
     }
 
+    /// Whether it cuts its input into patches that do not overlap.
+    pub(super) fn patches(&self) -> bool {
+        let w = &self.window;
+        let exact = (0..2).all(|axis| w.input[axis] == w.output[axis] * w.stride[axis]);
+        !self.transposed
+            && self.groups == 1
+            && self.taps() >= 16
+            && w.kernel == w.stride
+            && w.dilation == [1, 1]
+            && w.before == [0, 0]
+            && exact
+    }
+
     /// What makes two layers equal work.
     pub(super) fn key(&self) -> String {
         let w = &self.window;

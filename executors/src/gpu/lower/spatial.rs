@@ -18,13 +18,13 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The window of a 1x1 convolution on the same input.
-    pub(super) fn pointwise(&self) -> Window {
+    /// The window of a 1x1 convolution on planes of these extents.
+    pub(super) fn pointwise(extents: [usize; 2]) -> Window {
         let ones = [1, 1];
         Window {
             kernel: ones,
-            input: self.input,
-            output: self.input,
+            input: extents,
+            output: extents,
             stride: ones,
             dilation: ones,
             before: [0; 2],

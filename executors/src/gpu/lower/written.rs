@@ -1,4 +1,5 @@
-//! Functions that exporters write out in several nodes, recognised as one: `x * sigmoid(x)`, and GELU by `Erf`.
+//! Functions that exporters (and onnxruntime's folding) write out in several nodes, recognised as one: `x * sigmoid(x)`, the same with a hard
+//! sigmoid, and GELU by `Erf`.
 //! It refuses whatever differs from them: another constant, another reader of a value in between.
 
 use super::super::kernel::unary::Unary;
@@ -68,11 +69,16 @@ impl Readers<'_> {
     }
 }
 
-/// `x * sigmoid(x)`.
+/// `x * sigmoid(x)`, and with a hard sigmoid of slope 1/6 HardSwish.
 fn silu(r: &Readers<'_>, x: ValueId, inner: usize, outer: usize) -> Option<Found> {
-    let gate = r.out(inner, "Sigmoid")?;
+    let node = r.node(inner);
+    let hard = (node.float("alpha", 0.2) - 1.0 / 6.0).abs() < 1e-6 && node.float("beta", 0.5) == 0.5;
+    let (gate, function) = match node.op.as_str() {
+        "Sigmoid" => (r.out(inner, "Sigmoid")?, Unary::Silu),
+        _ => (r.out(inner, "HardSigmoid").filter(|_| hard)?, Unary::HardSwish),
+    };
     let (product, out) = r.next(gate, "Mul")?;
-    (product == outer && r.reads(product, x, gate)).then(|| (Unary::Silu, vec![inner, outer], out))
+    (product == outer && r.reads(product, x, gate)).then(|| (function, vec![inner, outer], out))
 }
 
 /// `x * 0.5 * (erf(x / sqrt(2)) + 1)`, the factors in any order.
@@ -164,6 +170,10 @@ mod tests {
             "y = Mul m 0.5",
         ];
         assert_eq!(found(&exported), (1, Some(Unary::Gelu)));
+        // A hard sigmoid's slope is 0.2 unless it is said: another function. And a view in between does not matter.
+        assert!(found(&["x = Add a a", "s = HardSigmoid x", "y = Mul s x"]).1.is_none());
+        let viewed = ["x = Add a a", "v = Identity x", "s = Sigmoid v", "y = Mul s v"];
+        assert_eq!(found(&viewed), (1, Some(Unary::Silu)));
         let half_first = [
             "x = Add a a",
             "h = Mul 0.5 x",
