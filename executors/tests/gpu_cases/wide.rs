@@ -32,18 +32,10 @@ fn length(n: &mut Net) -> usize {
 /// Operands that are whole, one row for all, one number a row, one number in all.
 fn binary(n: &mut Net) {
     let full = [n.between(1, 3), n.between(1, 4), n.between(1, 3), length(n)];
-    let part = |n: &mut Net| {
-        let mut own = full;
-        for axis in 0..4 {
-            if n.below(3) == 0 {
-                own[axis] = 1;
-            }
-        }
-        own
-    };
+    let part = |n: &mut Net| full.map(|extent| if n.below(3) == 0 { 1 } else { extent });
     let (mut a, b) = (part(n), part(n));
-    for axis in 0..4 {
-        a[axis] = if b[axis] == 1 { full[axis] } else { a[axis] };
+    for ((a, b), extent) in a.iter_mut().zip(b).zip(full) {
+        *a = if b == 1 { extent } else { *a };
     }
     let operand = |n: &mut Net, shape: &[usize]| match n.below(4) {
         0 => n.constant(shape, 0.5, 1.5),
