@@ -255,6 +255,10 @@ impl DspInstance {
 }
 
 impl Instance for DspInstance {
+    fn busy_ms(&self) -> Option<f64> {
+        Some(self.busy_ns as f64 / 1e6)
+    }
+
     fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
         let inputs = hosts(inputs)?;
         check_inputs(&self.graph, &self.inputs, &inputs)?;

@@ -68,14 +68,16 @@ pub trait Device: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
     /// Allocates.
     fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
-    /// Brings `inputs` to their places, runs every step, brings `outputs` where they go, and waits. Allocates nothing but what the driver
-    /// allocates for a submission.
+    /// Brings `inputs` to their places, runs every step, and brings `outputs` where they go. It waits for all of that if `wait` says so or
+    /// any output goes to the host; else it may still be at work when it returns, and whatever is run or read on this device later comes
+    /// after it. Allocates nothing but what the driver allocates for a submission.
     fn run(
         &self,
         segment: &Self::Segment,
         memory: &mut Self::Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Self::Buffer>)>,
         outputs: &mut [Output<Self::Buffer>],
+        wait: bool,
     ) -> Result<(), Fault>;
     /// A buffer for so many floats.
     fn buffer(&self, floats: usize) -> Result<Self::Buffer, Fault>;
@@ -251,7 +253,7 @@ impl<D: Device> Processor for Gpu<D> {
         // Drivers compile at the first launch: a run on whatever is in memory pays for that now. No kernel takes an index from
         // the arena, so that the contents do not matter.
         let first = self.device.spawn(&ready).and_then(|mut memory| {
-            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [])?;
+            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [], true)?;
             Ok(memory)
         });
         let first = first.map_err(|f| failed::<D>(&segment.name, f))?;

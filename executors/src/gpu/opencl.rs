@@ -10,6 +10,7 @@ use crate::processor::{ExecError, Options, Processor, Row};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
 use opencl3::device as cl;
+use opencl3::event::Event;
 use opencl3::kernel::Kernel;
 use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE, ClMem};
 use opencl3::platform::get_platforms;
@@ -33,8 +34,8 @@ pub struct OpenClDevice {
     device: cl::Device,
     target: Target,
     programs: Mutex<HashMap<Spec, Arc<Program>>>,
-    /// For reading buffers outside of a run.
-    reader: Mutex<CommandQueue>,
+    /// All commands, in order: a run may begin before the one whose outputs it reads has ended.
+    queue: CommandQueue,
     edit: Option<Edit>,
 }
 
@@ -52,9 +53,8 @@ struct Launch {
     total: usize,
 }
 
-/// A queue, buffers and kernels with their arguments set, for one run at a time.
+/// Working memory and kernels with their arguments set, for one run at a time.
 pub struct Memory {
-    queue: CommandQueue,
     arena: Buffer<f32>,
     kernels: Vec<(Kernel, usize)>,
 }
@@ -105,9 +105,9 @@ impl OpenClDevice {
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
         let target = Target { max_binding, ..target(cpu) };
-        let reader = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
+        let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
-        Ok(Self { context, device, target, programs, reader: Mutex::new(reader), edit })
+        Ok(Self { context, device, target, programs, queue, edit })
     }
 
     fn program(&self, spec: &Spec) -> Result<Arc<Program>, Fault> {
@@ -123,12 +123,12 @@ impl OpenClDevice {
         Ok(built)
     }
 
-    fn filled<T>(&self, queue: &CommandQueue, data: &[T]) -> Result<Buffer<T>, Fault> {
+    fn filled<T>(&self, data: &[T]) -> Result<Buffer<T>, Fault> {
         // SAFETY: no host pointer is given, and the blocking write reads `data` before it returns.
         unsafe {
             let mut buffer = Buffer::create(&self.context, CL_MEM_READ_ONLY, data.len(), ptr::null_mut())
                 .map_err(fault)?;
-            queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
+            self.queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
             Ok(buffer)
         }
     }
@@ -147,48 +147,50 @@ fn fault(e: opencl3::error_codes::ClError) -> Fault {
     if e.0 == -2 { Fault::Died(e.to_string()) } else { Fault::Failed(e.to_string()) }
 }
 
-/// Hands all commands of a run to its queue, in order.
+/// Hands all commands of a run to the queue, in order. Gives the last one, if there is any.
 ///
 /// # Safety
-/// Spans lie inside the arena by the plan, and grids are whole workgroups; inputs, outputs and their buffers must live until the queue
-/// has been finished.
+/// Spans lie inside the arena by the plan, and grids are whole workgroups; what is read from and written to on the host must live until
+/// the last command has ended. Where `early` is true nothing is written there, and what is read has been read when this returns.
 unsafe fn enqueue(
+    queue: &CommandQueue,
     memory: &mut Memory,
     inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
     outputs: &mut [Output<Buffer<f32>>],
-) -> opencl3::Result<()> {
-    let Memory { queue, arena, kernels } = memory;
+    early: bool,
+) -> opencl3::Result<Option<Event>> {
+    let Memory { arena, kernels } = memory;
     let local = [WORKGROUP as usize];
+    let upload = if early { CL_BLOCKING } else { CL_NON_BLOCKING };
+    let mut last = None;
     // SAFETY: the caller's promise.
     unsafe {
         for (span, feed) in inputs {
-            match feed {
-                Feed::Host(data) => {
-                    queue.enqueue_write_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?
-                }
+            last = Some(match feed {
+                Feed::Host(data) => queue.enqueue_write_buffer(arena, upload, 4 * span.at, data, &[])?,
                 Feed::There(from) => {
                     queue.enqueue_copy_buffer(from, arena, 0, 4 * span.at, 4 * span.floats, &[])?
                 }
-            };
+            });
         }
         for (kernel, total) in kernels {
             let global = [*total];
             let (global, local) = (global.as_ptr(), local.as_ptr());
-            queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[])?;
+            last = Some(queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[])?);
         }
         for (span, place) in outputs {
-            match place {
+            last = Some(match place {
                 Place::Home(data) => {
                     data.resize(span.floats, 0.0);
-                    queue.enqueue_read_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?;
+                    queue.enqueue_read_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?
                 }
                 Place::There(to) => {
-                    queue.enqueue_copy_buffer(arena, to, 4 * span.at, 0, 4 * span.floats, &[])?;
+                    queue.enqueue_copy_buffer(arena, to, 4 * span.at, 0, 4 * span.floats, &[])?
                 }
-            }
+            });
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 impl Device for OpenClDevice {
@@ -222,13 +224,11 @@ impl Device for OpenClDevice {
             slot[..step.params.len()].copy_from_slice(&step.params);
             steps.push(Launch { program: self.program(&step.spec)?, page: step.page, total: step.total });
         }
-        let queue = queue(&self.context, &self.device).map_err(fault)?;
-        let pages = plan.pages.iter().map(|p| self.filled(&queue, p)).collect::<Result<_, _>>()?;
-        Ok(Segment { steps, params: self.filled(&queue, &params)?, pages, arena: plan.arena })
+        let pages = plan.pages.iter().map(|p| self.filled(p)).collect::<Result<_, _>>()?;
+        Ok(Segment { steps, params: self.filled(&params)?, pages, arena: plan.arena })
     }
 
     fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
-        let queue = queue(&self.context, &self.device).map_err(fault)?;
         let arena = self.buffer(segment.arena)?;
         let mut kernels = Vec::with_capacity(segment.steps.len());
         for (i, step) in segment.steps.iter().enumerate() {
@@ -245,7 +245,7 @@ impl Device for OpenClDevice {
             let workgroup = WORKGROUP as usize;
             kernels.push((kernel, step.total.div_ceil(workgroup) * workgroup));
         }
-        Ok(Memory { queue, arena, kernels })
+        Ok(Memory { arena, kernels })
     }
 
     fn run(
@@ -254,12 +254,20 @@ impl Device for OpenClDevice {
         memory: &mut Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
         outputs: &mut [Output<Buffer<f32>>],
+        wait: bool,
     ) -> Result<(), Fault> {
-        // SAFETY: what is read and written is borrowed until `finish` below has seen every command end, errors or not.
-        let queued = unsafe { enqueue(memory, inputs, outputs) };
-        let finished = memory.queue.finish();
+        let early = !wait && outputs.iter().all(|(_, place)| matches!(place, Place::There(_)));
+        // SAFETY: what is read and written on the host is borrowed until every command has ended below, errors or not, or was read
+        // already. The driver keeps buffers and kernels for as long as commands need them.
+        let queued = unsafe { enqueue(&self.queue, memory, inputs, outputs, early) };
+        let ended = match &queued {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) if early => self.queue.flush(),
+            Ok(Some(last)) => last.wait(),
+            Err(_) => self.queue.finish(),
+        };
         queued.map_err(fault)?;
-        finished.map_err(fault)
+        ended.map_err(fault)
     }
 
     fn buffer(&self, floats: usize) -> Result<Buffer<f32>, Fault> {
@@ -269,9 +277,8 @@ impl Device for OpenClDevice {
     }
 
     fn read(&self, buffer: &Buffer<f32>, to: &mut [f32]) -> Result<(), Fault> {
-        let reader = self.reader.lock().unwrap_or_else(|e| e.into_inner());
-        // SAFETY: the read blocks until it is done, and the run that wrote the buffer has been waited for.
-        unsafe { reader.enqueue_read_buffer(buffer, CL_BLOCKING, 0, to, &[]) }.map_err(fault)?;
+        // SAFETY: the read blocks until it is done, and comes after the run that writes the buffer.
+        unsafe { self.queue.enqueue_read_buffer(buffer, CL_BLOCKING, 0, to, &[]) }.map_err(fault)?;
         Ok(())
     }
 
@@ -281,7 +288,7 @@ impl Device for OpenClDevice {
         for _ in 0..times {
             // SAFETY: arguments were set in `spawn`; the grid is whole workgroups.
             let queued = unsafe {
-                memory.queue.enqueue_nd_range_kernel(
+                self.queue.enqueue_nd_range_kernel(
                     kernel.get(),
                     1,
                     ptr::null(),
@@ -292,6 +299,6 @@ impl Device for OpenClDevice {
             };
             queued.map_err(fault)?;
         }
-        memory.queue.finish().map_err(fault)
+        self.queue.finish().map_err(fault)
     }
 }

@@ -289,6 +289,7 @@ impl Device for WgpuDevice {
         memory: &mut Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, wgpu::Buffer>)>,
         outputs: &mut [Output<wgpu::Buffer>],
+        wait: bool,
     ) -> Result<(), Fault> {
         let (at, size) = (|span: &Span| 4 * span.at as u64, |span: &Span| 4 * span.floats as u64);
         self.scoped(|| {
@@ -323,7 +324,8 @@ impl Device for WgpuDevice {
                 }
             }
             if home == 0 {
-                return self.wait(self.queue.submit([encoder.finish()]));
+                let index = self.queue.submit([encoder.finish()]);
+                return if wait { self.wait(index) } else { Ok(()) };
             }
             self.submit_and_read(encoder, readback, mapped, home, |mut all| {
                 for (span, place) in outputs {

@@ -207,8 +207,14 @@ impl<D: Device> Shared<D> {
     }
 }
 
-impl<D: Device> Instance for Working<D> {
-    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+impl<D: Device> Working<D> {
+    fn go(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        wait: bool,
+    ) -> Result<(), ExecError> {
         check_inputs(&self.shared.graph, &self.shared.inputs, inputs)?;
         for (held, place) in inputs.iter().zip(&self.shared.places) {
             if place.is_some() && self.shared.mine(held).is_none() {
@@ -221,10 +227,25 @@ impl<D: Device> Instance for Working<D> {
             inputs.iter().zip(&shared.places).filter_map(|(held, place)| shared.feed(held, *place));
         shared
             .device
-            .run(&shared.segment, &mut self.memory, &mut feeds, &mut self.running)
+            .run(&shared.segment, &mut self.memory, &mut feeds, &mut self.running, wait)
             .map_err(|f| failed::<D>(&shared.graph, f))?;
         self.end(inputs, outputs);
         Ok(())
+    }
+}
+
+impl<D: Device> Instance for Working<D> {
+    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+        self.go(inputs, home, outputs, true)
+    }
+
+    fn advance_early(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+    ) -> Result<(), ExecError> {
+        self.go(inputs, home, outputs, false)
     }
 
     fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
