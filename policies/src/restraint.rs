@@ -7,7 +7,7 @@
 use crate::anneal::{ALL_SEEDS, Space, anneal};
 use crate::board::{drop_of, wait};
 use crate::stage::{Run, Stage};
-use cosched_env::case::{Case, ProcessorId, VariantId};
+use cosched_env::case::{Case, ProcessorId, StreamId, StreamTable, VariantId};
 use cosched_env::observation::{Action, Candidate, Observation, RequestView};
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, Policy};
@@ -25,6 +25,10 @@ pub(crate) struct Restraint {
     allowed: Vec<u64>,
     /// Per stream: by how many eighths of its deadline its requests seem to be due earlier; below 0: later.
     haste: Vec<i8>,
+    /// Per stream: the one variant in which it is served.
+    only: Vec<Option<VariantId>>,
+    /// Per stream: a bit for each processor that it stays off.
+    off: Vec<u64>,
 }
 
 impl Restraint {
@@ -34,6 +38,8 @@ impl Restraint {
             served: vec![true; case.streams.len()],
             allowed: vec![u64::MAX; case.variants.len()],
             haste: vec![0; case.streams.len()],
+            only: vec![None; case.streams.len()],
+            off: vec![0; case.streams.len()],
         }
     }
 
@@ -48,10 +54,15 @@ impl Restraint {
 
     fn over(&self, inner: Box<dyn Policy>, case: &Case) -> Restrained {
         let eighths = self.haste.iter().zip(&case.streams);
+        let streams = (0..case.streams.len()).map(|s| StreamId(s as u16));
+        let able = |s| (0..case.variants.len()).map(move |v| self.can_serve(case, s, VariantId(v as u16)));
         Restrained {
             inner,
             case: case.restricted(|v, p| self.allows(v, p)),
             served: self.served.clone(),
+            able: streams.map(|s| able(s).collect()).collect(),
+            only: self.only.clone(),
+            off: self.off.clone(),
             haste_ns: eighths.map(|(&haste, s)| i64::from(haste) * (s.deadline.0 / 8) as i64).collect(),
             requests: Vec::new(),
             candidates: Vec::new(),
@@ -63,36 +74,103 @@ impl Restraint {
         self.allowed[variant.0 as usize] >> processor.0 & 1 == 1
     }
 
-    /// Whether every stream that is served has a variant that can run from its first to its last segment.
-    fn is_possible(&self, case: &Case) -> bool {
-        let able = |v: VariantId| {
-            let table = case.variant(v);
-            (0..table.segments).all(|s| {
+    /// Whether a stream may run a variant from its first to its last segment.
+    fn can_serve(&self, case: &Case, stream: StreamId, v: VariantId) -> bool {
+        let (table, off) = (case.variant(v), self.off[stream.0 as usize]);
+        self.only[stream.0 as usize].is_none_or(|only| only == v)
+            && (0..table.segments).all(|s| {
                 let mut processors = (0..case.processor_count() as u16).map(ProcessorId);
-                processors.any(|p| self.allows(v, p) && table.reach(p, s).is_some())
+                processors.any(|p| self.allows(v, p) && off >> p.0 & 1 == 0 && table.reach(p, s).is_some())
             })
-        };
-        case.streams.iter().zip(&self.served).all(|(stream, &served)| {
+    }
+
+    /// Whether every stream that is served has a variant that can serve it.
+    fn is_possible(&self, case: &Case) -> bool {
+        (0_u16..).zip(&case.streams).zip(&self.served).all(|((s, stream), &served)| {
             let mut variants = case.tasks[stream.task.0 as usize].variants.iter();
-            !served || variants.any(|&v| case.variant(v).accuracy >= stream.min_accuracy && able(v))
+            !served
+                || variants.any(|&v| {
+                    case.variant(v).accuracy >= stream.min_accuracy && self.can_serve(case, StreamId(s), v)
+                })
         })
     }
 }
 
-/// Kinds of changes, and how many of them, the last ones, move a deadline.
-const KINDS: u32 = 13;
-const MOVES: u32 = 3;
+/// A change of one restraint.
+#[derive(Clone, Copy)]
+enum Change {
+    /// A stream is served or not.
+    Serve,
+    /// A variant may use a processor or not.
+    Allow,
+    /// A variant may use one processor only.
+    Alone,
+    /// A variant may use all of them.
+    Anywhere,
+    /// A variant may use none of them.
+    Nowhere,
+    /// Another heuristic.
+    Base,
+    /// A stream's deadline moves.
+    Haste,
+    /// A stream is served in one variant only, or in any.
+    Only,
+    /// A stream stays off a processor or not.
+    Off,
+}
+
+/// Changes that are drawn from, each as often as it stands here.
+const CHANGES: [Change; 10] = {
+    use Change::*;
+    [Serve, Serve, Serve, Allow, Allow, Allow, Alone, Anywhere, Nowhere, Base]
+};
+/// More of them, where deadlines may move.
+const MOVES: [Change; 3] = [Change::Haste; 3];
+/// More of them, where streams share a task: to forbid its variants something would forbid it to all of them.
+const APART: [Change; 3] = [Change::Only, Change::Only, Change::Off];
+
 /// Requests that a run should have.
 const REQUESTS: f64 = 250.0;
 
-/// The best restraint of these heuristics that so many emulated runs find. An attempt begins at one of them and draws its own changes:
-/// what is found is a matter of luck.
-pub(crate) fn search(stage: &dyn Stage, bases: &[&'static str], runs: usize, attempt: usize) -> Restraint {
-    let starts = [Restraint::none(stage.case(), bases[attempt % bases.len()])];
-    let pieces = stage.pieces(ALL_SEEDS, REQUESTS);
-    // Every other round goes without moved deadlines: there is more to find with them, and more to get lost in.
-    let kinds = if (attempt / bases.len()) % 2 == 1 { KINDS } else { KINDS - MOVES };
-    anneal(&Restraints { stage, pieces, bases, kinds }, &starts, runs, attempt as u64)
+/// What an attempt may change beside what all may: with more to find there is more to get lost in, so none may do everything.
+#[derive(Clone, Copy)]
+enum Round {
+    Plain,
+    /// Deadlines move.
+    Moves,
+    /// Streams that share a task are told apart.
+    Apart,
+}
+
+/// The rounds of so many attempts, with one heuristic after the other: plain ones and ones with moved deadlines in turn, and half as many
+/// more where streams share a task.
+fn rounds(case: &Case, bases: usize, attempts: usize) -> Vec<Round> {
+    let round = |attempt: usize| if (attempt / bases) % 2 == 0 { Round::Plain } else { Round::Moves };
+    let shares = |(i, s): (usize, &StreamTable)| case.streams[..i].iter().any(|other| other.task == s.task);
+    let more = if case.streams.iter().enumerate().any(shares) { attempts / 2 } else { 0 };
+    (0..attempts).map(round).chain(vec![Round::Apart; more]).collect()
+}
+
+/// The best restraints of these heuristics, each of an attempt of so many emulated runs. An attempt begins at one of them and draws its
+/// own changes: what is found is a matter of luck.
+pub(crate) fn search(
+    stage: &dyn Stage,
+    bases: &[&'static str],
+    runs: usize,
+    attempts: usize,
+) -> Vec<Restraint> {
+    let find = |(attempt, round): (usize, Round)| {
+        let starts = [Restraint::none(stage.case(), bases[attempt % bases.len()])];
+        let pieces = stage.pieces(ALL_SEEDS, REQUESTS);
+        let more: &[Change] = match round {
+            Round::Plain => &[],
+            Round::Moves => &MOVES,
+            Round::Apart => &APART,
+        };
+        let changes = [&CHANGES, more].concat();
+        anneal(&Restraints { stage, pieces, bases, changes }, &starts, runs, attempt as u64)
+    };
+    rounds(stage.case(), bases.len(), attempts).into_iter().enumerate().map(find).collect()
 }
 
 /// All restraints of a case.
@@ -100,8 +178,8 @@ struct Restraints<'a> {
     stage: &'a dyn Stage,
     pieces: Vec<Box<dyn Run + 'a>>,
     bases: &'a [&'static str],
-    /// Of the [`KINDS`] of changes the first few.
-    kinds: u32,
+    /// What is drawn from.
+    changes: Vec<Change>,
 }
 
 impl Space for Restraints<'_> {
@@ -119,17 +197,26 @@ impl Space for Restraints<'_> {
         let (before, case) = (point.clone(), self.stage.case());
         let v = rng.random_range(0..point.allowed.len());
         let processor = 1_u64 << rng.random_range(0..case.processor_count());
-        match rng.random_range(0..self.kinds) {
-            0..=2 => {
-                let served = &mut point.served[rng.random_range(0..case.streams.len())];
+        let change = self.changes[rng.random_range(0..self.changes.len() as u32) as usize];
+        let stream = |rng: &mut Pcg64Mcg| rng.random_range(0..case.streams.len());
+        match change {
+            Change::Serve => {
+                let served = &mut point.served[stream(rng)];
                 *served = !*served;
             }
-            3..=5 => point.allowed[v] ^= processor,
-            6 => point.allowed[v] = processor,
-            7 => point.allowed[v] = u64::MAX,
-            8 => point.allowed[v] = 0,
-            9 => point.base = self.bases[rng.random_range(0..self.bases.len())],
-            _ => point.haste[rng.random_range(0..case.streams.len())] = rng.random_range(-8..=6),
+            Change::Allow => point.allowed[v] ^= processor,
+            Change::Alone => point.allowed[v] = processor,
+            Change::Anywhere => point.allowed[v] = u64::MAX,
+            Change::Nowhere => point.allowed[v] = 0,
+            Change::Base => point.base = self.bases[rng.random_range(0..self.bases.len())],
+            Change::Haste => point.haste[stream(rng)] = rng.random_range(-8..=6),
+            Change::Only => {
+                let stream = stream(rng);
+                let variants = &case.tasks[case.streams[stream].task.0 as usize].variants;
+                // One more number than variants: none of them.
+                point.only[stream] = variants.get(rng.random_range(0..=variants.len())).copied();
+            }
+            Change::Off => point.off[stream(rng)] ^= processor,
         }
         if !point.is_possible(case) {
             *point = before;
@@ -142,6 +229,10 @@ struct Restrained {
     /// As the heuristic sees it.
     case: Case,
     served: Vec<bool>,
+    /// Per stream and variant: whether it can serve the stream.
+    able: Vec<Vec<bool>>,
+    only: Vec<Option<VariantId>>,
+    off: Vec<u64>,
     /// Per stream: so much earlier its requests seem to be due.
     haste_ns: Vec<i64>,
     /// As the heuristic sees them.
@@ -164,9 +255,14 @@ impl Policy for Restrained {
         self.original.clear();
         for (choice, candidate) in observation.candidates.iter().enumerate() {
             let mut seen = *candidate;
-            if let Action::Launch { variant, first, last, processor, .. } = candidate.action {
+            if let Action::Launch { request, variant, first, last, processor } = candidate.action {
                 let table = self.case.variant(variant);
-                if table.reach(processor, first).is_none() || table.best_rest_ns(0).is_infinite() {
+                let stream = observation.requests[request as usize].stream.0 as usize;
+                // What has begun goes on in its variant, whatever was to be.
+                let able = first > 0 || self.able[stream][variant.0 as usize];
+                let forbidden =
+                    table.reach(processor, first).is_none() || table.best_rest_ns(0).is_infinite();
+                if forbidden || !able || self.off[stream] >> processor.0 & 1 == 1 {
                     continue;
                 }
                 seen.rest_ns = table.best_rest_ns(last + 1);
@@ -181,8 +277,9 @@ impl Policy for Restrained {
         }
         self.requests.clear();
         self.requests.extend(observation.requests.iter().map(|request| {
-            let due = request.deadline.0.saturating_add_signed(-self.haste_ns[request.stream.0 as usize]);
-            RequestView { deadline: Time(due), ..*request }
+            let stream = request.stream.0 as usize;
+            let due = request.deadline.0.saturating_add_signed(-self.haste_ns[stream]);
+            RequestView { deadline: Time(due), variant: request.variant.or(self.only[stream]), ..*request }
         }));
         let seen = observation.narrowed(&self.case, &self.requests, &self.candidates);
         let choice = self.inner.decide(&seen);
@@ -191,160 +288,4 @@ impl Policy for Restrained {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::short_run::short_run;
-    use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
-    use cosched_env::scenario::{Scenario, Stream};
-    use cosched_env::time::{Span, Time};
-    use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
-
-    /// Two processors; each of two tasks has two variants of two segments, the second of which is faster and less accurate.
-    fn case() -> Case {
-        let processor = |name: &str| ProcessorSpec {
-            name: name.to_owned(),
-            device: String::new(),
-            slots: 1,
-            active_watts: 1.0,
-            idle_watts: 0.0,
-            copy_us: 0.0,
-            copy_gbps: 0.0,
-            launch_us: 0.0,
-        };
-        let variant = |task: &str, name: &str, accuracy: f64, mean_us: f64| {
-            let cost = Cost { mean_us, p50_us: mean_us, p95_us: mean_us, energy_mj: 1.0 };
-            let segment = SegmentSpec { costs: vec![Some(cost); 2], ..SegmentSpec::default() };
-            let (name, task) = (format!("{task}-{name}"), task.to_owned());
-            Variant { name, task, accuracy, segments: vec![segment; 2], ..Variant::default() }
-        };
-        let variants = ["a", "b"].map(|t| [variant(t, "exact", 0.9, 900.0), variant(t, "quick", 0.6, 400.0)]);
-        let plan = Plan {
-            format: PLAN_FORMAT,
-            provenance: BTreeMap::new(),
-            processors: vec![processor("p"), processor("q")],
-            contention: vec![vec![1.0; 2]; 2],
-            variants: variants.into_iter().flatten().collect(),
-        };
-        let stream = |task: &str| Stream {
-            task: task.to_owned(),
-            period_ms: 4.0,
-            deadline_ms: 4.0,
-            dwell_ms: 1.0,
-            ..Stream::default()
-        };
-        let scenario = Scenario {
-            name: "ties".into(),
-            streams: vec![stream("a"), stream("b")],
-            objective: Default::default(),
-        };
-        Case::new(plan, scenario).expect("the case is well-formed")
-    }
-
-    /// Notes what a policy does: (request's stream, variant, processor); drops have no variant.
-    type Notes = Arc<Mutex<Vec<(u16, Option<(u16, u16)>)>>>;
-    struct Noted(Box<dyn Policy>, Notes);
-
-    impl Policy for Noted {
-        fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-            let decision = self.0.decide(observation);
-            let candidate = &observation.candidates[decision.0];
-            let stream = observation.request_of(candidate).map(|r| r.stream.0);
-            let on = match candidate.action {
-                Action::Launch { variant, processor, .. } => Some((variant.0, processor.0)),
-                _ => None,
-            };
-            self.1.lock().expect("nobody panicked").extend(stream.map(|s| (s, on)));
-            decision
-        }
-    }
-
-    fn notes(restraint: &Restraint) -> Vec<(u16, Option<(u16, u16)>)> {
-        let (case, notes) = (Arc::new(case()), Notes::default());
-        let mut policy = Noted(restraint.policy(&case), notes.clone());
-        short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(200.0)).expect("requests arrive");
-        let noted = notes.lock().expect("nobody panicked");
-        noted.clone()
-    }
-
-    #[test]
-    fn what_is_tied_is_not_done() {
-        let free = Restraint::none(&case(), "eft");
-        let all = notes(&free);
-        assert!(all.contains(&(0, Some((0, 0)))), "untied, stream 0 is served: {all:?}");
-        assert!(all.contains(&(1, Some((2, 1)))), "untied, variant 2 uses processor 1: {all:?}");
-
-        let tied = notes(&Restraint { served: vec![false, true], allowed: vec![3, 3, 0b01, 0], ..free });
-        assert!(tied.iter().all(|&(stream, on)| (stream == 0) == on.is_none()), "{tied:?}");
-        assert!(tied.iter().filter_map(|n| n.1).all(|on| on == (2, 0)), "{tied:?}");
-        assert!(tied.iter().any(|n| n.1.is_some()));
-    }
-
-    /// Waits, and notes for each launch whether it ends the request and what it would cost to hand over after it.
-    struct Handovers(Arc<Mutex<Vec<(bool, f64)>>>);
-
-    impl Policy for Handovers {
-        fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-            for candidate in observation.candidates {
-                if let Action::Launch { variant, last, .. } = candidate.action {
-                    let ends = last + 1 == observation.case.variant(variant).segments;
-                    self.0.lock().expect("nobody panicked").push((ends, candidate.handover_ns));
-                }
-            }
-            wait(observation)
-        }
-    }
-
-    #[test]
-    fn nothing_is_handed_over_to_a_processor_that_is_forbidden() {
-        let seen = |processors: u64| {
-            let (case, noted) = (Arc::new(case()), Arc::new(Mutex::new(Vec::new())));
-            let restraint = Restraint { allowed: vec![processors; 4], ..Restraint::none(&case, "eft") };
-            let mut policy = restraint.over(Box::new(Handovers(noted.clone())), &case);
-            short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(50.0)).expect("requests arrive");
-            let noted = noted.lock().expect("nobody panicked");
-            assert!(noted.iter().any(|n| n.0) && noted.iter().any(|n| !n.0), "{noted:?}");
-            noted.clone()
-        };
-        for (ends, handover_ns) in seen(0b01) {
-            assert_eq!(handover_ns, if ends { 0.0 } else { f64::INFINITY });
-        }
-        // Where nothing is forbidden it is possible, and costs nothing on these processors.
-        assert!(seen(0b11).iter().all(|&(_, handover_ns)| handover_ns == 0.0));
-    }
-
-    /// Waits, and notes when each request of a stream seems to be due after its arrival, in milliseconds.
-    struct Due(Arc<Mutex<Vec<(u16, f64)>>>);
-
-    impl Policy for Due {
-        fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-            let due = observation.requests.iter().map(|r| (r.stream.0, r.deadline.ms_after(r.arrival)));
-            self.0.lock().expect("nobody panicked").extend(due);
-            wait(observation)
-        }
-    }
-
-    #[test]
-    fn haste_moves_what_seems_due_and_nothing_else() {
-        let (case, noted) = (Arc::new(case()), Arc::new(Mutex::new(Vec::new())));
-        let restraint = Restraint { haste: vec![2, -4], ..Restraint::none(&case, "eft") };
-        assert!(restraint != Restraint::none(&case, "eft"));
-        let mut policy = restraint.over(Box::new(Due(noted.clone())), &case);
-        short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(50.0)).expect("requests arrive");
-        let noted = noted.lock().expect("nobody panicked");
-        // 4 ms less two eighths, and more by four.
-        assert!(noted.contains(&(0, 3.0)) && noted.contains(&(1, 6.0)), "{noted:?}");
-        assert!(noted.iter().all(|&n| n == (0, 3.0) || n == (1, 6.0)), "{noted:?}");
-    }
-
-    #[test]
-    fn impossible_ties_are_not_searched() {
-        let case = case();
-        let free = Restraint::none(&case, "eft");
-        assert!(free.is_possible(&case));
-        let none = Restraint { allowed: vec![0, 0, 3, 3], ..free.clone() };
-        assert!(!none.is_possible(&case), "task a has no variant");
-        let unserved = Restraint { served: vec![false, true], ..none };
-        assert!(unserved.is_possible(&case), "nobody needs task a");
-    }
-}
+mod tests;

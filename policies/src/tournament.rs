@@ -38,7 +38,7 @@ pub struct Budget {
     pub requests: f64,
     /// Emulated runs of the search behind `static`, and of each attempt at a restraint; 0: neither plays.
     pub placement_runs: usize,
-    /// Attempts at a restraint.
+    /// Attempts at a restraint; half as many more where streams share a task.
     pub attempts: usize,
 }
 
@@ -128,8 +128,7 @@ pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
     if budget.placement_runs > 0 {
         let plain = standings.iter().filter(|s| matches!(s.way, Way::Plain)).map(|s| s.name);
         let bases: Vec<&'static str> = plain.take(BASES).collect();
-        for attempt in 0..budget.attempts {
-            let restraint = restraint::search(stage, &bases, budget.placement_runs, attempt);
+        for restraint in restraint::search(stage, &bases, budget.placement_runs, budget.attempts) {
             let mut standing = Standing::new("restrained", Way::Restrained(restraint));
             standing.score = runs.iter().map(|run| run.worth(&|case| standing.policy(case))).sum();
             standings.push(standing);
