@@ -80,7 +80,7 @@ fn of_many_candidates_a_few_of_each_request_are_looked_at() {
             options: Options::default(),
             config: exact(),
             seed,
-            horizon: ms(2000.0),
+            horizon: ms(4000.0),
         };
         let random = rng(seed, "looking", 0);
         let mut looking = Looking { shortlist: Shortlist::default(), random, looks: [0; 2] };
