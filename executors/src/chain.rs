@@ -5,6 +5,7 @@ use crate::graph::{Graph, Value, ValueId};
 use crate::held::Held;
 use crate::processor::{ExecError, Instance};
 use crate::segment::Segment;
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -144,14 +145,15 @@ impl Chain {
     /// Runs segment `i` on `instance`: what its processor has stays there.
     ///
     /// # Errors
-    /// When the processor fails, an earlier segment has not been run, or another processor does not give what it has. The
-    /// values are as they were then.
+    /// When the processor fails or is stopped by `stop`, an earlier segment has not been run, or another processor does not give what it
+    /// has. The values are as they were then.
     pub fn advance(
         &self,
         values: &mut Values,
         i: usize,
         instance: &mut dyn Instance,
         room: &mut Room,
+        stop: &Stop,
     ) -> Result<(), ExecError> {
         let step = &self.steps[i];
         // A panic may have left something there.
@@ -159,7 +161,7 @@ impl Chain {
         for &slot in &step.read {
             room.inputs.push(self.held(values, i, slot)?.clone());
         }
-        let done = instance.advance(&room.inputs, &step.home, &mut room.outputs);
+        let done = instance.advance(&room.inputs, &step.home, &mut room.outputs, stop);
         room.inputs.clear();
         done?;
         self.fill(values, i, room.outputs.drain(..))

@@ -6,6 +6,7 @@ use crate::graph::Graph;
 use crate::measure::Engine;
 use crate::processor::{ExecError, Instance, Processor};
 use crate::segment::{Segment, split_at};
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl Engine for InSegments {
     fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let mut values = self.chain.start(self.inputs.clone())?;
         for (s, instance) in self.instances.iter_mut().enumerate() {
-            self.chain.advance(&mut values, s, &mut **instance, &mut self.room)?;
+            self.chain.advance(&mut values, s, &mut **instance, &mut self.room, &Stop::default())?;
         }
         self.chain.shared_outputs(&values)
     }

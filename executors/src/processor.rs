@@ -3,6 +3,7 @@
 
 use crate::graph::{Graph, Node};
 use crate::held::{Held, Traffic};
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -60,6 +61,12 @@ pub enum ExecError {
         processor: String,
         /// What was seen.
         reason: String,
+    },
+    /// The launch was stopped: nobody wants its answer any more.
+    #[error("processor `{processor}` was stopped: nobody waits for the answer any more")]
+    Stopped {
+        /// Row of the table.
+        processor: String,
     },
 }
 
@@ -138,11 +145,19 @@ pub trait Prepared: Send + Sync {
 pub trait Instance: Send {
     /// Runs the segment: `inputs` in the order of the graph's inputs; the outputs come behind what is in `outputs`, in the order of
     /// the graph's. Inputs may lie anywhere; those that this processor made and still has are not brought to the host. An output
-    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is).
+    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is). When `stop`
+    /// is stopped meanwhile, the run ends at the next operator or dispatch, as far as the processor can.
     ///
     /// # Errors
-    /// When an input does not fit or the processor fails; then nothing is added to `outputs`.
-    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError>;
+    /// When an input does not fit, the processor fails, or the run was stopped before its end; then nothing is added to `outputs`, and
+    /// the next run is not touched by it.
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError>;
 
     /// As [`Instance::advance`], for callers with plain tensors: they are copied.
     ///
@@ -151,7 +166,7 @@ pub trait Instance: Send {
     fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
         let inputs: Vec<Held> = inputs.iter().map(|&tensor| tensor.clone().into()).collect();
         let mut outputs = Vec::new();
-        self.advance(&inputs, &[], &mut outputs)?;
+        self.advance(&inputs, &[], &mut outputs, &Stop::default())?;
         outputs.iter().map(|held| held.host().map(|tensor| Tensor::clone(tensor))).collect()
     }
 

@@ -9,6 +9,7 @@ use cosched_executors::held::{Held, Traffic};
 use cosched_executors::in_segments::even;
 use cosched_executors::processor::{Instance, Options, Processor, row};
 use cosched_executors::segment::Segment;
+use cosched_executors::stop::Stop;
 use cosched_executors::tensor::Tensor;
 use cosched_executors::{cpu, onnx, zoo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,7 @@ impl Rig {
 
     fn advance(&mut self, values: &mut Values, segment: usize, processor: usize) {
         let instance = &mut *self.instances[segment][processor];
-        self.chain.advance(values, segment, instance, &mut Room::default()).unwrap();
+        self.chain.advance(values, segment, instance, &mut Room::default(), &Stop::default()).unwrap();
     }
 
     fn want(&self, seed: u64) -> Vec<Tensor> {

@@ -1,5 +1,6 @@
 //! What both GPU processors share: the way from preparing a segment to a device. It refuses to know any driver.
 
+use super::course::{self, Course};
 use super::kernel::Spec;
 use super::kernel::print::{Dialect, print};
 use super::lower::choice::Met;
@@ -10,9 +11,10 @@ use crate::graph::{Graph, Node};
 use crate::held::{Meter, Traffic};
 use crate::measure::cpu_ms;
 use crate::processor::{ExecError, Prepared, Processor};
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a device can do wrong.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub enum Fault {
     Failed(String),
     /// The device is gone.
     Died(String),
+    /// Nobody wants the answer any more.
+    Stopped,
 }
 
 /// Changes the text of a kernel before it is compiled. Only tests have a use for it: they must reject a wrong kernel.
@@ -68,14 +72,16 @@ pub trait Device: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
     /// Allocates.
     fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
-    /// Brings `inputs` to their places, runs every step, brings `outputs` where they go, and waits. Allocates nothing but what the driver
-    /// allocates for a submission.
+    /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, at most two of them at a time, brings
+    /// `outputs` where they go, and waits. A run that is stopped ends when what went out has ended. Allocates nothing but what the
+    /// driver allocates for a submission.
     fn run(
         &self,
         segment: &Self::Segment,
         memory: &mut Self::Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Self::Buffer>)>,
         outputs: &mut [Output<Self::Buffer>],
+        course: &mut Course<'_>,
     ) -> Result<(), Fault>;
     /// A buffer for so many floats.
     fn buffer(&self, floats: usize) -> Result<Self::Buffer, Fault>;
@@ -212,6 +218,7 @@ pub(super) fn failed<D: Device>(graph: &str, fault: Fault) -> ExecError {
     match fault {
         Fault::Failed(reason) => ExecError::Failed { processor, graph: graph.to_string(), reason },
         Fault::Died(reason) => ExecError::Died { processor, reason },
+        Fault::Stopped => ExecError::Stopped { processor },
     }
 }
 
@@ -250,8 +257,10 @@ impl<D: Device> Processor for Gpu<D> {
         let ready = self.device.prepare(&plan).map_err(|f| failed::<D>(&segment.name, f))?;
         // Drivers compile at the first launch: a run on whatever is in memory pays for that now. No kernel takes an index from
         // the arena, so that the contents do not matter.
+        let (work, stop) = (course::work(&plan.steps), Stop::default());
         let first = self.device.spawn(&ready).and_then(|mut memory| {
-            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [])?;
+            let mut course = Course::new(&work, Duration::ZERO, &stop);
+            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
             Ok(memory)
         });
         let first = first.map_err(|f| failed::<D>(&segment.name, f))?;
@@ -270,6 +279,7 @@ impl<D: Device> Processor for Gpu<D> {
                     + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>(),
                 places: plan.inputs,
                 sources: plan.outputs,
+                work,
                 steps: plan.steps.into_iter().map(|s| (s.node, s.spec, s.flops)).collect(),
             }),
         }))

@@ -1,6 +1,7 @@
 //! The `opencl` processor: OpenCL C kernels. Each processor owns its context; only the list of devices is found once for the process.
 //! It refuses relaxed mathematics: NaN and infinity stay what they are.
 
+use super::course::Course;
 use super::device::{Device, Edit, Fault, Feed, Gpu, Output, Place, text};
 use super::kernel::Spec;
 use super::kernel::ir::MAX_PARAMS;
@@ -10,6 +11,7 @@ use crate::processor::{ExecError, Options, Processor, Row};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
 use opencl3::device as cl;
+use opencl3::event::Event;
 use opencl3::kernel::Kernel;
 use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE, ClMem};
 use opencl3::platform::get_platforms;
@@ -156,7 +158,8 @@ unsafe fn enqueue(
     memory: &mut Memory,
     inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
     outputs: &mut [Output<Buffer<f32>>],
-) -> opencl3::Result<()> {
+    course: &mut Course<'_>,
+) -> Result<(), Fault> {
     let Memory { queue, arena, kernels } = memory;
     let local = [WORKGROUP as usize];
     // SAFETY: the caller's promise.
@@ -164,28 +167,41 @@ unsafe fn enqueue(
         for (span, feed) in inputs {
             match feed {
                 Feed::Host(data) => {
-                    queue.enqueue_write_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?
+                    queue.enqueue_write_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])
                 }
                 Feed::There(from) => {
-                    queue.enqueue_copy_buffer(from, arena, 0, 4 * span.at, 4 * span.floats, &[])?
+                    queue.enqueue_copy_buffer(from, arena, 0, 4 * span.at, 4 * span.floats, &[])
                 }
-            };
+            }
+            .map_err(fault)?;
         }
-        for (kernel, total) in kernels {
-            let global = [*total];
-            let (global, local) = (global.as_ptr(), local.as_ptr());
-            queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[])?;
+        let mut before: Option<Event> = None;
+        while let Some(steps) = course.next_portion() {
+            let mut last = None;
+            for (kernel, total) in &kernels[steps] {
+                let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
+                let queued = queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[]);
+                last = Some(queued.map_err(fault)?);
+            }
+            if !course.all_begun() {
+                queue.flush().map_err(fault)?;
+                if let Some(before) = std::mem::replace(&mut before, last) {
+                    before.wait().map_err(fault)?;
+                }
+            }
         }
+        course.end()?;
         for (span, place) in outputs {
             match place {
                 Place::Home(data) => {
                     data.resize(span.floats, 0.0);
-                    queue.enqueue_read_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?;
+                    queue.enqueue_read_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])
                 }
                 Place::There(to) => {
-                    queue.enqueue_copy_buffer(arena, to, 4 * span.at, 0, 4 * span.floats, &[])?;
+                    queue.enqueue_copy_buffer(arena, to, 4 * span.at, 0, 4 * span.floats, &[])
                 }
             }
+            .map_err(fault)?;
         }
     }
     Ok(())
@@ -254,11 +270,12 @@ impl Device for OpenClDevice {
         memory: &mut Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
         outputs: &mut [Output<Buffer<f32>>],
+        course: &mut Course<'_>,
     ) -> Result<(), Fault> {
         // SAFETY: what is read and written is borrowed until `finish` below has seen every command end, errors or not.
-        let queued = unsafe { enqueue(memory, inputs, outputs) };
+        let queued = unsafe { enqueue(memory, inputs, outputs, course) };
         let finished = memory.queue.finish();
-        queued.map_err(fault)?;
+        queued?;
         finished.map_err(fault)
     }
 

@@ -2,6 +2,7 @@
 //! It refuses to panic on a device error: errors come back through scopes, losses through a flag.
 
 use super::adapter::{SLOT, layout, rank, share};
+use super::course::Course;
 use super::device::{Device, Edit, Fault, Feed, Gpu, Output, Place, text};
 use super::kernel::Spec;
 use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
@@ -176,6 +177,39 @@ impl WgpuDevice {
         waited.map(|_| ()).map_err(|e| Fault::Died(format!("waiting for the device: {e}")))
     }
 
+    /// Records the steps, and submits every portion but the last, which goes out with the outputs.
+    fn record(
+        &self,
+        segment: &Segment,
+        groups: &[wgpu::BindGroup],
+        encoder: &mut wgpu::CommandEncoder,
+        course: &mut Course<'_>,
+    ) -> Result<(), Fault> {
+        let mut before = None;
+        while let Some(steps) = course.next_portion() {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for i in steps {
+                let step = &segment.steps[i];
+                pass.set_pipeline(&step.pipeline);
+                pass.set_bind_group(0, &groups[step.page], &[(i as u64 * SLOT) as u32]);
+                pass.dispatch_workgroups(step.grid.0, step.grid.1, 1);
+            }
+            drop(pass);
+            if !course.all_begun() {
+                let full =
+                    std::mem::replace(encoder, self.device.create_command_encoder(&Default::default()));
+                if let Some(before) = before.replace(self.queue.submit([full.finish()])) {
+                    self.wait(before)?;
+                }
+            }
+        }
+        if let (Err(stopped), Some(before)) = (course.end(), before) {
+            self.wait(before)?;
+            return Err(stopped);
+        }
+        course.end()
+    }
+
     /// Submits, waits, and gives the first `bytes` of `readback` to `with`.
     fn submit_and_read(
         &self,
@@ -289,6 +323,7 @@ impl Device for WgpuDevice {
         memory: &mut Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, wgpu::Buffer>)>,
         outputs: &mut [Output<wgpu::Buffer>],
+        course: &mut Course<'_>,
     ) -> Result<(), Fault> {
         let (at, size) = (|span: &Span| 4 * span.at as u64, |span: &Span| 4 * span.floats as u64);
         self.scoped(|| {
@@ -302,14 +337,7 @@ impl Device for WgpuDevice {
                     }
                 }
             }
-            {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                for (i, step) in segment.steps.iter().enumerate() {
-                    pass.set_pipeline(&step.pipeline);
-                    pass.set_bind_group(0, &groups[step.page], &[(i as u64 * SLOT) as u32]);
-                    pass.dispatch_workgroups(step.grid.0, step.grid.1, 1);
-                }
-            }
+            self.record(segment, groups, &mut encoder, course)?;
             let mut home = 0;
             for (span, place) in &*outputs {
                 match place {

@@ -1,6 +1,7 @@
 //! A prepared segment at work on a GPU: tensors that this device has are taken from there, and those that it makes stay there unless
 //! they are wanted on the host. It refuses to allocate once every tensor of a run has been let go of: they are used again.
 
+use super::course::Course;
 use super::device::{Device, Fault, Feed, Output, Place, failed, time_step};
 use super::kernel::Spec;
 use super::lower::{Source, Span};
@@ -8,9 +9,11 @@ use crate::cpu::check_inputs;
 use crate::graph::Value;
 use crate::held::{Held, Meter, Own, Resident, Shelf};
 use crate::processor::{ExecError, Instance, Prepared, StepTime};
+use crate::stop::Stop;
 use crate::tensor::{DType, Data, Tensor};
 use std::any::Any;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// What all instances of a prepared segment share.
 pub(super) struct Shared<D: Device> {
@@ -23,6 +26,8 @@ pub(super) struct Shared<D: Device> {
     pub places: Vec<Option<Span>>,
     pub sources: Vec<Source>,
     pub bytes: usize,
+    /// As [`super::course::work`] has it.
+    pub work: Vec<u64>,
     /// Node, kernel and arithmetic of each step.
     pub steps: Vec<(String, Spec, u64)>,
 }
@@ -45,7 +50,7 @@ impl<D: Device> Prepared for Ready<D> {
         let shelves = shared.outputs.iter().map(|_| Shelves::default()).collect();
         let running = Vec::with_capacity(shared.outputs.len());
         let targets = Vec::with_capacity(shared.outputs.len());
-        Ok(Box::new(Working { shared, memory, shelves, targets, running }))
+        Ok(Box::new(Working { shared, memory, shelves, targets, running, spent: Duration::ZERO }))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -84,7 +89,10 @@ impl<D: Device> Resident for Stay<D> {
         let read =
             self.buffer.as_ref().ok_or_else(lost).and_then(|buffer| shared.device.read(buffer, &mut data));
         read.map_err(|fault| {
-            let (Fault::Failed(reason) | Fault::Died(reason)) = fault;
+            let reason = match fault {
+                Fault::Failed(reason) | Fault::Died(reason) => reason,
+                Fault::Stopped => "stopped".to_owned(),
+            };
             ExecError::Failed {
                 processor: D::NAME.to_string(),
                 graph: shared.graph.clone(),
@@ -122,6 +130,8 @@ struct Working<D: Device> {
     /// Those of the run, in the order of the outputs that come from the arena.
     targets: Vec<Target<D>>,
     running: Vec<Output<D::Buffer>>,
+    /// What the last run took.
+    spent: Duration,
 }
 
 impl<D: Device> Working<D> {
@@ -208,7 +218,13 @@ impl<D: Device> Shared<D> {
 }
 
 impl<D: Device> Instance for Working<D> {
-    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
         check_inputs(&self.shared.graph, &self.shared.inputs, inputs)?;
         for (held, place) in inputs.iter().zip(&self.shared.places) {
             if place.is_some() && self.shared.mine(held).is_none() {
@@ -219,10 +235,12 @@ impl<D: Device> Instance for Working<D> {
         let shared = &*self.shared;
         let mut feeds =
             inputs.iter().zip(&shared.places).filter_map(|(held, place)| shared.feed(held, *place));
-        shared
-            .device
-            .run(&shared.segment, &mut self.memory, &mut feeds, &mut self.running)
-            .map_err(|f| failed::<D>(&shared.graph, f))?;
+        let (mut course, begun) = (Course::new(&shared.work, self.spent, stop), Instant::now());
+        let (memory, running) = (&mut self.memory, &mut self.running);
+        let ran = shared.device.run(&shared.segment, memory, &mut feeds, running, &mut course);
+        shared.meter.dispatched(course.begun());
+        ran.map_err(|f| failed::<D>(&shared.graph, f))?;
+        self.spent = begun.elapsed();
         self.end(inputs, outputs);
         Ok(())
     }
