@@ -105,6 +105,7 @@ fn generated_kernels_are_the_committed_ones() {
             ("softmax", Spec::Softmax(false)),
             ("max_pool", Spec::Pool(Pool::Max)),
             ("layer_norm", Spec::LayerNorm),
+            ("lrn", Spec::Lrn),
             ("pointwise", pointwise(target)),
             ("depthwise", depthwise(if target.rows { 16 } else { 1 })),
             ("pool_strip", pool_strip(if target.rows { 16 } else { 1 })),

@@ -56,6 +56,8 @@ pub enum Spec {
     Softmax(bool),
     /// Mean and variance over the last axes.
     LayerNorm,
+    /// Local response normalisation: each element by those of its neighbouring channels.
+    Lrn,
     /// Maximum or average of a window.
     Pool(Pool),
     /// The same by strips of rows.
@@ -83,6 +85,7 @@ impl Spec {
             Spec::Reduce(kind) => reduce::reduce(kind),
             Spec::Softmax(log) => reduce::softmax(log),
             Spec::LayerNorm => reduce::layer_norm(),
+            Spec::Lrn => reduce::lrn(),
             Spec::Pool(kind) => window::pool(kind),
             Spec::PoolStrip(strip) => pool::build(strip),
             Spec::Resize => window::resize(),

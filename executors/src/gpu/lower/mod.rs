@@ -74,6 +74,7 @@ static OPS: &[(&str, LowerOp)] = &[
     ("GlobalAveragePool", reduce::global_pool),
     ("GlobalMaxPool", reduce::global_pool),
     ("Identity", views::view),
+    ("LRN", reduce::lrn),
     ("LayerNormalization", reduce::layer_norm),
     ("LogSoftmax", reduce::softmax),
     ("MatMul", matmul::matmul),
