@@ -5,6 +5,7 @@ use crate::graph::{Graph, Node};
 use crate::held::{Held, Traffic};
 use crate::stop::Stop;
 use crate::tensor::Tensor;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why an executor could not do what was asked.
@@ -77,6 +78,51 @@ impl ExecError {
     }
 }
 
+/// How a GPU processor stores tensors and weights. It computes in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Storage {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits: half the memory and the traffic, 11 bits of precision, nothing beyond 65,504.
+    F16,
+}
+
+impl Storage {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Storage::F32 => 4,
+            Storage::F16 => 2,
+        }
+    }
+
+    /// What a device says of itself beside its name: another storage is another device to plans and tuning.
+    pub(crate) fn of_device(self) -> &'static str {
+        match self {
+            Storage::F32 => "",
+            Storage::F16 => ", stores f16",
+        }
+    }
+
+    /// `f32` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::F32 => "f32",
+            Storage::F16 => "f16",
+        }
+    }
+}
+
+impl std::str::FromStr for Storage {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Storage, String> {
+        let known = [Storage::F32, Storage::F16].into_iter().find(|storage| storage.name() == word);
+        known.ok_or_else(|| format!("expected f32 or f16, got `{word}`"))
+    }
+}
+
 /// How processors are opened.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -86,11 +132,13 @@ pub struct Options {
     pub dsp_command: Vec<String>,
     /// GPU processors measure which kernels are best where that is not known yet (seconds to minutes, once a device and model).
     pub tune: bool,
+    /// How GPU processors store tensors and weights, by their names; f32 where they are not named.
+    pub storage: BTreeMap<String, Storage>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpu_threads: 1, dsp_command: Vec::new(), tune: false }
+        Self { cpu_threads: 1, dsp_command: Vec::new(), tune: false, storage: BTreeMap::new() }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Outcome, print_json};
 use cosched::executors::measure::{Contest, PLAIN, Timed};
-use cosched::executors::processor::{self, ExecError, Options, Processor, StepTime};
+use cosched::executors::processor::{self, ExecError, Options, Processor, StepTime, Storage};
 use cosched::executors::{onnx, zoo};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -47,6 +47,9 @@ pub struct Args {
     /// First measure which kernels are best where that is not known yet; remembered for every later use of this device.
     #[arg(long)]
     tune: bool,
+    /// How GPU processors store tensors and weights: f32 or f16.
+    #[arg(long, default_value = "f32")]
+    storage: Storage,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -133,7 +136,8 @@ fn means(processors: &[Arc<dyn Processor>], rows: &[Row]) {
 
 /// Opens the processors that are here; those that are not are said.
 fn open(args: &Args) -> Result<Vec<Arc<dyn Processor>>, Box<dyn std::error::Error>> {
-    let options = Options { tune: args.tune, ..Options::default() };
+    let storage = args.processors.iter().map(|name| (name.clone(), args.storage)).collect();
+    let options = Options { tune: args.tune, storage, ..Options::default() };
     let (mut open, mut absent): (Vec<Arc<dyn Processor>>, Vec<ExecError>) = (Vec::new(), Vec::new());
     for name in &args.processors {
         let row = processor::row(name).filter(|row| row.name != "dsp").ok_or_else(|| {

@@ -2,7 +2,7 @@
 
 use super::course::{self, Course};
 use super::kernel::Spec;
-use super::kernel::print::{Dialect, print};
+use super::kernel::print::{Dialect, Kept, print};
 use super::lower::choice::Met;
 use super::lower::{self, Plan, Span, Target};
 use super::tune;
@@ -124,9 +124,12 @@ pub fn time_step<D: Device>(
 /// Seconds that a try of one step aims at.
 const TRY: f64 = 4e-3;
 
+/// What one compiled kernel serves.
+pub type Key = (Spec, Kept);
+
 /// The text of a kernel in `dialect`, with the edit of a test if there is one.
-pub fn text(spec: &Spec, dialect: &dyn Dialect, edit: Option<Edit>) -> String {
-    let text = print(&spec.build(), dialect);
+pub fn text((spec, kept): &Key, dialect: &dyn Dialect, edit: Option<Edit>) -> String {
+    let text = print(&spec.build(), dialect, *kept);
     match edit {
         Some(edit) => edit(text),
         None => text,
@@ -185,7 +188,7 @@ impl<D: Device> Gpu<D> {
     pub fn texts(&self, segment: &Graph) -> Result<Vec<String>, String> {
         let plan =
             lower::lower(segment, &self.target()).map_err(|(node, _, why)| format!("{node}: {why}"))?;
-        Ok(plan.steps.iter().map(|s| text(&s.spec, self.device.dialect(), None)).collect())
+        Ok(plan.steps.iter().map(|s| text(&(s.spec, s.kept), self.device.dialect(), None)).collect())
     }
 
     fn target(&self) -> Target {
@@ -276,7 +279,10 @@ impl<D: Device> Processor for Gpu<D> {
                 inputs: values(&segment.inputs),
                 outputs: values(&segment.outputs),
                 bytes: plan.bytes()
-                    + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>(),
+                    + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>()
+                        * plan.storage.bytes()
+                        / 4,
+                storage: plan.storage,
                 places: plan.inputs,
                 sources: plan.outputs,
                 work,

@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod lower;
 pub mod memory;
 pub mod opencl;
+mod stored;
 pub mod tune;
 mod waiting;
 pub mod wgpu;

@@ -8,7 +8,7 @@ use super::lower::{Source, Span};
 use crate::cpu::check_inputs;
 use crate::graph::Value;
 use crate::held::{Held, Meter, Own, Resident, Shelf};
-use crate::processor::{ExecError, Instance, Prepared, StepTime};
+use crate::processor::{ExecError, Instance, Prepared, StepTime, Storage};
 use crate::stop::Stop;
 use crate::tensor::{DType, Data, Tensor};
 use std::any::Any;
@@ -26,6 +26,8 @@ pub(super) struct Shared<D: Device> {
     pub places: Vec<Option<Span>>,
     pub sources: Vec<Source>,
     pub bytes: usize,
+    /// How tensors are stored.
+    pub storage: Storage,
     /// As [`super::course::work`] has it.
     pub work: Vec<u64>,
     /// Node, kernel and arithmetic of each step.
@@ -99,7 +101,7 @@ impl<D: Device> Resident for Stay<D> {
                 reason: format!("`{}` was left there and cannot be read: {reason}", value.name),
             }
         })?;
-        shared.meter.download(4 * data.len());
+        shared.meter.download(shared.storage.bytes() * data.len());
         Ok(self.seen.get_or_init(|| Arc::new(Tensor { shape: value.shape.clone(), data: Data::F32(data) })))
     }
 }
@@ -176,14 +178,14 @@ impl<D: Device> Working<D> {
                 Source::Arena(span) => {
                     written.next().and_then(|(target, (_, place))| match (target, place) {
                         (Target::Home(mut tensor), Place::Home(floats)) => {
-                            shared.meter.download(4 * span.floats);
+                            shared.meter.download(shared.storage.bytes() * span.floats);
                             let shape = &mut tensor.get().shape;
                             shape.clone_from(&value.shape);
                             tensor.get().data = Data::F32(floats);
                             Some(Held::Host(shelf.home.lend(tensor)))
                         }
                         (Target::There(mut stay), Place::There(buffer)) => {
-                            shared.meter.moved(4 * span.floats);
+                            shared.meter.moved(shared.storage.bytes() * span.floats);
                             stay.get().buffer = Some(buffer);
                             Some(Held::There(shelf.there.lend(stay)))
                         }
@@ -207,12 +209,13 @@ impl<D: Device> Shared<D> {
     /// What goes into the place of an input, if any kernel reads it. What lies elsewhere must have been brought to the host.
     fn feed<'h>(&self, held: &'h Held, place: Option<Span>) -> Option<(Span, Feed<'h, D::Buffer>)> {
         let span = place?;
+        let bytes = self.storage.bytes() * span.floats;
         if let Some(buffer) = self.mine(held) {
-            self.meter.moved(4 * span.floats);
+            self.meter.moved(bytes);
             return Some((span, Feed::There(buffer)));
         }
         let floats = held.seen()?.as_f32()?;
-        self.meter.upload(4 * span.floats);
+        self.meter.upload(bytes);
         Some((span, Feed::Host(floats)))
     }
 }

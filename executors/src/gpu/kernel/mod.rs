@@ -67,6 +67,11 @@ pub enum Spec {
 }
 
 impl Spec {
+    /// Whether it takes indices from its constants: those must stay exact.
+    pub fn indexed(&self) -> bool {
+        matches!(self, Spec::Gather(_) | Spec::Resize)
+    }
+
     /// The kernel.
     pub fn build(&self) -> Kernel {
         match *self {
