@@ -85,6 +85,26 @@ impl Experience {
         }
     }
 
+    /// Advantages and value targets:
+    ///
+    /// `delta_t = r_t + d_t V_{t+1} - V_t`, `A_t = delta_t + d_t lambda A_{t+1}` (`A_{t+1} = 0` over the end of an episode),
+    /// target `A_t + V_t`. `V_{t+1}` is 0 after a finished episode and the value of the cut-off state after a truncated one.
+    /// (Generalised advantage estimation: Schulman et al., 2016; the discount is that of the time that passed.)
+    pub fn advantages(&self, lambda: f32) -> (Vec<f32>, Vec<f32>) {
+        let mut advantage = vec![0.0; self.len()];
+        let mut next = 0.0;
+        for t in (0..self.len()).rev() {
+            if self.last[t] {
+                next = 0.0;
+            }
+            let delta = self.reward[t] + self.discount[t] * self.next_value[t] - self.value[t];
+            next = delta + self.discount[t] * lambda * next;
+            advantage[t] = next;
+        }
+        let target = advantage.iter().zip(&self.value).map(|(a, v)| a + v).collect();
+        (advantage, target)
+    }
+
     /// Rows and context of decision `i`.
     pub fn observation(&self, i: usize) -> (&[f32], &[f32]) {
         let context = &self.context[i * CONTEXT_FEATURES..(i + 1) * CONTEXT_FEATURES];

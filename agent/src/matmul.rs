@@ -1,12 +1,17 @@
 //! `y = x W^T + b` for a few dozen rows, the only arithmetic of a decision: weights packed once, nothing allocated, and as wide as the
 //! processor goes. It refuses to be a library: `gemm` and `faer` are as fast per multiplication, but allocate in every call.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use crate::network::Linear;
 
 /// Outputs that are computed together: one AVX-512 register, or two of AVX.
 const PANEL: usize = 16;
 /// Rows that are computed together.
 const ROWS: usize = 6;
+/// Products of a single output that are added side by side.
+const LANES: usize = 8;
 
 /// A layer whose weights lie as the loops below read them.
 #[derive(Clone, Debug)]
@@ -15,6 +20,8 @@ pub struct Packed {
     weight: Vec<[f32; PANEL]>,
     /// `[panels][PANEL]`.
     bias: Vec<[f32; PANEL]>,
+    /// `[inputs]` where there is one output, else empty.
+    single: Vec<f32>,
     inputs: usize,
     outputs: usize,
 }
@@ -35,7 +42,8 @@ impl Packed {
                 output(j).and_then(|o| layer.bias.get(o)).copied().unwrap_or(0.0)
             }));
         }
-        Packed { weight, bias, inputs: layer.inputs, outputs: layer.outputs }
+        let single = if layer.outputs == 1 { layer.weight.clone() } else { Vec::new() };
+        Packed { weight, bias, single, inputs: layer.inputs, outputs: layer.outputs }
     }
 
     /// Width of the output.
@@ -45,89 +53,130 @@ impl Packed {
 
     /// `y = x W^T + b` for the rows of `x` (`[n, inputs]`); `y` becomes `[n, outputs]`.
     pub fn apply(&self, x: &[f32], y: &mut Vec<f32>) {
+        y.resize(self.rows(x) * self.outputs, 0.0);
+        if self.outputs == 1 {
+            return self.dots(x, y);
+        }
+        self.into(x, &Then { add: &[], relu: false }, y);
+    }
+
+    /// `y = max(0, x W^T + b)`.
+    pub fn apply_relu(&self, x: &[f32], y: &mut Vec<f32>) {
+        y.resize(self.rows(x) * self.outputs, 0.0);
+        self.into(x, &Then { add: &[], relu: true }, y);
+    }
+
+    /// `y = max(0, x W^T + b + a)` for the same `a` (`[outputs]`) in each row; `y` is `[n, outputs]`.
+    pub fn add_relu(&self, x: &[f32], add: &[f32], y: &mut [f32]) {
+        assert_eq!((add.len(), y.len()), (self.outputs, self.rows(x) * self.outputs));
+        self.into(x, &Then { add, relu: true }, y);
+    }
+
+    /// How many rows these are.
+    fn rows(&self, x: &[f32]) -> usize {
         assert_eq!(x.len() % self.inputs, 0, "rows of {} numbers were expected", self.inputs);
-        let n = x.len() / self.inputs;
-        y.clear();
-        y.resize(n * self.outputs, 0.0);
+        x.len() / self.inputs
+    }
+
+    fn into(&self, x: &[f32], then: &Then<'_>, y: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
                 // SAFETY: the processor has AVX-512F, as was just asked.
-                return unsafe { self.apply_avx512(x, y) };
+                return unsafe { self.apply_avx512(x, then, y) };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 // SAFETY: the processor has AVX2 and FMA, as was just asked.
-                return unsafe { self.apply_avx2(x, y) };
+                return unsafe { self.apply_avx2(x, then, y) };
             }
         }
-        // Everywhere else the compiler knows what there is; on AArch64 that includes fused multiplication.
-        self.apply_rows::<1, { cfg!(target_arch = "aarch64") }>(x, y);
+        self.apply_rows::<Plain, 1>(x, then, y);
+    }
+
+    /// A single output: the product of each row with the weights.
+    fn dots(&self, x: &[f32], y: &mut [f32]) {
+        let (weights, last_weights) = self.single.as_chunks::<LANES>();
+        for (row, y) in x.chunks_exact(self.inputs).zip(y) {
+            let (numbers, last_numbers) = row.as_chunks::<LANES>();
+            // In lanes, so that one addition does not wait for another.
+            let mut lanes = [0.0_f32; LANES];
+            for (numbers, weights) in numbers.iter().zip(weights) {
+                for j in 0..LANES {
+                    lanes[j] += numbers[j] * weights[j];
+                }
+            }
+            let last = last_numbers.iter().zip(last_weights).map(|(x, w)| x * w);
+            *y = self.bias[0][0] + lanes.iter().sum::<f32>() + last.sum::<f32>();
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx2,fma")]
-    fn apply_avx512(&self, x: &[f32], y: &mut [f32]) {
+    fn apply_avx512(&self, x: &[f32], then: &Then<'_>, y: &mut [f32]) {
         // 18 of the 32 registers hold sums, so that a number of `x` is read once for three multiplications.
-        self.apply_rows::<3, true>(x, y);
+        self.apply_rows::<x86::Wide, 3>(x, then, y);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn apply_avx2(&self, x: &[f32], y: &mut [f32]) {
-        self.apply_rows::<1, true>(x, y);
+    fn apply_avx2(&self, x: &[f32], then: &Then<'_>, y: &mut [f32]) {
+        self.apply_rows::<x86::Halves, 1>(x, then, y);
     }
 
-    /// In blocks of [`ROWS`] rows and `P` panels. Without `FUSED` products are rounded before they are added: a fused multiplication is a
-    /// slow call where the processor has none.
+    /// In blocks of [`ROWS`] rows and `P` panels.
     #[inline(always)]
-    fn apply_rows<const P: usize, const FUSED: bool>(&self, x: &[f32], y: &mut [f32]) {
+    fn apply_rows<L: Lanes, const P: usize>(&self, x: &[f32], then: &Then<'_>, y: &mut [f32]) {
         let blocks = x.chunks(ROWS * self.inputs).zip(y.chunks_mut(ROWS * self.outputs));
         for (x, y) in blocks {
             match x.len() / self.inputs {
-                ROWS => self.block::<ROWS, P, FUSED>(x, y),
-                5 => self.block::<5, P, FUSED>(x, y),
-                4 => self.block::<4, P, FUSED>(x, y),
-                3 => self.block::<3, P, FUSED>(x, y),
-                2 => self.block::<2, P, FUSED>(x, y),
-                _ => self.block::<1, P, FUSED>(x, y),
+                ROWS => self.block::<L, ROWS, P>(x, then, y),
+                5 => self.block::<L, 5, P>(x, then, y),
+                4 => self.block::<L, 4, P>(x, then, y),
+                3 => self.block::<L, 3, P>(x, then, y),
+                2 => self.block::<L, 2, P>(x, then, y),
+                _ => self.block::<L, 1, P>(x, then, y),
             }
         }
     }
 
     /// `R` rows: `P` panels at a time, and the rest one by one.
     #[inline(always)]
-    fn block<const R: usize, const P: usize, const FUSED: bool>(&self, x: &[f32], y: &mut [f32]) {
+    fn block<L: Lanes, const R: usize, const P: usize>(&self, x: &[f32], then: &Then<'_>, y: &mut [f32]) {
         let panels = self.bias.len();
         let wide = panels / P * P;
         for panel in (0..wide).step_by(P) {
-            self.panels::<R, P, FUSED>(panel, x, y);
+            self.panels::<L, R, P>(panel, x, then, y);
         }
         for panel in wide..panels {
-            self.panels::<R, 1, FUSED>(panel, x, y);
+            self.panels::<L, R, 1>(panel, x, then, y);
         }
     }
 
     /// `R` rows by the `P` panels from `panel` on.
     #[inline(always)]
-    fn panels<const R: usize, const P: usize, const FUSED: bool>(
+    fn panels<L: Lanes, const R: usize, const P: usize>(
         &self,
         panel: usize,
         x: &[f32],
+        then: &Then<'_>,
         y: &mut [f32],
     ) {
         let n = self.inputs;
         // All of one length, so that the compiler sees that no index is out of bounds.
         let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * n..][..n]);
         let weights: [&[[f32; PANEL]]; P] = std::array::from_fn(|p| &self.weight[(panel + p) * n..][..n]);
-        let mut sums: [[[f32; PANEL]; P]; R] = [std::array::from_fn(|p| self.bias[panel + p]); R];
+        let start = |p: usize| {
+            let mut start = self.bias[panel + p];
+            start.iter_mut().zip(then.add.iter().skip((panel + p) * PANEL)).for_each(|(s, a)| *s += a);
+            L::load(&start)
+        };
+        let mut sums: [[L; P]; R] = [std::array::from_fn(start); R];
         for i in 0..n {
-            let weight: [[f32; PANEL]; P] = std::array::from_fn(|p| weights[p][i]);
-            for (sums, row) in sums.iter_mut().zip(&rows) {
-                let factor = row[i];
-                for (sum, weight) in sums.iter_mut().zip(&weight) {
-                    for (s, w) in sum.iter_mut().zip(weight) {
-                        *s = if FUSED { factor.mul_add(*w, *s) } else { *s + factor * w };
-                    }
+            let weight: [L; P] = std::array::from_fn(|p| L::load(&weights[p][i]));
+            for r in 0..R {
+                let factor = L::all(rows[r][i]);
+                for p in 0..P {
+                    sums[r][p] = sums[r][p].plus(factor, weight[p]);
                 }
             }
         }
@@ -135,9 +184,61 @@ impl Packed {
             for (p, sum) in sums.iter().enumerate() {
                 let first = (panel + p) * PANEL;
                 let width = PANEL.min(self.outputs - first);
+                let mut sum = sum.store();
+                if then.relu {
+                    sum = sum.map(|s| s.max(0.0));
+                }
                 y[r * self.outputs + first..][..width].copy_from_slice(&sum[..width]);
             }
         }
+    }
+}
+
+/// What happens to sums before they are stored.
+struct Then<'a> {
+    /// Added to each row; empty: nothing.
+    add: &'a [f32],
+    relu: bool,
+}
+
+/// [`PANEL`] sums in registers. Arrays would do for the language, but the compiler writes them back to memory in every step, which takes
+/// twice as long.
+trait Lanes: Copy {
+    fn all(value: f32) -> Self;
+    fn load(values: &[f32; PANEL]) -> Self;
+    /// `self + a * b`.
+    fn plus(self, a: Self, b: Self) -> Self;
+    fn store(self) -> [f32; PANEL];
+}
+
+/// Whatever the compiler makes of it.
+#[derive(Clone, Copy)]
+struct Plain([f32; PANEL]);
+
+impl Lanes for Plain {
+    #[inline(always)]
+    fn all(value: f32) -> Plain {
+        Plain([value; PANEL])
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32; PANEL]) -> Plain {
+        Plain(*values)
+    }
+
+    #[inline(always)]
+    fn plus(self, a: Plain, b: Plain) -> Plain {
+        // A fused multiplication is a slow call where the processor has none; every AArch64 has it.
+        let plus = |i: usize| match cfg!(target_arch = "aarch64") {
+            true => a.0[i].mul_add(b.0[i], self.0[i]),
+            false => self.0[i] + a.0[i] * b.0[i],
+        };
+        Plain(std::array::from_fn(plus))
+    }
+
+    #[inline(always)]
+    fn store(self) -> [f32; PANEL] {
+        self.0
     }
 }
 
@@ -156,10 +257,18 @@ mod tests {
             let bias = if seed % 3 == 0 { Vec::new() } else { random(outputs) };
             let layer = Linear { weight: random(inputs * outputs), bias, inputs, outputs };
             let x = random(n * inputs);
-            let (mut y, mut plain) = (vec![7.0; 3], vec![0.0; n * outputs]);
+            let mut y = vec![7.0; 3];
+            let (mut plain, mut halves) = (vec![0.0; n * outputs], vec![0.0; n * outputs]);
             let packed = Packed::new(&layer);
             packed.apply(&x, &mut y);
-            packed.apply_rows::<1, false>(&x, &mut plain);
+            let then = Then { add: &[], relu: false };
+            packed.apply_rows::<Plain, 1>(&x, &then, &mut plain);
+            halves.copy_from_slice(&plain);
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the processor has AVX2 and FMA, as was just asked.
+                unsafe { packed.apply_avx2(&x, &then, &mut halves) };
+            }
             assert_eq!(y.len(), n * outputs);
             for r in 0..n {
                 for o in 0..outputs {
@@ -167,7 +276,7 @@ mod tests {
                         .map(|i| f64::from(layer.weight[o * inputs + i]) * f64::from(x[r * inputs + i]))
                         .sum();
                     let expected = dot + f64::from(layer.bias.get(o).copied().unwrap_or(0.0));
-                    for got in [y[r * outputs + o], plain[r * outputs + o]] {
+                    for got in [y[r * outputs + o], plain[r * outputs + o], halves[r * outputs + o]] {
                         assert!(
                             (f64::from(got) - expected).abs() < 1e-5,
                             "seed {seed}: {got} is not {expected}"

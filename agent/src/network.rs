@@ -162,48 +162,21 @@ impl Forward {
     /// Scores `b` observations at once: `counts[i]` (> 0) candidates belong to observation `i`, their rows lie one after the other in
     /// `candidates` (`[m, CANDIDATE_FEATURES]`), the contexts in `contexts` (`[b, CONTEXT_FEATURES]`).
     pub fn run_batch(&mut self, candidates: &[f32], counts: &[usize], contexts: &[f32]) {
-        let h = self.layers.candidate1.outputs();
-        self.layers.candidate1.apply(candidates, &mut self.h1);
-        relu(&mut self.h1);
-        self.pool(counts, h, contexts);
-        let layers = &self.layers;
-        layers.context1.apply(&self.pooled, &mut self.context);
-        relu(&mut self.context);
+        let (layers, h) = (&self.layers, self.layers.candidate1.outputs());
+        layers.candidate1.apply_relu(candidates, &mut self.h1);
+        pool(&self.h1, h, counts, contexts, &mut self.pooled);
+        layers.context1.apply_relu(&self.pooled, &mut self.context);
         layers.mix.apply(&self.context, &mut self.mixed);
-        layers.candidate2.apply(&self.h1, &mut self.h2);
-        let mut rows = self.h2.chunks_exact_mut(h);
+        self.h2.resize(self.h1.len(), 0.0);
+        let mut from = 0;
         for (&n, mixed) in counts.iter().zip(self.mixed.chunks_exact(h)) {
-            for row in rows.by_ref().take(n) {
-                for (x, m) in row.iter_mut().zip(mixed) {
-                    *x = (*x + m).max(0.0);
-                }
-            }
+            let rows = from * h..(from + n) * h;
+            layers.candidate2.add_relu(&self.h1[rows.clone()], mixed, &mut self.h2[rows]);
+            from += n;
         }
         layers.logit.apply(&self.h2, &mut self.logits);
-        layers.value1.apply(&self.context, &mut self.value1);
-        relu(&mut self.value1);
+        layers.value1.apply_relu(&self.context, &mut self.value1);
         layers.value2.apply(&self.value1, &mut self.values);
-    }
-
-    /// Per observation: mean and maximum of the first hidden layer over its candidates, and its context.
-    fn pool(&mut self, counts: &[usize], h: usize, contexts: &[f32]) {
-        self.pooled.clear();
-        let mut rows = self.h1.chunks_exact(h);
-        for (&n, context) in counts.iter().zip(contexts.chunks_exact(CONTEXT_FEATURES)) {
-            let start = self.pooled.len();
-            self.pooled.resize(start + 2 * h, 0.0);
-            let (sum, max) = self.pooled[start..].split_at_mut(h);
-            for row in rows.by_ref().take(n) {
-                for ((x, s), m) in row.iter().zip(sum.iter_mut()).zip(max.iter_mut()) {
-                    *s += x;
-                    *m = m.max(*x);
-                }
-            }
-            for s in sum {
-                *s /= n as f32;
-            }
-            self.pooled.extend_from_slice(context);
-        }
     }
 
     /// Index of the highest logit; ties: the first.
@@ -217,9 +190,33 @@ pub fn highest<T: PartialOrd>(values: &[T]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
 
-fn relu(values: &mut [f32]) {
-    for v in values {
-        *v = v.max(0.0);
+/// Columns that are pooled together: their sums and maxima stay in registers.
+const COLUMNS: usize = 16;
+
+/// Per observation: mean and maximum of the first hidden layer (`h` wide, not negative) over its candidates, and its context.
+fn pool(h1: &[f32], h: usize, counts: &[usize], contexts: &[f32], pooled: &mut Vec<f32>) {
+    pooled.clear();
+    let mut from = 0;
+    for (&n, context) in counts.iter().zip(contexts.chunks_exact(CONTEXT_FEATURES)) {
+        let rows = &h1[from * h..(from + n) * h];
+        from += n;
+        let start = pooled.len();
+        pooled.resize(start + 2 * h, 0.0);
+        let (means, maxima) = pooled[start..].split_at_mut(h);
+        let places = means.chunks_mut(COLUMNS).zip(maxima.chunks_mut(COLUMNS)).enumerate();
+        for (i, (means, maxima)) in places {
+            let (mut sum, mut max) = ([0.0_f32; COLUMNS], [0.0_f32; COLUMNS]);
+            for row in rows.chunks_exact(h) {
+                let row = &row[i * COLUMNS..][..means.len()];
+                for ((x, s), m) in row.iter().zip(&mut sum).zip(&mut max) {
+                    *s += x;
+                    *m = m.max(*x);
+                }
+            }
+            means.iter_mut().zip(sum).for_each(|(mean, s)| *mean = s / n as f32);
+            maxima.copy_from_slice(&max[..maxima.len()]);
+        }
+        pooled.extend_from_slice(context);
     }
 }
 

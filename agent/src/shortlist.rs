@@ -7,7 +7,7 @@ use crate::guide::Vote;
 use cosched_env::observation::{Action, Candidate, Observation};
 
 /// Up to so many candidates are all looked at.
-pub const SHORTLIST: usize = 24;
+pub const SHORTLIST: usize = 16;
 
 /// The candidates of an observation that are looked at, as numbers. Reused from decision to decision.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub struct Shortlist {
     /// Per row: index of its candidate in the observation.
     pub kept: Vec<usize>,
     candidates: Vec<Candidate>,
+    /// Per candidate of the observation: expected utility by priority.
+    utilities: Vec<f64>,
     open: Vec<Launch>,
 }
 
@@ -44,13 +46,14 @@ impl Shortlist {
         self.candidates.extend(self.kept.iter().map(|&i| observation.candidates[i]));
         let row = |choice| self.kept.binary_search(&choice).expect("votes are kept");
         self.votes.extend(votes.iter().map(|v| Vote { choice: row(v.choice), ..*v }));
-        self.encoder.encode(
-            &observation.narrowed(observation.case, observation.requests, &self.candidates),
-            &self.votes,
-        );
+        let narrowed = observation.narrowed(observation.case, observation.requests, &self.candidates);
+        let utilities = self.kept.iter().map(|&i| self.utilities[i]);
+        self.encoder.encode_known(&narrowed, &self.votes, utilities);
     }
 
     fn choose(&mut self, observation: &Observation<'_>, votes: &[Vote]) {
+        self.utilities.clear();
+        self.utilities.extend(observation.candidates.iter().map(|c| expected_utility(observation, c)));
         let requests = observation.requests.len().max(1);
         let quota = (SHORTLIST / requests).max(1);
         // Launches stand in order of requests, then drops, then waiting.
@@ -61,7 +64,7 @@ impl Shortlist {
             let mut in_time = false;
             self.open.clear();
             while let Some((index, candidate)) = candidates.next_if(|(_, c)| is_its(c)) {
-                let utility = expected_utility(observation, candidate);
+                let utility = self.utilities[index];
                 in_time |= observation.earliest_answer_ns(candidate) <= view.deadline.0 as f64;
                 let utility_per_ns = utility / candidate.expected_ns.max(1.0);
                 self.open.push(Launch { index, utility, utility_per_ns });

@@ -17,7 +17,7 @@ use cosched_agent::network::Forward;
 use cosched_agent::randomize::Ranges;
 use cosched_agent::train::adam::Adam;
 use cosched_agent::train::model::{Input, Model};
-use cosched_agent::train::ppo::{advantages, divergence, fall, surrogate, value_loss};
+use cosched_agent::train::ppo::{divergence, fall, surrogate, value_loss};
 use cosched_agent::train::recipe::Recipe;
 use cosched_agent::train::rollout::{Crew, Guidance, Source};
 use cosched_agent::train::{Start, Training, train};
@@ -41,17 +41,17 @@ fn two_steps(last: bool, next_value: f32) -> Experience {
 #[test]
 fn advantages_by_hand() {
     // delta_1 = 2 + 0.8*3 - 1.5 = 2.9; delta_0 = 1 + 0.9*1.5 - 0.5 = 1.85; A_0 = 1.85 + 0.9*0.5*2.9 = 3.155
-    let (a, target) = advantages(&two_steps(true, 3.0), 0.5);
+    let (a, target) = two_steps(true, 3.0).advantages(0.5);
     assert!((a[1] - 2.9).abs() < 1e-6 && (a[0] - 3.155).abs() < 1e-6, "{a:?}");
     assert!((target[0] - 3.655).abs() < 1e-6 && (target[1] - 4.4).abs() < 1e-6, "{target:?}");
     // Saboteur: another lambda gives other numbers.
-    assert!((advantages(&two_steps(true, 3.0), 0.9).0[0] - 3.155).abs() > 0.1);
+    assert!((two_steps(true, 3.0).advantages(0.9).0[0] - 3.155).abs() > 0.1);
 }
 
 #[test]
 fn a_truncated_episode_bootstraps_and_a_finished_one_does_not() {
-    let finished = advantages(&two_steps(true, 0.0), 0.5).0[1];
-    let truncated = advantages(&two_steps(true, 3.0), 0.5).0[1];
+    let finished = two_steps(true, 0.0).advantages(0.5).0[1];
+    let truncated = two_steps(true, 3.0).advantages(0.5).0[1];
     assert!((finished - 0.5).abs() < 1e-6 && (truncated - 2.9).abs() < 1e-6, "{finished} {truncated}");
 }
 
@@ -86,11 +86,11 @@ fn nothing_leaks_over_the_end_of_an_episode() {
     let mut e = two_steps(false, 0.0);
     e.last[0] = true;
     e.next_value[0] = 0.0;
-    let (a, _) = advantages(&e, 0.5);
+    let (a, _) = e.advantages(0.5);
     assert!((a[0] - 0.5).abs() < 1e-6, "{a:?}");
     // Saboteur: without the boundary the second step does leak into the first.
     e.last[0] = false;
-    assert!((advantages(&e, 0.5).0[0] - 0.5).abs() > 0.1);
+    assert!((e.advantages(0.5).0[0] - 0.5).abs() > 0.1);
 }
 
 #[test]

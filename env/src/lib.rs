@@ -1,6 +1,7 @@
 //! What a decision sees and changes, and how time moves: the scheduler, observations, the objective, the emulator.
 //! No file, clock, thread or device is touched in here.
 
+pub mod capacity;
 pub mod case;
 pub mod device;
 pub mod emulator;

@@ -9,8 +9,9 @@ mod quick;
 use common::{Setup, ms, random_setup, run};
 use cosched_agent::checkpoint;
 use cosched_agent::network::Forward;
+use cosched_agent::online::explore::Exploration;
 use cosched_agent::online::lens::Lens;
-use cosched_agent::online::link::{Actor, Bounds, Brain, Exploration, Links, connect};
+use cosched_agent::online::link::{Actor, Bounds, Brain, Links, connect};
 use cosched_env::emulator::{Config, Emulator};
 use cosched_env::observation::Observation;
 use cosched_env::scheduler::Scheduler;
@@ -125,7 +126,7 @@ fn taught(setup: &Setup) -> Taught {
         margin: 1.0,
         lens: Some(Lens::new(setup.case.clone())),
     };
-    let exploration = Exploration { share: 0.1, seed: 1 };
+    let exploration = Exploration { comparison: 0.1, share: 0.1, seed: 1 };
     // Room in each buffer for the largest observation.
     let bounds = Bounds { transitions: 4, candidates: 2048, ..Bounds::default() };
     let (actor, _, links) = connect(setup.case.clone(), brain, exploration, bounds);

@@ -1,7 +1,9 @@
 //! `cosched compare`: policies side by side in the emulated device, with the same arrivals for each seed.
 
 use super::{Outcome, bar, check_policies, print_json};
+use cosched::env::capacity::{Capacity, capacity};
 use cosched::env::case::Case;
+use cosched::env::time::Span;
 use cosched::env::world::Policy;
 use cosched::experiments::about::About;
 use cosched::experiments::app::App;
@@ -51,6 +53,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Printed<'a> {
     about: &'a About,
+    /// What the scenario asks for as a share of what the device can do.
+    load_of_capacity: f64,
     #[serde(flatten)]
     comparison: &'a Comparison,
 }
@@ -100,11 +104,16 @@ pub fn run(args: &Args) -> Outcome {
         std::fs::write(path, comparison.csv())?;
     }
     let about = About::now(&app, &setup.case);
+    let most = capacity(&setup.case, Span::from_ms(setup.seconds * 1e3));
     if let Some(path) = &args.html {
         std::fs::write(path, comparison_page(&comparison, &about))?;
     }
     if args.json {
-        return print_json(&Printed { about: &about, comparison: &comparison });
+        return print_json(&Printed {
+            about: &about,
+            load_of_capacity: most.load(),
+            comparison: &comparison,
+        });
     }
     println!(
         "{}: {} s, seeds {} to {}",
@@ -113,6 +122,14 @@ pub fn run(args: &Args) -> Outcome {
         args.first_seed,
         args.first_seed + args.seeds - 1
     );
+    println!("{}", asked(&setup.case, &most));
     println!("{comparison}");
     Ok(())
+}
+
+/// What the scenario asks for, beside what the device can do.
+fn asked(case: &Case, most: &Capacity) -> String {
+    let shares = case.plan.processors.iter().zip(&most.shares);
+    let shares: Vec<String> = shares.map(|(p, share)| format!("{} {share:.2}", p.name)).collect();
+    format!("asks for {:.2} of the device's capacity ({})", most.load(), shares.join(", "))
 }

@@ -2,7 +2,7 @@
 //! It refuses to look at candidates.
 
 use cosched_env::case::{Case, ProcessorId, StreamTable, VariantId};
-use cosched_env::observation::{Observation, RequestView};
+use cosched_env::observation::{Observation, ProcessorView, RequestView};
 
 /// What is to be expected of a stream: its requests to come. Times in nanoseconds.
 #[derive(Clone, Copy)]
@@ -15,16 +15,38 @@ pub(super) struct Flow {
     pub load: f64,
     /// From now to its next request, as far as one can tell.
     pub next: f64,
-    /// From a request's arrival to its deadline.
+    /// From a request's arrival to its deadline, and one over it.
     pub unit: f64,
+    pub per_unit: f64,
     pub priority: f64,
+}
+
+/// What the launches on one processor have in common.
+#[derive(Clone, Copy)]
+pub(super) struct OnProcessor {
+    pub log_drift: f32,
+    /// By how much more a launch takes because of what runs elsewhere, as a share.
+    pub slowdown: f32,
+    /// Load of the streams that run fastest here.
+    pub load: f64,
+    /// Requests that would be answered first here.
+    pub wanted: u32,
+}
+
+impl OnProcessor {
+    /// Before streams and requests have been looked at.
+    pub(super) fn of(view: &ProcessorView) -> OnProcessor {
+        let (log_drift, slowdown) = (view.drift.ln() as f32, (view.slowdown - 1.0) as f32);
+        OnProcessor { log_drift, slowdown, load: 0.0, wanted: 0 }
+    }
 }
 
 /// What a waiting request needs, before looking at any one candidate. Times in nanoseconds.
 #[derive(Clone, Copy)]
 pub(super) struct Need {
-    /// Deadline minus arrival: the unit of time for this request.
+    /// Deadline minus arrival: the unit of time for this request; and one over it.
     pub unit: f64,
+    pub per_unit: f64,
     /// Time until the deadline; negative when it has passed.
     pub left: f64,
     /// Least work to the answer, each segment where it is fastest, in the fastest variant allowed.
@@ -35,6 +57,9 @@ pub(super) struct Need {
     pub wants: ProcessorId,
     /// Requests seen with an earlier deadline.
     pub rank: f64,
+    /// Accuracy of the best variant still possible, and of the task's best.
+    pub best_accuracy: f64,
+    pub accuracy_unit: f64,
 }
 
 /// The variants in which a request may go on.
@@ -69,10 +94,9 @@ pub(super) fn fastest(observation: &Observation<'_>, stream: &StreamTable) -> (f
     if best.0.is_finite() { best } else { (1e12, ProcessorId(0)) }
 }
 
-/// Accuracy of the best variant still possible less this one's, relative to the task's best.
-pub(super) fn accuracy_left(case: &Case, request: &RequestView, accuracy: f64) -> f32 {
-    let best = variants(case, request).map(|v| case.variant(v).accuracy).fold(accuracy, f64::max);
-    ((best - accuracy) / case.tasks[request.task.0 as usize].best_accuracy) as f32
+/// Accuracy of the best variant in which a request may go on.
+pub(super) fn best_accuracy(case: &Case, request: &RequestView) -> f64 {
+    variants(case, request).map(|v| case.variant(v).accuracy).fold(0.0, f64::max)
 }
 
 pub(super) fn least_work(case: &Case, request: &RequestView) -> f64 {

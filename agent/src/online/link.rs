@@ -1,6 +1,7 @@
 //! Between deciding and learning: the actor decides and leaves what it saw on bounded channels, the learner takes it from there and
 //! leaves new brains in a mailbox, an atomic pointer. It refuses to wait: what does not fit into a channel is dropped and counted.
 
+use super::explore::{Exploration, log_probability};
 use super::lens::Lens;
 use super::profile::{Sample, Tracker};
 use crate::experience::{Experience, Units};
@@ -16,7 +17,6 @@ use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, Observer, Policy};
 use crossbeam::atomic::AtomicCell;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +54,8 @@ pub struct Transition {
     pub follows: bool,
     /// Whether the network's best candidate is what its first guide would do.
     pub agrees: bool,
+    /// What its advantage counts for the first guide over the network; see [`super::off_policy`].
+    pub contrast: f32,
 }
 
 impl Transition {
@@ -125,15 +127,6 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds { transitions: 2048, candidates: 32, news: 8192 }
     }
-}
-
-/// How the actor explores.
-#[derive(Clone, Copy, Debug)]
-pub struct Exploration {
-    /// Share of decisions that are drawn from the network's softmax; in the others the best candidate is taken.
-    pub share: f64,
-    /// Seed of the draws.
-    pub seed: u64,
 }
 
 /// Decides by the newest brain. See the module's text.
@@ -210,7 +203,7 @@ impl Actor {
         Actor {
             brain: Box::new(brain),
             shortlist: Shortlist::default(),
-            exploration: Exploration { share: 0.0, seed: 0 },
+            exploration: Exploration::NONE,
             random: rng(0, "explore", 0),
             line: None,
         }
@@ -235,19 +228,19 @@ impl Policy for Actor {
         let value = forward.run(&self.shortlist.encoder);
         let best = forward.best();
         let guided = self.shortlist.votes.first().map(|v| v.choice);
-        let explores = self.exploration.share > 0.0
-            && *margin < f32::INFINITY
-            && self.random.random::<f64>() < self.exploration.share;
-        let row = if explores {
-            draw(&forward.logits, &mut self.random)
-        } else {
-            heed(&forward.logits, best, &self.shortlist.votes, *margin)
-        };
+        let own = heed(&forward.logits, best, &self.shortlist.votes, *margin);
+        // Where the guide alone decides there is nothing to find out.
+        let exploration = if *margin < f32::INFINITY { self.exploration } else { Exploration::NONE };
+        let (row, contrast) = exploration.choose(&forward.logits, own, guided, &mut self.random);
         if let Some(line) = &mut self.line {
-            let log_probability = log_probability(&forward.logits, row);
-            let encoder = &self.shortlist.encoder;
             line.close(observation.now);
-            line.open(encoder, observation.now, row, log_probability, value, guided == Some(best));
+            line.open(&self.shortlist.encoder, observation.now, |transition| {
+                transition.action = row;
+                transition.log_probability = log_probability(&forward.logits, row);
+                transition.value = value;
+                transition.agrees = guided == Some(best);
+                transition.contrast = contrast;
+            });
         }
         Decision(self.shortlist.kept[row])
     }
@@ -279,15 +272,8 @@ impl Line {
         };
     }
 
-    fn open(
-        &mut self,
-        encoder: &Encoder,
-        now: Time,
-        action: usize,
-        log_probability: f32,
-        value: f32,
-        agrees: bool,
-    ) {
+    /// Begins a transition: what was seen, and what `fill` says of the choice.
+    fn open(&mut self, encoder: &Encoder, now: Time, fill: impl FnOnce(&mut Transition)) {
         let Ok(mut transition) = self.pool.try_recv() else {
             // All buffers are under way.
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -298,7 +284,8 @@ impl Line {
         transition.rows.extend_from_slice(&encoder.candidates);
         transition.context.clear();
         transition.context.extend_from_slice(&encoder.context);
-        self.open = Some((Transition { action, log_probability, value, agrees, ..transition }, now));
+        fill(&mut transition);
+        self.open = Some((transition, now));
     }
 }
 
@@ -335,44 +322,9 @@ impl Observer for Ear {
     }
 }
 
-/// Draws from the softmax of the logits.
-fn draw(logits: &[f32], random: &mut Pcg64Mcg) -> usize {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|l| (l - max).exp()).sum();
-    let mut left = random.random::<f32>() * total;
-    for (i, l) in logits.iter().enumerate() {
-        left -= (l - max).exp();
-        if left <= 0.0 {
-            return i;
-        }
-    }
-    logits.len() - 1
-}
-
-fn log_probability(logits: &[f32], choice: usize) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|l| (l - max).exp()).sum();
-    logits[choice] - max - total.ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn probabilities_by_hand() {
-        // softmax of ln 1, ln 2, ln 5 is 1/8, 2/8, 5/8.
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        for (i, p) in [0.125_f32, 0.25, 0.625].into_iter().enumerate() {
-            assert!((log_probability(&logits, i) - p.ln()).abs() < 1e-6);
-        }
-        let random = &mut rng(3, "test", 0);
-        let mut counts = [0_f64; 3];
-        (0..8000).for_each(|_| counts[draw(&logits, random)] += 1.0);
-        for (count, expected) in counts.into_iter().zip([1000.0, 2000.0, 5000.0]) {
-            assert!((count - expected).abs() < 200.0, "{counts:?}");
-        }
-    }
 
     #[test]
     fn the_mailbox_is_a_pointer_that_is_swapped() {

@@ -2,12 +2,14 @@
 //! weights, and a guard keeps that from making things worse for long. It refuses to delay a decision: between the two are bounded
 //! channels that drop, and an atomic pointer. Only [`ppo`] needs libtorch.
 
+pub mod explore;
 pub mod guard;
 #[cfg(test)]
-mod hand;
+pub(crate) mod hand;
 pub mod learner;
 pub mod lens;
 pub mod link;
+pub mod off_policy;
 #[cfg(feature = "train")]
 pub mod ppo;
 pub mod profile;

@@ -11,25 +11,6 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
 use tch::{Kind, Tensor};
 
-/// Advantages and value targets of one actor's experience:
-///
-/// `delta_t = r_t + d_t V_{t+1} - V_t`, `A_t = delta_t + d_t lambda A_{t+1}` (`A_{t+1} = 0` over the end of an episode),
-/// target `A_t + V_t`. `V_{t+1}` is 0 after a finished episode and the value of the cut-off state after a truncated one.
-pub fn advantages(e: &Experience, lambda: f32) -> (Vec<f32>, Vec<f32>) {
-    let mut advantage = vec![0.0; e.len()];
-    let mut next = 0.0;
-    for t in (0..e.len()).rev() {
-        if e.last[t] {
-            next = 0.0;
-        }
-        let delta = e.reward[t] + e.discount[t] * e.next_value[t] - e.value[t];
-        next = delta + e.discount[t] * lambda * next;
-        advantage[t] = next;
-    }
-    let target = advantage.iter().zip(&e.value).map(|(a, v)| a + v).collect();
-    (advantage, target)
-}
-
 /// The clipped surrogate `-mean(min(ratio A, clip(ratio, 1 - c, 1 + c) A))` of log-probabilities `new` and `old` (`[b]` each).
 pub fn surrogate(new: &Tensor, old: &Tensor, advantage: &Tensor, clip: f64) -> Tensor {
     let ratio = (new - old).exp();
@@ -82,7 +63,7 @@ pub fn update(
 ) -> Losses {
     let rate = recipe.learning_rate * fall(progress);
     let entropy_weight = recipe.entropy * fall(progress);
-    let per_actor: Vec<_> = experience.iter().map(|e| advantages(e, recipe.lambda as f32)).collect();
+    let per_actor: Vec<_> = experience.iter().map(|e| e.advantages(recipe.lambda as f32)).collect();
     let (mean, deviation) = moments(per_actor.iter().flat_map(|(a, _)| a));
     let mut order = everything(experience);
     let mut sum = Losses::default();
@@ -141,7 +122,7 @@ pub fn imitate(
     rng: &mut Pcg64Mcg,
 ) -> Losses {
     let mut order = everything(experience);
-    let returns: Vec<_> = experience.iter().map(|e| advantages(e, 1.0).1).collect();
+    let returns: Vec<_> = experience.iter().map(|e| e.advantages(1.0).1).collect();
     let mut sum = Losses::default();
     for _ in 0..recipe.epochs {
         order.shuffle(rng);

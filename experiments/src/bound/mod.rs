@@ -9,20 +9,36 @@
 //! launch will be lucky, so part of what it finds is luck that it could foresee.
 
 mod player;
+mod script;
+mod search;
 
-use crate::compare::{CSV_HEADER, CompareError, Comparison, Maker, Setup};
+pub use script::Found;
+
+use crate::compare::{CSV_HEADER, CompareError, Comparison, Maker, Setup, emulate};
 use crate::parallel;
 use crate::stats::{Estimate, mean};
-use cosched_env::case::{Case, ProcessorId, StreamId};
+use crate::summary::Tally;
 use cosched_env::episode::Episode;
 use cosched_env::scheduler::ProtocolError;
-use cosched_env::streams::rng;
 use cosched_env::time::{Span, Time};
-use player::{Bans, Deed, Guide, Moment, Player};
-use rand::RngExt;
+use cosched_env::world::Policy;
+use script::Noted;
+use search::Search;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::sync::Arc;
+use std::time::Instant;
+
+/// What it is called among policies.
+pub const NAME: &str = "bound";
+
+/// Where the bound is less than this above the reference there is no way that could be gone: the difference is the luck of single runs.
+pub const ROOM: f64 = 0.005;
+
+/// Which share of the way from the reference to the bound somebody goes; `None` where that is less than [`ROOM`].
+pub fn closed(utility: f64, reference: f64, bound: f64) -> Option<f64> {
+    let room = bound - reference;
+    (room >= ROOM).then(|| (utility - reference) / room)
+}
 
 /// The best found, over all seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +49,8 @@ pub struct BoundRow {
     pub utility: Estimate,
     /// The same for each seed, in the order of the seeds.
     pub seeds: Vec<f64>,
-    /// For each row of the comparison: which share of the way from the reference to the bound it goes, over the means of all seeds. `None`
-    /// where the reference is at the bound already.
+    /// For each row of the comparison: which share of the way from the reference to the bound it goes, over the means of all seeds; see
+    /// [`closed`].
     pub closed: Vec<Option<f64>>,
 }
 
@@ -43,7 +59,7 @@ impl BoundRow {
     pub fn csv(&self) -> String {
         let half = self.utility.half95.map_or(String::new(), |h| h.to_string());
         let empty = CSV_HEADER.split(',').count() - 3;
-        format!("bound,{},{half}{}", self.utility.mean, ",".repeat(empty))
+        format!("{NAME},{},{half}{}", self.utility.mean, ",".repeat(empty))
     }
 
     /// Lines under the table of `comparison`.
@@ -81,13 +97,11 @@ pub fn add(
     threads: usize,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<(), CompareError> {
-    let searches = |spec: &str| {
-        let name = spec.split(':').next().unwrap_or(spec);
-        cosched_policies::TABLE.iter().any(|row| row.name == name && row.searches)
-    };
     let specs: Vec<&str> =
         comparison.rows.iter().map(|r| r.policy.as_str()).filter(|spec| !searches(spec)).collect();
-    let job = |i: usize| best_found(setup, &specs, comparison.seeds[i], evaluations, make);
+    let job = |i: usize| {
+        best_found(setup, &specs, comparison.seeds[i], evaluations, make).map(|found| found.utility)
+    };
     let found = parallel::run(comparison.seeds.len(), threads, job, progress);
     let mut seeds = found.into_iter().collect::<Result<Vec<f64>, _>>()?;
     for (best, &seed) in seeds.iter_mut().zip(&comparison.seeds) {
@@ -98,13 +112,44 @@ pub fn add(
     let means = || comparison.rows.iter().map(|r| r.utility.mean);
     let reference = comparison.rows.iter().find(|r| r.policy == comparison.reference);
     let base = reference.map_or(utility.mean, |r| r.utility.mean);
-    let room = mean(&seeds) - base;
-    let closed = means().map(|m| (room > 1e-9).then(|| (m - base) / room)).collect();
+    let closed = means().map(|m| closed(m, base, mean(&seeds))).collect();
     comparison.bound = Some(BoundRow { evaluations, utility, seeds, closed });
     Ok(())
 }
 
-/// The mean utility of a request in the best run of a seed that the search finds by trying so many changes; deterministic.
+/// Whether a policy looks ahead for milliseconds at each decision: too slow to be played thousands of times.
+fn searches(spec: &str) -> bool {
+    let name = spec.split(':').next().unwrap_or(spec);
+    cosched_policies::TABLE.iter().any(|row| row.name == name && row.searches)
+}
+
+/// As [`best_found`] from all these policies; those that search by themselves only say what they reach, which counts too.
+///
+/// # Errors
+/// As [`best_found`].
+pub fn best_of(
+    setup: &Setup,
+    specs: &[String],
+    seed: u64,
+    evaluations: u64,
+    make: Maker<'_>,
+) -> Result<Found, CompareError> {
+    let (slow, quick): (Vec<&str>, Vec<&str>) = specs.iter().map(String::as_str).partition(|s| searches(s));
+    let mut best = best_found(setup, &quick, seed, evaluations, make)?;
+    for spec in slow {
+        let inner = made(setup, spec, make)?;
+        let mut noted = Noted { inner, choices: Vec::new() };
+        let mut tally = Tally::new(setup.case.clone());
+        let end = emulate(setup, &mut noted, seed, &mut tally).map_err(|error| broken(seed, &error))?;
+        let utility = tally.finish(spec, end).total.utility;
+        if utility > best.utility {
+            best = Found { utility, choices: noted.choices };
+        }
+    }
+    Ok(best)
+}
+
+/// The best run of a seed that the search finds by trying so many changes; deterministic.
 ///
 /// # Errors
 /// [`CompareError::Policy`] or [`CompareError::Protocol`].
@@ -114,249 +159,50 @@ pub fn best_found(
     seed: u64,
     evaluations: u64,
     make: Maker<'_>,
+) -> Result<Found, CompareError> {
+    let (mut search, start) = begin(setup, specs, seed, make)?;
+    search.best(start, evaluations).map_err(|error| broken(seed, &error))
+}
+
+/// About how many seconds [`best_of`] takes on one core at most, by playing a few of its evaluations.
+///
+/// # Errors
+/// As [`best_found`].
+pub fn seconds(
+    setup: &Setup,
+    specs: &[String],
+    seed: u64,
+    evaluations: u64,
+    make: Maker<'_>,
 ) -> Result<f64, CompareError> {
+    let quick: Vec<&str> = specs.iter().map(String::as_str).filter(|s| !searches(s)).collect();
+    let (mut search, start) = begin(setup, &quick, seed, make)?;
+    let begun = Instant::now();
+    let plays = search.rehearse(start).map_err(|error| broken(seed, &error))?;
+    let each = begun.elapsed().as_secs_f64() / plays.max(1) as f64;
+    Ok(each * search.plays(evaluations, Span::from_ms(setup.seconds * 1e3)))
+}
+
+fn made(setup: &Setup, spec: &str, make: Maker<'_>) -> Result<Box<dyn Policy>, CompareError> {
+    make(spec, &setup.case).map_err(|problem| CompareError::Policy { spec: spec.into(), problem })
+}
+
+fn broken(seed: u64, error: &ProtocolError) -> CompareError {
+    CompareError::Protocol { spec: NAME.into(), seed, error: error.to_string() }
+}
+
+/// A search with its policies made, and the run before anything has happened.
+fn begin(
+    setup: &Setup,
+    specs: &[&str],
+    seed: u64,
+    make: Maker<'_>,
+) -> Result<(Search, Episode), CompareError> {
     // Somebody has to decide where nothing was found.
     let specs = if specs.is_empty() { &["least-slack"][..] } else { specs };
-    let made = |spec: &&str| {
-        make(spec, &setup.case).map_err(|problem| CompareError::Policy { spec: (*spec).into(), problem })
-    };
-    let policies = specs.iter().map(made).collect::<Result<_, _>>()?;
+    let policies = specs.iter().map(|spec| made(setup, spec, make)).collect::<Result<_, _>>()?;
     let horizon = Time::ZERO + Span::from_ms(setup.seconds * 1e3);
     let (case, config) = (setup.case.clone(), setup.emulator.clone());
     let start = Episode::new(case, setup.options, config, seed, horizon, Time::NEVER);
-    let mut search = Search {
-        player: Player::new(policies),
-        case: setup.case.clone(),
-        seed,
-        window: window(&setup.case),
-        bans: Bans::new(&setup.case),
-    };
-    search.best(start, evaluations).map_err(|error| CompareError::Protocol {
-        spec: "bound".into(),
-        seed,
-        error: error.to_string(),
-    })
-}
-
-/// Windows that are looked ahead beyond the one whose decisions are kept.
-const TAIL: u64 = 3;
-/// Loss that is accepted with a probability of 1/e at the beginning of the search in a window, in utility; it falls to nothing.
-const HEAT: f64 = 0.1;
-/// Expected requests of a window at most and at least, however long the deadlines are.
-const REQUESTS: (f64, f64) = (8.0, 24.0);
-
-fn window(case: &Case) -> Span {
-    let longest_ms = case.streams.iter().map(|s| s.deadline.ms()).fold(0.0, f64::max);
-    let per_ms: f64 = case.streams.iter().filter(|s| s.period.0 > 0).map(|s| 1.0 / s.period.ms()).sum();
-    let ms = if per_ms > 0.0 {
-        longest_ms.clamp(REQUESTS.0 / per_ms, REQUESTS.1 / per_ms)
-    } else {
-        longest_ms.max(1.0)
-    };
-    Span::from_ms(ms)
-}
-
-struct Search {
-    player: Player,
-    case: Arc<Case>,
-    seed: u64,
-    window: Span,
-    /// Those of the last window.
-    bans: Bans,
-}
-
-impl Search {
-    /// Mean utility of a request in the best run.
-    fn best(&mut self, mut start: Episode, evaluations: u64) -> Result<f64, ProtocolError> {
-        start.advance()?;
-        // What every policy of the portfolio reaches, and where the best one loses requests: there is something to gain.
-        let (mut best, mut losses) = (f64::NEG_INFINITY, Vec::new());
-        for index in 0..self.player.policies.len() {
-            let mut sums = (0.0, 0);
-            self.player.lost.clear();
-            let mut episode = start.clone();
-            while let Some(observation) = episode.observation() {
-                let choice = self.player.policies[index].decide(&observation).0;
-                let candidates = observation.candidates.len();
-                let (score, count) = self.player.step(&mut episode, choice, candidates)?;
-                sums = (sums.0 + score, sums.1 + count);
-            }
-            let reached = sums.0 / sums.1.max(1) as f64;
-            if reached > best {
-                best = reached;
-                losses = self.player.lost.iter().map(|who| who.1).collect();
-            }
-        }
-        self.player.par = best;
-        let found = self.through(start, &losses, evaluations)?;
-        self.player.par = 0.0;
-        Ok(best.max(found))
-    }
-
-    /// Goes through the run, window by window; `losses` are the times of requests that the best policy lost.
-    fn through(
-        &mut self,
-        mut truth: Episode,
-        losses: &[Time],
-        evaluations: u64,
-    ) -> Result<f64, ProtocolError> {
-        let (mut score, mut count) = (0.0, 0);
-        let mut deeds: Vec<Deed> = Vec::new();
-        while let Some(now) = truth.observation().map(|o| o.now) {
-            let commit = now + self.window;
-            let sure = commit + Span(self.window.0 * (TAIL - 1));
-            let mut part = truth.clone();
-            part.stop_arrivals(sure + self.window);
-            let here = losses.iter().filter(|&&at| now <= at + self.window && at < commit).count() as u64;
-            let share = evaluations * here / (2 * losses.len() as u64).max(1);
-            let moments = self.improve(part, &deeds, commit, share)?;
-            let kept = moments.iter().take_while(|m| m.at < commit);
-            // At least one decision, or nothing would ever happen.
-            let kept = kept.count().max(1).min(moments.len());
-            for moment in &moments[..kept] {
-                let (more, ended) = self.player.step(&mut truth, moment.choice, moment.candidates)?;
-                (score, count) = (score + more, count + ended);
-            }
-            // Near the end of the part it is served as if nobody came after.
-            deeds = moments[kept..].iter().filter(|m| m.at < sure).map(|m| m.deed).collect();
-        }
-        Ok(score / count.max(1) as f64 + self.player.par)
-    }
-
-    /// The best run of a part of the true one that is found: `deeds` are what was found for its first half.
-    fn improve(
-        &mut self,
-        part: Episode,
-        deeds: &[Deed],
-        commit: Time,
-        evaluations: u64,
-    ) -> Result<Vec<Moment>, ProtocolError> {
-        let (bans, base, reached) = self.restrict(&part, evaluations / 2)?;
-        let old = Guide::Deeds(deeds, base, &bans);
-        let of_old = self.player.play(part.clone(), 0.0, None, old, None)?;
-        let guide = if of_old >= reached { old } else { Guide::Policy(base, &bans) };
-        let mut moments = Vec::new();
-        let score = self.player.play(part, 0.0, None, guide, Some(&mut moments))?;
-        self.anneal(moments, score, (base, &bans), commit, evaluations / 2)
-    }
-
-    /// The policy of the portfolio, and what it had better not do, that serve a part of the run best: bans are set and lifted at random,
-    /// and those that do no harm are kept. They are kept for the next window too. Returns them with the policy and its score.
-    fn restrict(&mut self, part: &Episode, evaluations: u64) -> Result<(Bans, usize, f64), ProtocolError> {
-        let none = Bans::new(&self.case);
-        let mut best = (none.clone(), 0, f64::NEG_INFINITY);
-        for bans in [none, self.bans.clone()] {
-            for index in 0..self.player.policies.len() {
-                let guide = Guide::Policy(index, &bans);
-                let score = self.player.play(part.clone(), 0.0, None, guide, None)?;
-                if score > best.2 {
-                    best = (bans.clone(), index, score);
-                }
-            }
-        }
-        let mut rng = rng(self.seed, "bans", part.now().0);
-        for _ in 0..evaluations {
-            let mut bans = best.0.clone();
-            self.change(&mut bans, &mut rng);
-            let index =
-                if rng.random_bool(0.3) { rng.random_range(0..self.player.policies.len()) } else { best.1 };
-            let guide = Guide::Policy(index, &bans);
-            let score = self.player.play(part.clone(), 0.0, None, guide, None)?;
-            if score >= best.2 {
-                best = (bans, index, score);
-            }
-        }
-        self.bans = best.0.clone();
-        Ok(best)
-    }
-
-    /// Sets or lifts the ban of a stream from a processor, or from a variant, or from both together.
-    fn change(&self, bans: &mut Bans, rng: &mut impl RngExt) {
-        let stream = StreamId(rng.random_range(0..self.case.streams.len()) as u16);
-        let variants = &self.case.tasks[self.case.stream(stream).task.0 as usize].variants;
-        let variant = variants[rng.random_range(0..variants.len())];
-        let processor = ProcessorId(rng.random_range(0..self.case.processor_count()) as u16);
-        let what = rng.random_range(0..3);
-        let banned = !bans.is_banned(stream, variant, processor);
-        for &v in variants {
-            for p in (0..self.case.processor_count() as u16).map(ProcessorId) {
-                let meant = match what {
-                    0 => p == processor,
-                    1 => v == variant,
-                    _ => p == processor && v == variant,
-                };
-                if meant {
-                    bans.set(stream, v, p, banned);
-                }
-            }
-        }
-    }
-
-    /// Changes single decisions of a run, by simulated annealing.
-    fn anneal(
-        &mut self,
-        mut moments: Vec<Moment>,
-        mut score: f64,
-        base: (usize, &Bans),
-        commit: Time,
-        evaluations: u64,
-    ) -> Result<Vec<Moment>, ProtocolError> {
-        let at = moments.first().map_or(0, |m| m.at.0);
-        let mut rng = rng(self.seed, "bound", at);
-        let mut rest: Vec<Deed> = Vec::new();
-        let mut best = (score, moments.clone());
-        for done in 0..evaluations {
-            let early = moments.iter().take_while(|m| m.at < commit).count();
-            let among = if early > 0 && rng.random_bool(0.8) { early } else { moments.len() };
-            if among == 0 {
-                break;
-            }
-            let index = rng.random_range(0..among);
-            let moment = &moments[index];
-            let (mut episode, before) = (moment.episode.clone(), moment.score);
-            let first = self.propose(&mut episode, &mut rng);
-            if first == moment.choice {
-                continue;
-            }
-            rest.clear();
-            rest.extend(moments[index..].iter().map(|m| m.deed).filter(|d| d.who().is_some()));
-            // Who waits wants something else to come first.
-            if first + 1 == moment.candidates && rest.len() > 1 {
-                let later = rng.random_range(1..rest.len().min(4));
-                rest[..=later].rotate_left(1);
-            }
-            let guide = if rng.random_bool(0.5) {
-                Guide::Policy(base.0, base.1)
-            } else {
-                Guide::Deeds(&rest, base.0, base.1)
-            };
-            let new = self.player.play(episode.clone(), before, Some(first), guide, None)?;
-            let heat = HEAT * (1.0 - done as f64 / evaluations as f64);
-            if new >= score || rng.random::<f64>() < ((new - score) / heat).exp() {
-                score = new;
-                moments.truncate(index);
-                self.player.play(episode, before, Some(first), guide, Some(&mut moments))?;
-                if score > best.0 {
-                    best = (score, moments.clone());
-                }
-            }
-        }
-        Ok(best.1)
-    }
-
-    /// A candidate at random; half the time one for a request that was lost in the best run so far, if there is one.
-    fn propose(&self, episode: &mut Episode, rng: &mut impl RngExt) -> usize {
-        let Some(observation) = episode.observation() else { return 0 };
-        let n = observation.candidates.len();
-        let lost = |c: &usize| {
-            let of = observation.request_of(&observation.candidates[*c]);
-            of.is_some_and(|r| self.player.lost.contains(&(r.stream, r.origin)))
-        };
-        let count = (0..n).filter(lost).count();
-        if count > 0 && rng.random_bool(0.5) {
-            let place = rng.random_range(0..count);
-            return (0..n).filter(lost).nth(place).unwrap_or(0);
-        }
-        rng.random_range(0..n)
-    }
+    Ok((Search::new(policies, &setup.case, seed), start))
 }

@@ -14,7 +14,10 @@ impl Scale {
     /// A straight axis around all values, ending at round numbers.
     pub fn straight(values: impl Iterator<Item = f64>) -> Scale {
         let (low, high) = ends(values);
-        let margin = (high - low).max(1e-9 * high.abs()).max(1e-9) * 0.04;
+        // Of values that hardly differ the ticks would be all digits.
+        let missing = (1e-3 * low.abs().max(high.abs()) - (high - low)).max(0.0) / 2.0;
+        let (low, high) = (low - missing, high + missing);
+        let margin = (high - low).max(1e-9) * 0.04;
         Scale { low: low - margin, high: high + margin, log: false }
     }
 

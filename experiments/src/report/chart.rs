@@ -199,12 +199,12 @@ impl Drawing<'_> {
         }
         for &(x, y, half) in s.line.iter().filter(|_| s.marks) {
             let (px, py) = (self.px(x), self.py(y));
-            let _ = write!(
-                self.out,
-                "<path d=\"M{px:.1} {:.1}V{:.1}\" stroke=\"{colour}\"/><circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.2\" fill=\"{colour}\"/>",
-                self.py(y - half),
-                self.py(y + half)
-            );
+            let (low, high) = (self.py(y - half), self.py(y + half));
+            // A bar of no length cannot be drawn.
+            if low - high > 0.1 {
+                let _ = write!(self.out, "<path d=\"M{px:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\"/>");
+            }
+            let _ = write!(self.out, "<circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.2\" fill=\"{colour}\"/>");
         }
         for (x, y, text, title, filled) in &s.points {
             let (px, py) = (self.px(*x), self.py(*y));

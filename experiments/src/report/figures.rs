@@ -70,8 +70,13 @@ fn numeric_axes(records: &[Record]) -> Vec<String> {
 /// Of one chart: contender -> (value of the axis, group).
 type Lines<'a> = BTreeMap<usize, Vec<(f64, &'a Group)>>;
 
-/// The main metric over each swept number, one chart for each combination of the other settings.
-pub fn over_axes(records: &[Record], all: &[Group], names: &[String]) -> Vec<Figure> {
+/// The main metric over each swept number, one chart for each combination of the other settings; `title_of` says what a key is called.
+pub fn over_axes(
+    records: &[Record],
+    all: &[Group],
+    names: &[String],
+    title_of: &dyn Fn(&str) -> String,
+) -> Vec<Figure> {
     let mut figures = Vec::new();
     for axis in numeric_axes(records) {
         let mut charts: BTreeMap<String, Lines<'_>> = BTreeMap::new();
@@ -106,7 +111,7 @@ pub fn over_axes(records: &[Record], all: &[Group], names: &[String]) -> Vec<Fig
                 xs().all(|x| x > 0.0) && xs().fold(0.0, f64::max) > 20.0 * xs().fold(f64::INFINITY, f64::min);
             let chart = Chart {
                 title: title.clone(),
-                x: Axis { title: axis.clone(), log, ..Axis::default() },
+                x: Axis { title: title_of(&axis), log, ..Axis::default() },
                 y: Axis { title: main.title.into(), ..Axis::default() },
                 series,
                 front: Vec::new(),

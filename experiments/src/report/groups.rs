@@ -1,6 +1,7 @@
 //! Results in groups: within one, contenders are compared in pairs (the same seed, the same case), with intervals and corrected tests.
 //! It refuses to compare what stands in different groups, and to test what has no pairs.
 
+use crate::bound;
 use crate::stats::{Estimate, holm, mean, paired_p, stars};
 use crate::sweep::kind::ALL;
 use crate::sweep::store::Record;
@@ -31,9 +32,19 @@ const fn metric(
     Metric { key, title, about, digits, scale }
 }
 
+/// The share of the way from the reference to the bound, where a group has one.
+const CLOSED: &str = "closed";
+
 /// What the page shows, in this order, where the results have it.
 pub const METRICS: &[Metric] = &[
     metric("utility", "utility", "mean utility of a request; of XRBench the overall score", 4, 1.0),
+    metric(
+        CLOSED,
+        "to bound %",
+        "share of the way from the reference to the bound, the best run found by a search that knows the future",
+        0,
+        100.0,
+    ),
     metric("mean_error", "mean error %", "emulated by live mean latency, less 1", 1, 100.0),
     metric("p95_error", "p95 error %", "emulated by live 95th percentile, less 1", 1, 100.0),
     metric("on_time_error", "on time error", "emulated less live on-time share, in points", 1, 100.0),
@@ -153,15 +164,29 @@ fn finish(gathered: Gathered, wanted: Option<&str>) -> Option<Group> {
         gathered.contenders.iter().map(|(name, units)| contender(name, units)).collect();
     let value = |c: &Contender| c.mean(main.key).unwrap_or(f64::NEG_INFINITY);
     let best = |learned: bool| {
-        let among = contenders.iter().rev().filter(|c| learned || !c.name.starts_with("learned"));
+        // Nobody is asked to be as good as one who knows the future.
+        let policies = contenders.iter().rev().filter(|c| c.name != bound::NAME);
+        let among = policies.filter(|c| learned || !c.name.starts_with("learned"));
         among.max_by(|a, b| value(a).total_cmp(&value(b))).map(|c| c.name.clone())
     };
     let named = wanted.filter(|w| contenders.iter().any(|c| c.name == **w)).map(str::to_owned);
     let reference = named.or_else(|| best(false)).or_else(|| best(true))?;
     compare(&mut contenders, &gathered, &reference, main.key);
+    close(&mut contenders, &reference, main.key);
     contenders.sort_by(|a, b| value(b).total_cmp(&value(a)));
     let Gathered { name, scenario, device, .. } = gathered;
     Some(Group { name, scenario, device, main, contenders, reference })
+}
+
+/// How far each goes from the reference to the bound, if there is one.
+fn close(contenders: &mut [Contender], reference: &str, key: &str) {
+    let of = |name: &str| contenders.iter().find(|c| c.name == name)?.mean(key);
+    let (Some(from), Some(to)) = (of(reference), of(bound::NAME)) else { return };
+    for contender in contenders {
+        let share = contender.mean(key).and_then(|own| bound::closed(own, from, to));
+        let numbers = share.map(|mean| (CLOSED.to_owned(), Estimate { mean, half95: None }));
+        contender.numbers.extend(numbers);
+    }
 }
 
 fn contender(name: &str, units: &Units) -> Contender {
@@ -184,8 +209,10 @@ fn compare(contenders: &mut [Contender], gathered: &Gathered, reference: &str, k
     };
     let others: Vec<usize> = (0..contenders.len()).filter(|&i| contenders[i].name != reference).collect();
     let samples: Vec<Vec<f64>> = others.iter().map(|&i| differences(&contenders[i].name)).collect();
+    // The bound is above them by its making: testing that would only cost the others.
+    let policy = |i: &usize| contenders[others[*i]].name != bound::NAME;
     let tested: Vec<(usize, f64)> =
-        samples.iter().enumerate().filter_map(|(i, d)| Some((i, paired_p(d)?))).collect();
+        (0..others.len()).filter(policy).filter_map(|i| Some((i, paired_p(&samples[i])?))).collect();
     let corrected = holm(&tested.iter().map(|t| t.1).collect::<Vec<_>>());
     for (i, (&other, sample)) in others.iter().zip(&samples).enumerate() {
         let p = tested.iter().position(|t| t.0 == i).map(|at| corrected[at]);

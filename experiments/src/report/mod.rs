@@ -44,8 +44,13 @@ impl<'a> Report<'a> {
         let records = &results.records;
         let groups = groups::groups(records, results.meta.reference.as_deref());
         let names = figures::contenders(records);
+        let of_capacity = results.meta.sweep["load_of"] == "capacity";
+        let title = |key: &str| match key {
+            "load" if of_capacity => "load, as a share of the device's capacity".to_owned(),
+            _ => key.to_owned(),
+        };
         Report {
-            over: figures::over_axes(records, &groups, &names),
+            over: figures::over_axes(records, &groups, &names, &title),
             latency: figures::latency(records, &groups, &names),
             fronts: figures::fronts(&groups, &names),
             learning: figures::learning(records, &names),

@@ -5,6 +5,7 @@ use super::Report;
 use super::chart::{paint, red};
 use super::figures::{self, Figure};
 use super::groups::{Contender, Group, METRICS, Metric};
+use crate::bound;
 use crate::config::ConfigError;
 use crate::html::{escape, head};
 use crate::stats::Estimate;
@@ -177,9 +178,14 @@ fn table(page: &mut String, report: &Report<'_>) {
         return;
     }
     let metrics = metrics(report);
-    page.push_str(
+    let bound = match report.names.iter().any(|name| name == bound::NAME) {
+        true => " The bound is no policy: it is the best run that a search found which knows the future.",
+        false => "",
+    };
+    let _ = write!(
+        page,
         "<section><h2>Comparison</h2>\n<p class=\"hint\">Means over seeds, ± half of the 95 % interval. Difference: to the reference of the \
-         group, paired by seed; * ** ***: p below 0.05, 0.01, 0.001 after Holm's correction. A click on a heading sorts.</p>\n\
+         group, paired by seed; * ** ***: p below 0.05, 0.01, 0.001 after Holm's correction.{bound} A click on a heading sorts.</p>\n\
          <p><input id=\"filter\" type=\"search\" placeholder=\"filter rows, e.g. edf\" aria-label=\"filter rows\"> <span id=\"count\" class=\"hint\"></span></p>\n\
          <div class=\"scroll tall\"><table id=\"numbers\" class=\"plain\"><thead><tr><th><button>contender</button></th><th class=\"left\"><button>group</button></th><th title=\"how many seeds or cases\"><button>n</button></th>",
     );

@@ -1,4 +1,4 @@
-//! What the kinds share whose base is an app file: its keys, `load`, the files that it hangs on, and rows, curves and a timeline of a run.
+//! What the kinds share whose base is an app file: its keys, `load` and what it is a share of, the files that it hangs on, and rows, curves and a timeline of a run.
 //! It refuses to run anything.
 
 use super::axes::Settings;
@@ -10,9 +10,10 @@ use crate::config::ConfigError;
 use crate::html::timeline_svg;
 use crate::log::RunLog;
 use crate::summary::{Requests, Summary};
+use cosched_env::capacity::capacity;
 use cosched_env::case::Case;
 use cosched_env::event::{Ended, Outcome as End};
-use cosched_env::time::Time;
+use cosched_env::time::{Span, Time};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,21 +44,51 @@ pub fn with(file: &Path, base: &Value, settings: &Settings) -> Result<App, Strin
             stream["times_ms"] = Value::Array(Vec::new());
         }
     }
-    let mut load = 1.0;
+    let (mut load, mut of_capacity) = (1.0, false);
     for (key, new) in settings {
-        if key == "load" {
-            load = new.as_f64().filter(|l| l.is_finite() && *l > 0.0).ok_or("expected a number above 0")?;
-        } else {
-            keys::set(&mut value, key, new)?;
+        match key.as_str() {
+            "load" => {
+                load =
+                    new.as_f64().filter(|l| l.is_finite() && *l > 0.0).ok_or("expected a number above 0")?;
+            }
+            "load_of" => of_capacity = is_of_capacity(new)?,
+            _ => keys::set(&mut value, key, new)?,
         }
     }
     let mut app = parse(file, value)?;
     app.read_traces("").map_err(|e| e.to_string())?;
+    if of_capacity {
+        load *= growth(&app)?;
+    }
     for stream in &mut app.streams {
         stream.period_ms /= load;
         stream.times_ms.iter_mut().for_each(|t| *t /= load);
     }
     Ok(app)
+}
+
+/// What `load` is a share of: the `capacity` of the device, or what the `file` asks for.
+fn is_of_capacity(value: &Value) -> Result<bool, String> {
+    match value.as_str() {
+        Some("capacity") => Ok(true),
+        Some("file") => Ok(false),
+        _ => Err(format!("expected \"file\" or \"capacity\", got {value}")),
+    }
+}
+
+/// The factor that brings the rates of an app to the capacity of its device.
+fn growth(app: &App) -> Result<f64, String> {
+    app.check().map_err(|(key, problem)| format!("{key}: {problem}"))?;
+    let case = app.case().map_err(|e| e.to_string())?;
+    let factor = capacity(&case, Span::from_ms(app.seconds * 1e3)).factor;
+    if !factor.is_finite() {
+        return Err(
+            "no stream is open during the run, so there is no capacity that `load_of` could tell a share of"
+                .into(),
+        );
+    }
+    // Six digits are far more than are proven, and the same on every machine.
+    Ok(format!("{factor:.5e}").parse().unwrap_or(factor))
 }
 
 fn parse(file: &Path, value: Value) -> Result<App, String> {

@@ -97,6 +97,12 @@ pub struct Part {
     pub seeds: Option<Vec<u64>>,
     /// Length of each run in seconds: short for `seconds` in `[set]`.
     pub seconds: Option<f64>,
+    /// What `load` is a share of, `file` or `capacity`: short for `load_of` in `[set]`. `file`, the default: of the rates in the base;
+    /// `capacity`: of the largest rates that the device could serve, see [`cosched_env::capacity`].
+    pub load_of: Option<String>,
+    /// So many evaluations a seed look for the best run that somebody could make who knows the future, with the policies to begin
+    /// from: one more contender of each group, `bound`. See [`crate::bound`].
+    pub bound: Option<u64>,
     /// The policy that differences are taken to; by default the best of each group that is not learned.
     pub reference: Option<String>,
     /// Keys of the base that all cells change.
@@ -151,10 +157,12 @@ impl Part {
         take(&mut self.about, over.about);
         take(&mut self.kind, over.kind);
         take(&mut self.reference, over.reference);
+        take(&mut self.load_of, over.load_of);
         self.base = over.base.or(self.base.take());
         self.policies = over.policies.or(self.policies.take());
         self.seeds = over.seeds.or(self.seeds.take());
         self.seconds = over.seconds.or(self.seconds);
+        self.bound = over.bound.or(self.bound);
         self.random = over.random.or(self.random.take());
         self.set.extend(over.set);
         self.grid.extend(over.grid);

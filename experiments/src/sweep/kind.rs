@@ -30,6 +30,18 @@ pub struct Spec {
     pub config: Value,
     /// Files beside the config that the result hangs on.
     pub inputs: Vec<PathBuf>,
+    /// Set where the cell is no run of a policy but a search for the bound; its policy is called [`crate::bound::NAME`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+}
+
+/// A search for the best run that could be made of a seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Changes that it may try.
+    pub evaluations: u64,
+    /// Specs of the policies that it begins from: all of the sweep.
+    pub policies: Vec<String>,
 }
 
 /// A config that makes sense.
@@ -110,6 +122,11 @@ pub trait Kind: Sync {
     /// Whether the policies of the file are an axis.
     fn has_policies(&self) -> bool {
         true
+    }
+
+    /// Whether it can search for the bound.
+    fn has_bound(&self) -> bool {
+        false
     }
 
     /// The file that relative paths of the config are told from, and the config with every key filled in, so that it is known which

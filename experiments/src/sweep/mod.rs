@@ -21,9 +21,10 @@ pub mod xr;
 pub use crate::about::commit;
 pub use axes::Settings;
 
+use crate::bound;
 use crate::config::{ConfigError, suggestion};
 use file::{Base, Part};
-use kind::{Kind, Spec};
+use kind::{Bound, Kind, Spec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -168,12 +169,32 @@ impl<'a> Sweep<'a> {
             }
             self.part.set.insert("seconds".into(), json!(seconds));
         }
+        if let Some(what) = &self.part.load_of {
+            if !["file", "capacity"].contains(&what.as_str()) {
+                let near = suggestion(what, ["file", "capacity"]);
+                return Err(self.at("load_of", &format!("expected `file` or `capacity`, got `{what}`{near}")));
+            }
+            self.part.set.insert("load_of".into(), json!(what));
+        }
+        self.check_bound()?;
         match &self.part.reference {
             Some(r) if self.kind.has_policies() && !policies.contains(r) => {
                 Err(self.at("reference", &format!("`{r}` is not among the policies")))
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_bound(&self) -> Result<(), ConfigError> {
+        let Some(evaluations) = self.part.bound else { return Ok(()) };
+        if !self.kind.has_bound() {
+            return Err(self.at("bound", &format!("a sweep of kind `{}` has none", self.kind.name())));
+        }
+        if !(1..=MOST_EVALUATIONS).contains(&evaluations) {
+            let problem = format!("expected a number of evaluations from 1 to {MOST_EVALUATIONS}");
+            return Err(self.at("bound", &problem));
+        }
+        Ok(())
     }
 
     fn bases(&self) -> Result<Bases, ConfigError> {
@@ -244,9 +265,17 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
+    /// What runs with each seed: the policies, and the search for the bound after them.
+    fn contenders(&self) -> Vec<(String, Option<Bound>)> {
+        let policies = self.part.policies.clone().unwrap_or_else(|| vec![String::new()]);
+        let bound = self.part.bound.map(|evaluations| Bound { evaluations, policies: policies.clone() });
+        let policies = policies.into_iter().map(|policy| (policy, None));
+        policies.chain(bound.map(|bound| (bound::NAME.to_owned(), Some(bound)))).collect()
+    }
+
     fn expand(&mut self, bases: &Bases) -> Result<(), ConfigError> {
         let files = hash::Files::default();
-        let policies = self.part.policies.clone().unwrap_or_else(|| vec![String::new()]);
+        let contenders = self.contenders();
         let seeds = self.part.seeds.clone().unwrap_or_default();
         let fixed: Settings = self.part.set.clone().into_iter().collect();
         let samples = axes::samples(self.part.random.as_ref());
@@ -263,7 +292,7 @@ impl<'a> Sweep<'a> {
                 let mut changes = fixed.clone();
                 changes.extend(settings.iter().filter(|(key, _)| key != "base").cloned());
                 let resolved = self.kind.resolve(file, config, &changes);
-                for policy in &policies {
+                for (policy, bound) in &contenders {
                     for &seed in &seeds {
                         if axes::skipped(&self.part.skip, policy, seed, &settings) {
                             continue;
@@ -272,9 +301,9 @@ impl<'a> Sweep<'a> {
                             Ok(r) => (r.config.clone(), r.inputs.clone(), None),
                             Err(problem) => (json!(changes), Vec::new(), Some(problem.clone())),
                         };
-                        // What stands after the colon may be a checkpoint.
-                        let parameter = policy.split_once(':').map(|(_, p)| PathBuf::from(p));
-                        inputs.extend(parameter.filter(|p| p.is_file()));
+                        let policies =
+                            bound.as_ref().map_or(std::slice::from_ref(policy), |b| b.policies.as_slice());
+                        inputs.extend(policies.iter().filter_map(|p| checkpoint(p)));
                         let spec = Spec {
                             kind: self.kind.name().to_owned(),
                             policy: policy.clone(),
@@ -283,6 +312,7 @@ impl<'a> Sweep<'a> {
                             file: file.clone(),
                             config,
                             inputs,
+                            bound: bound.clone(),
                         };
                         cells.push(cell(cells.len(), spec, problem, &files));
                     }
@@ -295,6 +325,14 @@ impl<'a> Sweep<'a> {
         self.cells = cells;
         Ok(())
     }
+}
+
+/// A search that tries more than this takes hours a cell.
+const MOST_EVALUATIONS: u64 = 10_000_000;
+
+/// What stands after the colon of a policy's spec may be a checkpoint.
+fn checkpoint(policy: &str) -> Option<PathBuf> {
+    policy.split_once(':').map(|(_, p)| PathBuf::from(p)).filter(|p| p.is_file())
 }
 
 /// Names a cell by its content. The folder is no part of it, so that a moved checkout keeps its results; axes are, because they stand
@@ -311,7 +349,7 @@ fn cell(index: usize, spec: Spec, problem: Option<String>, files: &hash::Files) 
         }
     }
     let settings: Vec<_> = spec.settings.iter().map(|(k, v)| (k, apps::short(v))).collect();
-    let content = json!({
+    let mut content = json!({
         "kind": spec.kind,
         "policy": spec.policy,
         "seed": spec.seed,
@@ -320,6 +358,10 @@ fn cell(index: usize, spec: Spec, problem: Option<String>, files: &hash::Files) 
         "inputs": inputs,
         "problem": problem,
     });
+    // Cells without one keep the names that they had before there was such a thing.
+    if let Some(bound) = &spec.bound {
+        content["bound"] = json!(bound);
+    }
     let hash = hash::of(content.to_string().as_bytes())[..24].to_owned();
     Cell { index, hash, spec, problem }
 }

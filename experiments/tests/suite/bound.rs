@@ -5,8 +5,10 @@ use cosched_env::case::Case;
 use cosched_env::emulator::Config;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use cosched_env::scenario::{Scenario, Stream};
-use cosched_experiments::bound::{add, best_found};
-use cosched_experiments::compare::{self, CSV_HEADER, Comparison, Setup, compare, from_table};
+use cosched_env::world::Policy;
+use cosched_experiments::bound::{add, best_found, best_of};
+use cosched_experiments::compare::{self, CSV_HEADER, Comparison, Setup, compare, emulate, from_table};
+use cosched_experiments::summary::Tally;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -62,13 +64,46 @@ fn patience() -> Setup {
 #[test]
 fn it_finds_the_best_there_is_and_without_searching_it_does_not() {
     let setup = patience();
-    let find =
+    let found =
         |evaluations| best_found(&setup, &["edf", "least-slack"], 1, evaluations, &from_table).unwrap();
+    let find = |evaluations| found(evaluations).utility;
     let (searched, not) = (find(20_000), find(0));
     // All on time is 1; each urgent frame behind a long launch is 8 ms late of 50, which is 0.42.
     assert!(searched > 0.99 && searched < 1.0 + 1e-9, "{searched}");
     assert!((not - 0.71).abs() < 1e-3, "{not}");
     assert_eq!(searched, find(20_000));
+}
+
+/// Mean utility of a request when a policy plays; `None` when it chooses what cannot be chosen.
+fn played(setup: &Setup, policy: &mut dyn Policy, seed: u64) -> Option<f64> {
+    let mut tally = Tally::new(setup.case.clone());
+    let end = emulate(setup, policy, seed, &mut tally).ok()?;
+    Some(tally.finish("script", end).total.utility)
+}
+
+#[test]
+fn what_it_finds_is_a_run_that_can_be_made_again() {
+    // With spread and failures, so that whatever is random has to come out alike.
+    let mut setup = Setup { seconds: 2.0, ..setup() };
+    setup.emulator.failure_rate = 0.05;
+    let find = |specs: &[&str], seed, evaluations| {
+        let specs: Vec<String> = specs.iter().map(|spec| (*spec).to_owned()).collect();
+        best_of(&setup, &specs, seed, evaluations, &from_table).unwrap()
+    };
+    let of = |spec, seed| played(&setup, from_table(spec, &setup.case).unwrap().as_mut(), seed).unwrap();
+    for seed in [3, 4] {
+        let found = find(&["edf", "eft", "rollout"], seed, 400);
+        let again = played(&setup, &mut found.script(), seed).unwrap();
+        assert!((again - found.utility).abs() < 1e-9, "{again} for {}", found.utility);
+        assert!(["edf", "eft", "rollout"].iter().all(|spec| found.utility >= of(spec, seed) - 1e-9));
+        // The saboteur: on another seed the same choices make another run, if they can be made at all.
+        let other = played(&setup, &mut found.script(), seed + 10);
+        assert!(other.is_none_or(|other| (other - found.utility).abs() > 1e-9));
+    }
+    // One that searches by itself is the best here, and its own run is what was found.
+    let found = find(&["fixed:cpu", "rollout"], 3, 1);
+    assert!((found.utility - of("rollout", 3)).abs() < 1e-9 && found.utility > of("fixed:cpu", 3) + 0.01);
+    assert_eq!(played(&setup, &mut found.script(), 3), Some(of("rollout", 3)));
 }
 
 fn compared(setup: &Setup, policies: &[&str], threads: usize) -> Comparison {

@@ -1,8 +1,11 @@
 //! Sweeps: what the file says and which cells come of it. Running and keeping is in `sweep_run.rs`.
 
-use crate::fixture::folder;
+use crate::fixture::{APP, folder};
+use cosched_env::capacity::capacity;
+use cosched_env::time::Span;
 use cosched_experiments::compare::from_table;
 use cosched_experiments::config::ConfigError;
+use cosched_experiments::sweep::apps;
 use cosched_experiments::sweep::emulated::Emulated;
 use cosched_experiments::sweep::xr::Xr;
 use cosched_experiments::sweep::{Cell, Sweep};
@@ -146,6 +149,28 @@ fn ill_written_sweeps_are_refused() {
         (change("[20, 40]", "[]"), "10:1: grid key `stream.0.deadline_ms`: expected at least one value"),
         (change("[0.5, 1.5]", "[0.5, 0]"), "8:1: grid key `load`: expected a number above 0"),
         (
+            change("seconds = 1", "load_of = \"capasity\""),
+            "5:1: load_of: expected `file` or `capacity`, got `capasity`; did you mean `capacity`?",
+        ),
+        (add("[set]\nload_of = 1\n"), "12:1: set key `load_of`: expected \"file\" or \"capacity\", got 1"),
+        (
+            change("seconds = 1", "bound = 0"),
+            "5:1: bound: expected a number of evaluations from 1 to 10000000",
+        ),
+        (change("seconds = 1", "bound = -5"), "5:9: bound: invalid value: integer `-5`, expected u64"),
+        (
+            change("seconds = 1", "bound = \"much\""),
+            "5:9: bound: invalid type: string \"much\", expected u64",
+        ),
+        (
+            change("seconds = 1", "bond = 5"),
+            "5:1: unknown key `bond` in the top level; did you mean `bound`?",
+        ),
+        (
+            change("seconds = 1", "bound = 5\nkind = \"xrbench\""),
+            "5:1: bound: a sweep of kind `xrbench` has none",
+        ),
+        (
             change("seeds = 2", "seeds = 0"),
             "4:9: seeds: invalid value: integer `0`, expected a number of seeds",
         ),
@@ -191,4 +216,66 @@ fn a_wildcard_sets_all_streams() {
     let sweep = read(&write("sweep-wildcard", &text)).unwrap();
     let streams = sweep.cells[4].spec.config["stream"].as_array().unwrap().clone();
     assert!(streams.iter().all(|s| s["deadline_ms"] == 40.0));
+}
+
+#[test]
+fn the_bound_is_one_more_contender_and_changes_no_other_name() {
+    let names = |name: &str, text: &str| -> Vec<(String, String)> {
+        let sweep = read(&write(name, text)).unwrap();
+        sweep.cells.iter().map(|c| (c.spec.policy.clone(), c.hash.clone())).collect()
+    };
+    let with = |more: &str| SWEEP.replace("seconds = 1", &format!("seconds = 1\n{more}"));
+    let bounds = |all: &[(String, String)]| -> Vec<String> {
+        all.iter().filter(|c| c.0 == "bound").map(|c| c.1.clone()).collect()
+    };
+    let plain = names("sweep-bound-0", SWEEP);
+    let bound = names("sweep-bound-1", &with("bound = 500"));
+    // Eight settings and two seeds; it comes after the policies.
+    assert_eq!((bound.len(), bounds(&bound).len()), (32 + 16, 16));
+    let order: Vec<&str> = bound[..6].iter().map(|c| c.0.as_str()).collect();
+    assert_eq!(order, ["edf", "edf", "eft", "eft", "bound", "bound"]);
+    assert!(plain.iter().all(|cell| bound.contains(cell)));
+    // More evaluations, and other policies to begin from, are another result.
+    let more = bounds(&names("sweep-bound-2", &with("bound = 501")));
+    let other = with("bound = 500").replace("\"eft\"", "\"heft\"");
+    let other = bounds(&names("sweep-bound-3", &other));
+    assert!(bounds(&bound).iter().all(|hash| !more.contains(hash) && !other.contains(hash)));
+    let skipped =
+        names("sweep-bound-4", &(with("bound = 500") + "[[skip]]\npolicy = \"bound\"\nload = 0.5\n"));
+    assert_eq!(bounds(&skipped).len(), 8);
+    // A subset may look for longer or shorter.
+    let path = write("sweep-bound-5", &(with("bound = 500") + "[subset.quick]\nbound = 501\n"));
+    let quick = read_subset(&path, Some("quick")).unwrap();
+    assert!(quick.cells.iter().filter(|c| c.spec.policy == "bound").all(|c| more.contains(&c.hash)));
+}
+
+#[test]
+fn loads_are_shares_of_the_file_or_of_the_capacity() {
+    let load = |sweep: &Sweep<'_>, cell: usize| {
+        let app = apps::app(&sweep.cells[cell].spec).unwrap();
+        capacity(&app.case().unwrap(), Span::from_ms(app.seconds * 1e3)).load()
+    };
+    let text = SWEEP.replace("seconds = 1", "load_of = \"capacity\"");
+    let sweep = read(&write("sweep-capacity", &text)).unwrap();
+    // Load 0.5 in the first four cells of a deadline, 1.5 in those after the second one. The capacity is proven to half a percent.
+    for (cell, expected) in [(0, 0.5), (4, 0.5), (8, 1.5), (12, 1.5)] {
+        assert!((load(&sweep, cell) / expected - 1.0).abs() < 0.01, "{cell}: {}", load(&sweep, cell));
+    }
+    // Both streams grow alike.
+    let stream =
+        |cell: usize, i: usize| sweep.cells[cell].spec.config["stream"][i]["period_ms"].as_f64().unwrap();
+    assert!((stream(0, 0) / stream(0, 1) - 20.0 / 15.0).abs() < 1e-9);
+    // The saboteur: shares of the file are other loads, and what a sweep says without the key.
+    let (file, plain) =
+        (text.replace("\"capacity\"", "\"file\""), text.replace("load_of = \"capacity\"", ""));
+    let (file, plain) =
+        (read(&write("sweep-of-file", &file)).unwrap(), read(&write("sweep-plain", &plain)).unwrap());
+    assert!((load(&file, 0) / 0.5 - 1.0).abs() > 0.05, "{}", load(&file, 0));
+    assert_eq!(file.cells[0].spec.config, plain.cells[0].spec.config);
+    // Without any request there is no capacity to take a share of.
+    let path = write("sweep-closed", &text.replace("small.toml", "closed.toml"));
+    let closed = APP.replace("deadline_ms", "open_ms = [[100000, 200000]]\ndeadline_ms");
+    std::fs::write(path.with_file_name("closed.toml"), closed).unwrap();
+    let error = read(&path).map(|s| s.cells.len()).unwrap_err().to_string();
+    assert!(error.contains("set key `load_of`: no stream is open during the run"), "{error}");
 }

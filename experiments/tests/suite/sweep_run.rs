@@ -6,9 +6,11 @@ use cosched_env::case::Case;
 use cosched_env::world::Policy;
 use cosched_experiments::compare::from_table;
 use cosched_experiments::config::ConfigError;
+use cosched_experiments::report::{Report, page};
 use cosched_experiments::sweep::emulated::Emulated;
+use cosched_experiments::sweep::kind::Row;
 use cosched_experiments::sweep::run::{Options, Ran, run};
-use cosched_experiments::sweep::store::Store;
+use cosched_experiments::sweep::store::{Record, Store};
 use cosched_experiments::sweep::table::{Table, table};
 use cosched_experiments::sweep::{Sweep, hash, results};
 use std::path::{Path, PathBuf};
@@ -204,4 +206,54 @@ fn a_store_that_cannot_be_written_costs_nothing() {
     std::fs::rename(&moved, &folder).unwrap();
     let ran = go(&sweep, &folder, 2).unwrap();
     assert_eq!((ran.kept, ran.records.len()), (4, 32));
+}
+
+#[test]
+fn the_bound_is_in_the_table_and_in_the_report() {
+    let text = SWEEP.replace("seconds = 1", "seconds = 1\nbound = 300").replace("[20, 40]", "[20]");
+    let path = write("sweep-bound", &text.replace("\"eft\"]", "\"eft\", \"heft\"]"));
+    let sweep = read(&path).unwrap();
+    let dry = sweep.dry_run(Path::new("nowhere"), 1, false).unwrap();
+    assert!(dry.contains("32 cells of kind compare, 0 of them done; 32 to run, about "), "{dry}");
+    let (one, out) = (go(&sweep, &fresh(&path, "one"), 1).unwrap(), fresh(&path, "out"));
+    let three = go(&sweep, &out.join("cells"), 3).unwrap();
+    assert_eq!(csv(&one), csv(&three));
+    let row = |r: &Record| {
+        r.outcome.as_ref().unwrap().rows.iter().find(|row| row.stream == "all").cloned().unwrap()
+    };
+    let rows: Vec<Row> = three.records.iter().map(row).collect();
+    let utility = |row: &Row| row.numbers["utility"];
+    let mut gained = 0.0;
+    for bound in rows.iter().filter(|r| r.contender == "bound") {
+        let others = rows.iter().filter(|r| (&r.group, &r.unit) == (&bound.group, &bound.unit));
+        let best = others.filter(|r| r.contender != "bound").map(utility).fold(f64::NEG_INFINITY, f64::max);
+        assert!(utility(bound) >= best, "{}, {}: {} below {best}", bound.group, bound.unit, utility(bound));
+        gained = f64::max(gained, utility(bound) - best);
+    }
+    assert!(gained > 0.01, "nothing was searched: {gained}");
+    results::write(&sweep, &three.records, &Store::at(&out.join("cells")), &out).unwrap();
+    let results = results::read(&out).unwrap();
+    let report = Report::of(&results);
+    assert_eq!(report.groups.len(), 4);
+    for group in &report.groups {
+        let of = |name: &str| group.contenders.iter().find(|c| c.name == name).unwrap();
+        let mean = |name: &str| of(name).mean("utility").unwrap();
+        let best = ["heft", "eft", "edf"].into_iter().max_by(|a, b| mean(a).total_cmp(&mean(b))).unwrap();
+        assert_eq!(group.reference, best, "the bound is nobody's reference");
+        let room = mean("bound") - mean(best);
+        for name in ["edf", "eft", "heft", "bound"] {
+            let by_hand = (room >= 0.005).then(|| (mean(name) - mean(best)) / room);
+            assert_eq!(of(name).mean("closed"), by_hand, "{}: {name}", group.name);
+        }
+        // It is above the others by its making, so nothing is tested about it, and the others do not pay for a test more.
+        assert_eq!(of("bound").difference.unwrap().p, None);
+    }
+    let page = page(&report, None).unwrap();
+    for words in [">to bound %<", "The bound is no policy", "</small>bound<", ">100<"] {
+        assert!(page.contains(words), "{words}");
+    }
+    // Without it none of this is there.
+    let plain = read(&write("sweep-no-bound", SWEEP)).unwrap();
+    let ran = go(&plain, &fresh(&path, "plain"), 2).unwrap();
+    assert!(!csv(&ran).contains("bound"));
 }

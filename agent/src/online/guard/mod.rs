@@ -5,11 +5,13 @@
 //! - the **live** score of what acts now, over a sliding window, with its standard error;
 //! - **shadow** scores of the last good weights, of those on trial and of the best baseline, played on the same seeds of an emulator
 //!   that was seeded with the profile and the arrivals as they are observed now;
-//! - the **bias** of that emulator: how much less the last good weights got live than in it, while nothing was wrong.
+//! - the **bias** of that emulator: how much less the last good weights got live than in it, while nothing was wrong;
+//! - the baseline's **gain** over what acts, estimated off-policy from live decisions alone (`off_policy`), with its standard error: it holds
+//!   where the emulator is wrong.
 //!
 //! New weights are published on trial when they are no worse in the shadow than the last good ones, and not behind the baseline. A
 //! trial ends well after so many requests, and badly (the last good ones act again) when the live score crashes, when it falls short of
-//! what the emulator promised, or when the shadow turns against it. The last good weights hand over to the baseline when they stay behind
+//! what the emulator promised, when the shadow turns against it, or when live decisions show that the baseline would do better. The last good weights hand over to the baseline when they stay behind
 //! it, and get another chance after a rest that doubles each time.
 
 mod terms;
@@ -192,7 +194,7 @@ impl Guard {
             && shadow.agreement < SAME
             && self.bias.is_some_and(|bias| least < shadow.baseline - bias.max(0.0));
         let emulated_behind = shadow.good < shadow.baseline - self.rules.tolerance;
-        if !falls_short && !emulated_behind {
+        if !falls_short && !emulated_behind && !shadow.outdone(self.rules.tolerance) {
             self.behind = 0;
             if known {
                 let off = shadow.good - live;
@@ -213,8 +215,10 @@ impl Guard {
         self.rest_s = (2.0 * self.rest_s).min(self.rules.longest_rest_s);
         self.turn(Acting::Baseline, now);
         Order::HandOver(format!(
-            "in the emulator the learned policy gets {:.3}, the baseline {:.3}; live {live_text}; next chance in {rest_s} s",
-            shadow.good, shadow.baseline
+            "in the emulator the learned policy gets {:.3}, the baseline {:.3}; live {live_text}; live decisions {}; next chance in {rest_s} s",
+            shadow.good,
+            shadow.baseline,
+            shadow.live_text()
         ))
     }
 
@@ -223,6 +227,9 @@ impl Guard {
         if shadow.trial < best - self.rules.tolerance {
             let why = format!("in the emulator as it is now they get {:.3}, others {best:.3}", shadow.trial);
             return self.roll_back(now, why);
+        }
+        if shadow.outdone(self.rules.tolerance) {
+            return self.roll_back(now, format!("live decisions {}", shadow.live_text()));
         }
         let (live, error) = self.score();
         let promised = self.bias.map(|bias| shadow.trial - bias);

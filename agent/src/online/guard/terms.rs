@@ -1,6 +1,7 @@
 //! What the guard is told and what it says: its limits, who decides, orders, scores, and what is kept of it between runs. It refuses to
 //! decide anything; `guard` does.
 
+use crate::online::off_policy::Gain;
 use serde::{Deserialize, Serialize};
 
 /// Limits of the guard.
@@ -77,6 +78,21 @@ pub struct Shadow {
     pub baseline: f64,
     /// Share of live decisions in which the network and the baseline would do the same.
     pub agreement: f64,
+    /// By how much the baseline would be better than what acts, from live decisions alone; `None`: too few were seen.
+    pub gain: Option<Gain>,
+}
+
+impl Shadow {
+    /// Whether live decisions alone show that the baseline would be better than what acts by more than `tolerance`.
+    pub(super) fn outdone(&self, tolerance: f64) -> bool {
+        self.gain.is_some_and(|gain| gain.mean - super::ERRORS * gain.error > tolerance)
+    }
+
+    /// What live decisions say, in words.
+    pub(super) fn live_text(&self) -> String {
+        let Some(Gain { mean, error }) = self.gain else { return "say nothing yet".to_owned() };
+        format!("give the baseline {mean:+.3} (standard error {error:.3})")
+    }
 }
 
 /// How often what happened.

@@ -1,6 +1,7 @@
 //! The guard against orders worked out by hand. It refuses to run anything: scores are given.
 
 use super::*;
+use crate::online::off_policy::Gain;
 
 fn rules() -> Rules {
     Rules { window: 20, least: 10, proof: 30, ..Rules::default() }
@@ -11,7 +12,7 @@ fn at(s: f64) -> Time {
 }
 
 fn shadow(trial: f64, good: f64, baseline: f64) -> Shadow {
-    Shadow { trial, good, baseline, agreement: 0.5 }
+    Shadow { trial, good, baseline, agreement: 0.5, gain: None }
 }
 
 /// What a guard says to so many requests of this score; the first thing that is not `Stay`, and after how many.
@@ -108,6 +109,26 @@ fn the_baseline_takes_over_and_gives_back_after_rests_that_double() {
     guard.check(at(201.0), &behind);
     assert!(matches!(guard.check(at(202.0), &behind), Order::HandOver(why) if why.contains("in 5 s")));
     assert_eq!((guard.counts().handed_over, guard.counts().tried_again), (3, 2));
+}
+
+#[test]
+fn what_live_decisions_show_counts_where_the_emulator_sees_nothing() {
+    let even = |gain| Shadow { gain, ..shadow(0.8, 0.8, 0.8) };
+    let sure = Some(Gain { mean: 0.1, error: 0.03 });
+    let unsure = Some(Gain { mean: 0.1, error: 0.045 });
+    for (gain, handed_over) in [(sure, 1), (unsure, 0), (None, 0)] {
+        let mut guard = Guard::new(rules());
+        guard.check(at(1.0), &even(gain));
+        let order = guard.check(at(2.0), &even(gain));
+        assert_eq!(guard.counts().handed_over, handed_over, "{gain:?}: {order:?}");
+        guard = Guard::new(rules());
+        guard.publish(at(1.0));
+        let order = guard.check(at(2.0), &even(gain));
+        assert_eq!(guard.counts().rolled_back, handed_over, "{gain:?}: {order:?}");
+        if let Order::RollBack(why) = order {
+            assert!(why.contains("give the baseline +0.100 (standard error 0.030)"), "{why}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::shadow::{horizon, mean, run, seeded};
 use crate::experience::Experience;
 use crate::network::{Weights, highest};
 use crate::online::guard::{Acting, Shadow};
+use crate::online::off_policy::OffPolicy;
 use std::sync::Arc;
 
 impl Learner {
@@ -43,15 +44,27 @@ impl Learner {
         }
         let scores: Vec<f64> = self.play(&all).iter().map(|s| mean(s)).collect();
         let trial = scores.get(2).copied().unwrap_or(scores[0]);
-        self.shadow = Shadow { good: scores[0], baseline: scores[1], trial, ..self.shadow };
+        let gain = self.off_policy.gain();
+        self.shadow = Shadow { good: scores[0], baseline: scores[1], trial, gain, ..self.shadow };
         let order = self.guard.check(self.now, &self.shadow);
         self.obey(order);
+    }
+
+    /// Forgets what was seen while other weights acted.
+    pub(super) fn begin_anew(&mut self) {
+        self.lesson = Experience::new();
+        self.contrast.clear();
+        self.ended_priority = 0.0;
+        self.off_policy = OffPolicy::default();
     }
 
     /// Learns from what was seen; new weights go on trial where that may do good.
     pub(super) fn learn(&mut self) {
         self.lesson.cut();
         let lesson = std::mem::replace(&mut self.lesson, Experience::new());
+        self.off_policy.note(&lesson, &self.contrast, self.ended_priority, self.units.reward);
+        self.contrast.clear();
+        self.ended_priority = 0.0;
         // One trial at a time: what it will show is not known yet.
         if self.guard.acting() == Acting::Trial {
             return;
@@ -77,6 +90,7 @@ impl Learner {
             _ if heard => {
                 self.latest = new;
                 self.guard.publish(self.now);
+                self.begin_anew();
                 self.send();
             }
             // They wait for the next margin or the learned policy's next chance.

@@ -13,6 +13,7 @@ pub use settings::{Report, Settings, Subject};
 use super::guard::{Acting, Guard, Order, Shadow};
 use super::lens::Lens;
 use super::link::{Actor, Brain, Ear, Links, News, Transition, connect};
+use super::off_policy::OffPolicy;
 use super::profile::Profile;
 use super::state::{State, StateError, save};
 use super::traffic::Traffic;
@@ -50,6 +51,10 @@ pub struct Learner {
     /// See [`Brain::margin`], of the learned policy.
     margin: f32,
     lesson: Experience,
+    /// Of each decision of the lesson, and the priority of all requests that ended meanwhile; see [`super::off_policy`].
+    contrast: Vec<f32>,
+    ended_priority: f64,
+    off_policy: OffPolicy,
     pending: Option<Transition>,
     shadow: Shadow,
     now: Time,
@@ -109,6 +114,9 @@ pub fn start(
         latest: good.clone(),
         shadow: Shadow::default(),
         lesson: Experience::new(),
+        contrast: Vec::new(),
+        ended_priority: 0.0,
+        off_policy: OffPolicy::default(),
         pending: None,
         now: Time::ZERO,
         next_seed: FIRST_SEED,
@@ -238,6 +246,7 @@ impl Learner {
                 News::Ran(sample) => self.profile.note(&sample),
                 News::Ended { utility, priority, at } => {
                     self.now = self.now.max(at);
+                    self.ended_priority += priority;
                     let order = self.guard.ended(utility, priority, at);
                     self.obey(order);
                 }
@@ -261,6 +270,7 @@ impl Learner {
                 let next_value = self.pending.as_ref().map_or(0.0, |next| next.value);
                 if self.lesson.len() < 2 * self.settings.batch {
                     before.append_to(&mut self.lesson, next_value, &self.units);
+                    self.contrast.push(before.contrast);
                 }
                 drop(self.links.pool.try_send(before));
             }
@@ -276,6 +286,9 @@ impl Learner {
         self.seen = has_moved(&self.scouted, None, self.settings.moved).then(|| real.clone());
         self.rivals = (self.arena)(&real);
         self.find_margin();
+        if self.baseline() != before {
+            self.off_policy = OffPolicy::default();
+        }
         let speeds: Vec<_> = self.scouted.iter().map(|s| format!("{s:.2}")).collect();
         let (after, speeds) = (self.baseline().to_owned(), speeds.join(", "));
         self.tell(&format!("tournament: {after} is the best baseline, before it was {before}; latencies by the plan's: {speeds}"));
@@ -322,7 +335,7 @@ impl Learner {
             Order::TryAgain(why) => format!("the learned policy gets another chance: {why}"),
         };
         // What was seen under other weights is not learned from.
-        self.lesson = Experience::new();
+        self.begin_anew();
         self.send();
         self.tell(&told);
     }

@@ -1,8 +1,9 @@
 //! What a learner is given and what it says at the end. It refuses to learn; `learner` does.
 
 use crate::guide::MARGINS;
+use crate::online::explore::Exploration;
 use crate::online::guard::{Acting, Counts, Rules, Shadow};
-use crate::online::link::{Bounds, Exploration};
+use crate::online::link::Bounds;
 use cosched_env::case::Case;
 use cosched_env::emulator::Config;
 use cosched_env::scheduler::Options;
@@ -46,7 +47,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             rules: Rules::default(),
-            exploration: Exploration { share: 0.02, seed: 1 },
+            exploration: Exploration { comparison: 0.05, share: 0.02, seed: 1 },
             bounds: Bounds::default(),
             batch: 1024,
             check_s: 1.0,
