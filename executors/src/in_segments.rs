@@ -5,7 +5,7 @@ use crate::chain::{Chain, Room};
 use crate::graph::Graph;
 use crate::measure::Engine;
 use crate::processor::{ExecError, Instance, Processor};
-use crate::segment::{Segment, split_at};
+use crate::segment::{Segment, parted, split_at};
 use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::collections::BTreeSet;
@@ -48,16 +48,22 @@ impl InSegments {
 impl Engine for InSegments {
     fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let mut values = self.chain.start(self.inputs.clone())?;
+        let (last, stop) = (self.instances.len().saturating_sub(1), Stop::default());
         for (s, instance) in self.instances.iter_mut().enumerate() {
-            self.chain.advance(&mut values, s, &mut **instance, &mut self.room, &Stop::default())?;
+            match s == last {
+                true => self.chain.advance(&mut values, s, &mut **instance, &mut self.room, &stop)?,
+                false => self.chain.advance_early(&mut values, s, &mut **instance, &mut self.room, &stop)?,
+            }
         }
         self.chain.shared_outputs(&values)
     }
 }
 
-/// Price of each tensor that crosses a cut, and of the widest cut of all, as shares of the work by which segments may be uneven instead.
+/// Price of each tensor that crosses a cut, of the widest cut of all, and of a cut between nodes that share a kernel, as shares of the work
+/// by which segments may be uneven instead.
 const TENSOR: f64 = 0.02;
 const WIDEST: f64 = 0.2;
+const PARTED: f64 = 0.1;
 
 /// `graph` in so many segments of about the same work, cut at narrow places, fewer where it has not as many places to cut. Unlike
 /// [`cut`](crate::segment::cut) it does not ask whether that pays.
@@ -67,12 +73,14 @@ pub fn even(graph: &Graph, most: usize) -> Vec<Segment> {
     let total: f64 = fine.iter().map(|s| s.flops.max(1) as f64).sum();
     let crossing: Vec<(usize, usize)> = (1..fine.len()).map(|i| crossing(&fine, i)).collect();
     let widest = crossing.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1) as f64;
+    let parted = parted(graph);
     let mut done = 0.0;
     let mut cuts = Vec::new();
     for (i, &(tensors, bytes)) in crossing.iter().enumerate() {
         done += fine[i].flops.max(1) as f64 / total;
-        let price = TENSOR * tensors as f64 + WIDEST * bytes as f64 / widest;
-        cuts.push((fine[i + 1].nodes.start, done, price));
+        let at = fine[i + 1].nodes.start;
+        let price = TENSOR * tensors as f64 + WIDEST * bytes as f64 / widest + PARTED * f64::from(parted[at]);
+        cuts.push((at, done, price));
     }
     let mut positions: Vec<usize> = Vec::new();
     for part in 1..most {

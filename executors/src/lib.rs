@@ -3,6 +3,7 @@
 
 pub mod affinity;
 pub mod bare;
+pub mod beside;
 mod bound;
 pub mod chain;
 pub mod cpu;

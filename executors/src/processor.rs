@@ -207,6 +207,22 @@ pub trait Instance: Send {
         stop: &Stop,
     ) -> Result<(), ExecError>;
 
+    /// As [`Instance::advance`], where another segment follows on this processor at once: what stays there may still be in the making on
+    /// return. Whatever this processor does next comes after it, bringing such an output to the host included, and so does the news of a
+    /// failure.
+    ///
+    /// # Errors
+    /// As [`Instance::advance`].
+    fn advance_early(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
+        self.advance(inputs, home, outputs, stop)
+    }
+
     /// As [`Instance::advance`], for callers with plain tensors: they are copied.
     ///
     /// # Errors
@@ -216,6 +232,11 @@ pub trait Instance: Send {
         let mut outputs = Vec::new();
         self.advance(&inputs, &[], &mut outputs, &Stop::default())?;
         outputs.iter().map(|held| held.host().map(|tensor| Tensor::clone(tensor))).collect()
+    }
+
+    /// Milliseconds of the last run that were work behind a queue; the rest of its time is the queue's price. `None` where there is no queue.
+    fn busy_ms(&self) -> Option<f64> {
+        None
     }
 
     /// Times each step by itself, on whatever is in memory; empty where steps are not ours.

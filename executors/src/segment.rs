@@ -6,6 +6,7 @@
 
 use crate::flops;
 use crate::fold;
+use crate::gpu::lower::fuse::groups;
 use crate::graph::{Graph, Node, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -48,6 +49,8 @@ pub struct Segment {
 const CUT: f64 = 0.01;
 /// Price, as a share, of the widest cut of the model; narrower ones cost their part of it.
 const WIDTH: f64 = 0.02;
+/// Price, as a share, of a cut between two nodes that one kernel would compute: what was a detail of it becomes a pass over a tensor.
+const PARTED: f64 = 0.02;
 /// Price of moving one tensor between processors, in operations: about 50 microseconds of one core.
 const TENSOR: f64 = 1e6;
 /// Price of moving one byte, in operations.
@@ -131,9 +134,11 @@ impl Units {
         let price = |tensors: f64, bytes: f64| {
             CUT * tensors.max(1.0) + WIDTH * bytes / widest + (TENSOR * tensors + BYTE * bytes) / total
         };
+        let parted = parted(graph);
         let places = places.map(|(unit, position)| Place {
             position,
-            price: price(crossing.tensors[position] as f64, crossing.bytes[position] as f64),
+            price: price(crossing.tensors[position] as f64, crossing.bytes[position] as f64)
+                + PARTED * f64::from(parted[position]),
             change: masks[unit - 1] != masks[unit],
             unit,
         });
@@ -207,6 +212,18 @@ fn effective_masks(graph: &Graph, supports: &dyn Fn(&Node) -> u64) -> Vec<u64> {
         masks.push(mask);
     }
     masks
+}
+
+/// For each position, how many groups of nodes that our kernels compute at once (onnxruntime fuses much the same) lie on both sides of it.
+pub(crate) fn parted(graph: &Graph) -> Vec<u32> {
+    let at: BTreeMap<*const Node, usize> = graph.nodes.iter().enumerate().map(|(i, n)| (n as _, i)).collect();
+    let mut parted = vec![0; graph.nodes.len() + 1];
+    for group in groups(graph) {
+        let members = group.nodes.iter().map(|&node| at[&(node as *const Node)]);
+        let (first, last) = members.fold((usize::MAX, 0), |(first, last), i| (first.min(i), last.max(i)));
+        parted[first + 1..=last].iter_mut().for_each(|n| *n += 1);
+    }
+    parted
 }
 
 /// What crosses each position: values made before it and read after it. Graph inputs do not count, they are there anyway.

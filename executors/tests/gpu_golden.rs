@@ -4,10 +4,11 @@
 mod gpu_cases;
 
 use cosched_executors::gpu::kernel::Spec;
-use cosched_executors::gpu::kernel::elementwise::Binary;
+use cosched_executors::gpu::kernel::elementwise::{AcrossRows, Binary, Side};
 use cosched_executors::gpu::kernel::ir::Buf;
 use cosched_executors::gpu::kernel::pool::PoolStrip;
 use cosched_executors::gpu::kernel::print::{Kept, OpenClC, Wgsl, print};
+use cosched_executors::gpu::kernel::reduce::Reduction;
 use cosched_executors::gpu::kernel::strip::Strip;
 use cosched_executors::gpu::kernel::tile::{Tile, Walk, Weights};
 use cosched_executors::gpu::kernel::unary::Unary;
@@ -95,6 +96,13 @@ fn pool_strip(width: u32) -> Spec {
     Spec::PoolStrip(PoolStrip { kind, width, across: 1, rows: 2, kernel, stride, edges: true })
 }
 
+/// A tensor times one number a row.
+fn across_rows(width: u32) -> Spec {
+    let a = Side { buf: Buf::Arena, along: true };
+    let b = Some((Binary::Mul, Side { along: false, ..a }));
+    Spec::AcrossRows(AcrossRows { a, b, rank: 4, width, chunks: 2, then: Unary::Silu })
+}
+
 #[test]
 fn generated_kernels_are_the_committed_ones() {
     let specs = |target: &Target| {
@@ -102,14 +110,17 @@ fn generated_kernels_are_the_committed_ones() {
             ("conv", conv(target)),
             ("gelu", Spec::Unary(Unary::Gelu)),
             ("broadcast", Spec::Broadcast(Binary::Add, Buf::Arena, Buf::Weights, 4, Unary::Identity)),
-            ("softmax", Spec::Softmax(false)),
+            ("softmax", Spec::Softmax(false, if target.rows { 16 } else { 1 })),
+            ("mean", Spec::Reduce(Reduction::Sum, if target.rows { 16 } else { 1 })),
             ("max_pool", Spec::Pool(Pool::Max)),
-            ("layer_norm", Spec::LayerNorm),
+            ("layer_norm", Spec::LayerNorm(if target.rows { 16 } else { 1 })),
+            ("across_rows", across_rows(if target.rows { 16 } else { 1 })),
             ("lrn", Spec::Lrn),
             ("pointwise", pointwise(target)),
             ("depthwise", depthwise(if target.rows { 16 } else { 1 })),
             ("pool_strip", pool_strip(if target.rows { 16 } else { 1 })),
             ("copy_rows", Spec::CopyRows(Buf::Arena, 4, if target.rows { 16 } else { 1 }, 2)),
+            ("copy_lines", Spec::CopyLines(Buf::Arena, 4, 2, !target.rows)),
             ("winograd_input", Spec::WinogradInput(2)),
             ("winograd_output", Spec::WinogradOutput(2, true, Unary::Clip)),
         ]

@@ -218,6 +218,15 @@ const SABOTEURS: &[(&str, Way, &[&str], Edit)] = &[
     }),
     // The last of the products between Winograd's transforms is dropped.
     ("conv 3x3 with many channels", Way::Winograd(2), BOTH, |t| t.replace("< p_k;", "< (p_k - 1);")),
+    // The second part of a row is the first one again; what is left of a row is forgotten.
+    ("binary of long rows", Way::Any, BOTH, |t| t.replace("_index_1 + q_2)", "_index_1 + q_1)")),
+    ("lines that turn", Way::Any, BOTH, |t| t.replace("(q_2 * p_x_s", "(q_1 * p_x_s")),
+    ("softmax of long rows", Way::Any, CL, nothing_left),
+    ("layer normalisation of long rows", Way::Any, CL, nothing_left),
+    // All lanes of the last vector count.
+    ("reduce of long rows", Way::Any, CL, |t| {
+        t.replace("convert_float(((-left_1) + ", "convert_float(0 * ((-left_1) + ")
+    }),
     // The broadcast goes along the wrong axis.
     ("binary", Way::Any, BOTH, |t| t.replace("* p_b_s3)", "* 0)")),
 ];
@@ -226,6 +235,11 @@ const SABOTEURS: &[(&str, Way, &[&str], Edit)] = &[
 fn left_counts(t: String) -> String {
     let scalar = t.replace("(x_1 >= 0) && ", "");
     [4, 8, 16].iter().fold(scalar, |t, n| t.replace(&format!("(x_1 >= ((float{n})(0.0f))) & "), ""))
+}
+
+/// Rows end with their last whole vector.
+fn nothing_left(t: String) -> String {
+    [4, 8, 16].iter().fold(t, |t, n| t.replace(&format!("(p_n % {n})"), "0"))
 }
 
 /// Devices of the tests: the software Vulkan, whose subgroups share loads, and the CPU's OpenCL.

@@ -164,6 +164,33 @@ fn requests_that_take_turns_do_not_disturb_each_other() {
 }
 
 #[test]
+fn what_is_still_in_the_making_is_finished_for_whoever_looks() {
+    let _alone = COUNTING.lock().unwrap_or_else(|e| e.into_inner());
+    let mut rig = Rig::new();
+    for p in [0, 1, 2] {
+        for until in 1..8 {
+            // Two requests, so that the memory of the first is written again while it may still be read.
+            let mut all = [31, 32].map(|seed| rig.start(seed));
+            for values in &mut all {
+                for s in 0..until {
+                    let instance = &mut *rig.instances[s][p];
+                    rig.chain
+                        .advance_early(values, s, instance, &mut Room::default(), &Stop::default())
+                        .unwrap();
+                }
+            }
+            // The rest on another processor, which gets what it reads from there.
+            for (mut values, seed) in all.into_iter().zip([31, 32]) {
+                (until..8).for_each(|s| rig.advance(&mut values, s, (p + 1) % 3));
+                let got = rig.chain.outputs(&values).unwrap();
+                assert!(difference(&got, &rig.want(seed)) < BOUND, "{} until {until}", PROCESSORS[p].name());
+                assert!(difference(&got, &rig.want(33)) > BOUND, "requests that are alike show nothing");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_ended_is_used_again() {
     let _alone = COUNTING.lock().unwrap_or_else(|e| e.into_inner());
     let mut rig = Rig::new();

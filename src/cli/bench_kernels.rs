@@ -1,12 +1,14 @@
-//! `cosched bench kernels`: the zoo's networks on every processor that computes in f32, and on plain onnxruntime, in alternating order.
-//! It refuses int8 (the dsp), whose answers are others.
+//! `cosched bench kernels`: the zoo's networks on every processor, on plain onnxruntime, and on engines of another program, in alternating
+//! order. It refuses single numbers: medians of interleaved rounds, and ratios within them.
 
+use super::bench_table::{self, Row};
 use super::{Outcome, print_json};
-use cosched::executors::measure::{Contest, PLAIN, Timed};
+use cosched::executors::beside::Beside;
+use cosched::executors::measure::{Contest, Timed};
 use cosched::executors::processor::{self, ExecError, Options, Processor, StepTime, Storage};
-use cosched::executors::{onnx, zoo};
-use serde::Serialize;
+use cosched::executors::{dsp, onnx, zoo};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +31,12 @@ pub struct Args {
     /// Zoo models; the nine of the published table when absent.
     #[arg(long, value_delimiter = ',')]
     models: Vec<String>,
-    /// Processors.
+    /// Processors; `dsp` brings plain onnxruntime on its int8 network along.
     #[arg(long, value_delimiter = ',', default_value = "cpu,wgpu,opencl")]
     processors: Vec<String>,
+    /// A program whose engines are timed in the same rounds, e.g. `scripts/bench-ncnn`.
+    #[arg(long)]
+    beside: Option<String>,
     /// Rounds in which every engine runs once.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
@@ -50,20 +55,12 @@ pub struct Args {
     /// How GPU processors store tensors and weights: f32 or f16.
     #[arg(long, default_value = "f32")]
     storage: Storage,
+    /// Keep the rows in this file: networks of earlier calls count in the table and the means too, those timed again are replaced.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Serialize)]
-struct Row {
-    model: String,
-    #[serde(flatten)]
-    timed: Timed,
-    /// CPU time as a multiple of plain onnxruntime's.
-    cpu_ratio: f64,
-    /// Wall time as a multiple of plain onnxruntime's.
-    wall_ratio: f64,
 }
 
 /// Runs the command.
@@ -76,62 +73,59 @@ pub fn run(args: &Args) -> Outcome {
         false => args.models.iter().map(String::as_str).collect(),
     };
     models.iter().try_for_each(|model| super::check_zoo(model))?;
+    let mut rows = args.keep.as_deref().map_or(Ok(Vec::new()), bench_table::kept)?;
     let processors = open(args)?;
-    let mut rows = Vec::new();
+    let beside = args.beside.as_deref().map(Beside::start).transpose()?;
     for model in models {
-        let graph = onnx::from_bytes(model, &zoo::bytes(model, &zoo::Options::default())?, &BTreeMap::new())?;
-        let mut contest = Contest::new(&graph, &processors, 1)?;
-        if args.segments > 1 {
-            contest.add_cut(&graph, &processors, args.segments)?;
-        }
-        let timed = contest.time(args.rounds, Duration::from_secs_f64(args.seconds))?;
-        let base = timed[0].clone();
-        let row = |timed: Timed| Row {
-            model: model.to_owned(),
-            cpu_ratio: timed.cpu_ms / base.cpu_ms,
-            wall_ratio: timed.wall_ms / base.wall_ms,
-            timed,
-        };
-        let fresh: Vec<Row> = timed.into_iter().map(row).collect();
-        if !args.json {
-            fresh.iter().for_each(print_row);
-            if args.steps > 0 {
-                contest.steps()?.into_iter().for_each(|(name, steps)| print_steps(&name, steps, args.steps));
-            }
-        }
+        let fresh = time(model, args, &processors, beside.as_ref())?;
+        rows.retain(|row: &Row| row.model != model);
         rows.extend(fresh);
+        if let Some(file) = &args.keep {
+            bench_table::keep(file, &rows)?;
+        }
     }
     if args.json {
         return print_json(&rows);
     }
-    println!("Geometric means over {PLAIN}, one thread (below 1: faster):");
-    means(&processors, &rows);
+    bench_table::print(&rows);
     Ok(())
 }
 
-/// The geometric means of each processor, and what cutting costs it.
-fn means(processors: &[Arc<dyn Processor>], rows: &[Row]) {
-    for processor in processors {
-        let of: Vec<&Row> = rows.iter().filter(|r| r.timed.engine == processor.name()).collect();
-        let mean = |f: fn(&Row) -> f64| (of.iter().map(|r| f(r).ln()).sum::<f64>() / of.len() as f64).exp();
-        if !of.is_empty() {
-            let (cpu, wall) = (mean(|r| r.cpu_ratio), mean(|r| r.wall_ratio));
-            println!(
-                "  {:12} CPU time x{cpu:.2}, wall time x{wall:.2}; {}",
-                processor.name(),
-                processor.device()
-            );
-        }
-        // The cut run of a network against its whole run.
-        let cut = |r: &&Row| {
-            let name = r.timed.engine.strip_prefix(processor.name())?.strip_prefix('/')?;
-            let whole = of.iter().find(|whole| whole.model == r.model)?;
-            Some((name.to_owned(), r.timed.cpu_ms / whole.timed.cpu_ms))
-        };
-        for (row, (segments, ratio)) in rows.iter().filter_map(|r| cut(&r).map(|c| (r, c))) {
-            println!("    {} in {segments} segments: x{ratio:.3} of its CPU time whole", row.model);
+/// Times one network everywhere and says so.
+fn time(
+    model: &str,
+    args: &Args,
+    processors: &[Arc<dyn Processor>],
+    beside: Option<&Arc<Beside>>,
+) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+    let graph = onnx::from_bytes(model, &zoo::bytes(model, &zoo::Options::default())?, &BTreeMap::new())?;
+    let mut contest = Contest::new(&graph, processors, 1)?;
+    if args.segments > 1 {
+        // Ranges are measured on samples of each segment, which are not made here.
+        let cut = processors.iter().filter(|p| p.name() != dsp::ROW.name).cloned().collect::<Vec<_>>();
+        contest.add_cut(&graph, &cut, args.segments)?;
+    }
+    if let Some(beside) = beside
+        && let Some(reason) = contest.add_beside(&graph, beside)?
+    {
+        eprintln!("note: {model}: the program beside refuses it: {reason}");
+    }
+    let timed = contest.time(args.rounds, Duration::from_secs_f64(args.seconds))?;
+    let base = timed[0].clone();
+    let row = |timed: Timed| Row {
+        model: model.to_owned(),
+        cpu_ratio: timed.cpu_ms / base.cpu_ms,
+        wall_ratio: timed.wall_ms / base.wall_ms,
+        timed,
+    };
+    let rows: Vec<Row> = timed.into_iter().map(row).collect();
+    if !args.json {
+        rows.iter().for_each(bench_table::print_row);
+        if args.steps > 0 {
+            contest.steps()?.into_iter().for_each(|(name, steps)| print_steps(&name, steps, args.steps));
         }
     }
+    Ok(rows)
 }
 
 /// Opens the processors that are here; those that are not are said.
@@ -140,8 +134,8 @@ fn open(args: &Args) -> Result<Vec<Arc<dyn Processor>>, Box<dyn std::error::Erro
     let options = Options { tune: args.tune, storage, ..Options::default() };
     let (mut open, mut absent): (Vec<Arc<dyn Processor>>, Vec<ExecError>) = (Vec::new(), Vec::new());
     for name in &args.processors {
-        let row = processor::row(name).filter(|row| row.name != "dsp").ok_or_else(|| {
-            let known: Vec<_> = processor::rows().map(|r| r.name).filter(|n| *n != "dsp").collect();
+        let row = processor::row(name).ok_or_else(|| {
+            let known: Vec<_> = processor::rows().map(|r| r.name).collect();
             super::usage(format!("--processors: unknown `{name}`; known: {}", known.join(", ")))
         })?;
         match (row.open)(&options) {
@@ -157,20 +151,6 @@ fn open(args: &Args) -> Result<Vec<Arc<dyn Processor>>, Box<dyn std::error::Erro
             Ok(open)
         }
     }
-}
-
-fn print_row(row: &Row) {
-    let t = &row.timed;
-    println!(
-        "{:20} {:12} wall {:9.2} ms, CPU {:9.2} ms (x{:.2}), prepared in {:.1} s, off by {:.1e}",
-        row.model,
-        t.engine,
-        t.wall_ms,
-        t.cpu_ms,
-        row.cpu_ratio,
-        t.prepare_ms / 1e3,
-        t.error
-    );
 }
 
 fn print_steps(engine: &str, mut steps: Vec<StepTime>, most: usize) {

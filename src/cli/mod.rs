@@ -4,6 +4,7 @@
 mod adapt;
 mod bench;
 mod bench_kernels;
+mod bench_table;
 mod compare;
 mod completions;
 #[cfg(feature = "train")]

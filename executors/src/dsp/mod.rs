@@ -259,6 +259,10 @@ impl DspInstance {
 }
 
 impl Instance for DspInstance {
+    fn busy_ms(&self) -> Option<f64> {
+        Some(self.busy_ns as f64 / 1e6)
+    }
+
     fn advance(
         &mut self,
         inputs: &[Held],

@@ -18,6 +18,7 @@ pub struct Course<'a> {
     portions: u64,
     begun: usize,
     stop: &'a Stop,
+    waits: bool,
 }
 
 /// About how much work each step is, with those before it: iterations of all invocations.
@@ -32,10 +33,10 @@ pub(super) fn work(steps: &[Step]) -> Vec<u64> {
 }
 
 impl<'a> Course<'a> {
-    /// Of a run that will take about `spent`, which `stop` may end early; `work` as [`work`] says.
-    pub(super) fn new(work: &'a [u64], spent: Duration, stop: &'a Stop) -> Course<'a> {
+    /// Of a run that will take about `spent`, which `stop` may end early; `work` as [`work`] says. `waits`: until all is done.
+    pub(super) fn new(work: &'a [u64], spent: Duration, stop: &'a Stop, waits: bool) -> Course<'a> {
         let portions = (spent.as_nanos() / PORTION.as_nanos()) as u64 + 1;
-        Course { work, portions, begun: 0, stop }
+        Course { work, portions, begun: 0, stop, waits }
     }
 
     /// The steps that go out next, at least one; `None`: all have gone, or the run was stopped.
@@ -58,6 +59,11 @@ impl<'a> Course<'a> {
         self.begun == self.work.len()
     }
 
+    /// Whether the run is waited for.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// How many steps have gone out.
     pub fn begun(&self) -> usize {
         self.begun
@@ -78,7 +84,7 @@ mod tests {
 
     fn portions(work: &[u64], ms: u64, stop_after: Option<usize>) -> Vec<Range<usize>> {
         let stop = Stop::default();
-        let mut course = Course::new(work, Duration::from_millis(ms), &stop);
+        let mut course = Course::new(work, Duration::from_millis(ms), &stop, true);
         let mut all = Vec::new();
         while let Some(steps) = course.next_portion() {
             all.push(steps);
@@ -114,7 +120,7 @@ mod tests {
         assert_eq!(portions(&even, 90, Some(2)), vec![0..20, 20..40]);
         let stop = Stop::default();
         stop.stop();
-        let mut course = Course::new(&even, Duration::ZERO, &stop);
+        let mut course = Course::new(&even, Duration::ZERO, &stop, true);
         assert!(course.next_portion().is_none() && matches!(course.end(), Err(Fault::Stopped)));
     }
 

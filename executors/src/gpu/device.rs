@@ -72,9 +72,10 @@ pub trait Device: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
     /// Allocates.
     fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
-    /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, at most two of them at a time, brings
-    /// `outputs` where they go, and waits. A run that is stopped ends when what went out has ended. Allocates nothing but what the
-    /// driver allocates for a submission.
+    /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, at most two of them at a time, and brings
+    /// `outputs` where they go. It waits for all of that if `course` says so or any output goes to the host; else it may still be at work
+    /// when it returns, and whatever is run or read on this device later comes after it. A run that is stopped ends when what went out
+    /// has ended. Allocates nothing but what the driver allocates for a submission.
     fn run(
         &self,
         segment: &Self::Segment,
@@ -262,7 +263,7 @@ impl<D: Device> Processor for Gpu<D> {
         // the arena, so that the contents do not matter.
         let (work, stop) = (course::work(&plan.steps), Stop::default());
         let first = self.device.spawn(&ready).and_then(|mut memory| {
-            let mut course = Course::new(&work, Duration::ZERO, &stop);
+            let mut course = Course::new(&work, Duration::ZERO, &stop, true);
             self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
             Ok(memory)
         });

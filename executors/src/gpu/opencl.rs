@@ -35,8 +35,8 @@ pub struct OpenClDevice {
     device: cl::Device,
     target: Target,
     programs: Mutex<HashMap<Key, Arc<Program>>>,
-    /// For reading buffers outside of a run.
-    reader: Mutex<CommandQueue>,
+    /// All commands, in order: a run may begin before the one whose outputs it reads has ended.
+    queue: CommandQueue,
     edit: Option<Edit>,
 }
 
@@ -54,9 +54,8 @@ struct Launch {
     total: usize,
 }
 
-/// A queue, buffers and kernels with their arguments set, for one run at a time.
+/// Working memory and kernels with their arguments set, for one run at a time.
 pub struct Memory {
-    queue: CommandQueue,
     arena: Buffer<u8>,
     /// What is converted on its way to the device and back.
     room: Vec<u16>,
@@ -116,9 +115,9 @@ impl OpenClDevice {
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
         let target = Target { max_binding, storage, ..target(cpu) };
-        let reader = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
+        let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
-        Ok(Self { context, device, target, programs, reader: Mutex::new(reader), edit })
+        Ok(Self { context, device, target, programs, queue, edit })
     }
 
     fn program(&self, key: &Key) -> Result<Arc<Program>, Fault> {
@@ -135,12 +134,12 @@ impl OpenClDevice {
         Ok(built)
     }
 
-    fn filled<T>(&self, queue: &CommandQueue, data: &[T]) -> Result<Buffer<T>, Fault> {
+    fn filled<T>(&self, data: &[T]) -> Result<Buffer<T>, Fault> {
         // SAFETY: no host pointer is given, and the blocking write reads `data` before it returns.
         unsafe {
             let mut buffer = Buffer::create(&self.context, CL_MEM_READ_ONLY, data.len(), ptr::null_mut())
                 .map_err(fault)?;
-            queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
+            self.queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
             Ok(buffer)
         }
     }
@@ -170,26 +169,26 @@ unsafe fn read(
     storage: Storage,
     to: &mut [f32],
     room: &mut Vec<u16>,
-) -> Result<(), Fault> {
+) -> Result<Event, Fault> {
     // SAFETY: the caller's promise; what is read into `room` is waited for.
     unsafe {
         match storage {
             Storage::F32 => {
                 let bytes = bytemuck::cast_slice_mut(to);
-                queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)?;
+                queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
             }
             Storage::F16 => {
                 room.resize(to.len(), 0);
                 let bytes = bytemuck::cast_slice_mut(room);
-                queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
+                let read = queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
                 loaded(storage, bytes, to);
+                Ok(read)
             }
         }
     }
-    Ok(())
 }
 
-/// Hands the steps to the queue, portion by portion; never more than two of them wait there.
+/// Hands the steps to the queue, portion by portion; never more than two of them wait there. Gives the last one, if there is any.
 ///
 /// # Safety
 /// Grids are whole workgroups; the buffers of the kernels live until the queue has been finished.
@@ -197,11 +196,10 @@ unsafe fn launch(
     queue: &CommandQueue,
     kernels: &[(Kernel, usize)],
     course: &mut Course<'_>,
-) -> Result<(), Fault> {
+) -> Result<Option<Event>, Fault> {
     let local = [WORKGROUP as usize];
-    let mut before: Option<Event> = None;
+    let (mut before, mut last): (Option<Event>, Option<Event>) = (None, None);
     while let Some(steps) = course.next_portion() {
-        let mut last = None;
         for (kernel, total) in &kernels[steps] {
             let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
             // SAFETY: the caller's promise.
@@ -211,57 +209,60 @@ unsafe fn launch(
         }
         if !course.all_begun() {
             queue.flush().map_err(fault)?;
-            if let Some(before) = std::mem::replace(&mut before, last) {
+            if let Some(before) = std::mem::replace(&mut before, last.take()) {
                 before.wait().map_err(fault)?;
             }
         }
     }
-    course.end()
+    course.end().map(|()| last)
 }
 
-/// Hands all commands of a run to its queue, in order.
+/// Hands all commands of a run to the queue, in order. Gives the last one, if there is any.
 ///
 /// # Safety
-/// Spans lie inside the arena by the plan, and grids are whole workgroups; inputs, outputs and their buffers must live until the queue
-/// has been finished.
+/// Spans lie inside the arena by the plan, and grids are whole workgroups; what is read from and written to on the host must live until
+/// the last command has ended. Where `early` is true nothing is written there, and what is read has been read when this returns.
 unsafe fn enqueue(
+    queue: &CommandQueue,
     storage: Storage,
     memory: &mut Memory,
     inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<u8>>)>,
     outputs: &mut [Output<Buffer<u8>>],
+    early: bool,
     course: &mut Course<'_>,
-) -> Result<(), Fault> {
-    let Memory { queue, arena, room, kernels } = memory;
+) -> Result<Option<Event>, Fault> {
+    let Memory { arena, room, kernels } = memory;
     let at = |span: &Span| storage.bytes() * span.at;
     let size = |span: &Span| storage.bytes() * span.floats;
     // What is converted is in the same room each time.
-    let wait = if storage == Storage::F32 { CL_NON_BLOCKING } else { CL_BLOCKING };
+    let upload = if storage == Storage::F32 && !early { CL_NON_BLOCKING } else { CL_BLOCKING };
     // SAFETY: the caller's promise.
     unsafe {
+        let mut last = None;
         for (span, feed) in inputs {
-            match feed {
+            let queued = match feed {
                 Feed::Host(data) => {
                     let bytes = &stored(storage, data, room)[..size(&span)];
-                    queue.enqueue_write_buffer(arena, wait, at(&span), bytes, &[])
+                    queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
                 }
                 Feed::There(from) => queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[]),
-            }
-            .map_err(fault)?;
+            };
+            last = Some(queued.map_err(fault)?);
         }
-        launch(queue, kernels, course)?;
+        last = launch(queue, kernels, course)?.or(last);
         for (span, place) in outputs {
-            match place {
+            last = Some(match place {
                 Place::Home(data) => {
                     data.resize(span.floats, 0.0);
-                    read(queue, arena, at(span), storage, data, room)?;
+                    read(queue, arena, at(span), storage, data, room)?
                 }
                 Place::There(to) => {
-                    queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?;
+                    queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
                 }
-            }
+            });
         }
+        Ok(last)
     }
-    Ok(())
 }
 
 impl Device for OpenClDevice {
@@ -300,15 +301,13 @@ impl Device for OpenClDevice {
                 total: step.total,
             });
         }
-        let queue = queue(&self.context, &self.device).map_err(fault)?;
         let mut room = Vec::new();
-        let mut page = |p: &Page| self.filled(&queue, stored(p.storage, &p.floats, &mut room));
+        let mut page = |p: &Page| self.filled(stored(p.storage, &p.floats, &mut room));
         let pages = plan.pages.iter().map(&mut page).collect::<Result<_, _>>()?;
-        Ok(Segment { steps, params: self.filled(&queue, &params)?, pages, arena: plan.arena })
+        Ok(Segment { steps, params: self.filled(&params)?, pages, arena: plan.arena })
     }
 
     fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
-        let queue = queue(&self.context, &self.device).map_err(fault)?;
         let arena = self.buffer(segment.arena)?;
         let mut kernels = Vec::with_capacity(segment.steps.len());
         for (i, step) in segment.steps.iter().enumerate() {
@@ -325,7 +324,7 @@ impl Device for OpenClDevice {
             let workgroup = WORKGROUP as usize;
             kernels.push((kernel, step.total.div_ceil(workgroup) * workgroup));
         }
-        Ok(Memory { queue, arena, kernels, room: Vec::new() })
+        Ok(Memory { arena, kernels, room: Vec::new() })
     }
 
     fn run(
@@ -336,11 +335,19 @@ impl Device for OpenClDevice {
         outputs: &mut [Output<Buffer<u8>>],
         course: &mut Course<'_>,
     ) -> Result<(), Fault> {
-        // SAFETY: what is read and written is borrowed until `finish` below has seen every command end, errors or not.
-        let queued = unsafe { enqueue(self.target.storage, memory, inputs, outputs, course) };
-        let finished = memory.queue.finish();
+        let early = !course.waits() && outputs.iter().all(|(_, place)| matches!(place, Place::There(_)));
+        let storage = self.target.storage;
+        // SAFETY: what is read and written on the host is borrowed until every command has ended below, errors or not, or was read
+        // already. The driver keeps buffers and kernels for as long as commands need them.
+        let queued = unsafe { enqueue(&self.queue, storage, memory, inputs, outputs, early, course) };
+        let ended = match &queued {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) if early => self.queue.flush(),
+            Ok(Some(last)) => last.wait(),
+            Err(_) => self.queue.finish(),
+        };
         queued?;
-        finished.map_err(fault)
+        ended.map_err(fault)
     }
 
     fn buffer(&self, floats: usize) -> Result<Buffer<u8>, Fault> {
@@ -351,10 +358,9 @@ impl Device for OpenClDevice {
     }
 
     fn read(&self, buffer: &Buffer<u8>, to: &mut [f32]) -> Result<(), Fault> {
-        let reader = self.reader.lock().unwrap_or_else(|e| e.into_inner());
-        // SAFETY: the run that wrote the buffer has been waited for, and so is the read.
-        unsafe { read(&reader, buffer, 0, self.target.storage, to, &mut Vec::new()) }?;
-        reader.finish().map_err(fault)
+        // SAFETY: the read comes after the run that writes the buffer, and is waited for.
+        let read = unsafe { read(&self.queue, buffer, 0, self.target.storage, to, &mut Vec::new()) }?;
+        read.wait().map_err(fault)
     }
 
     fn repeat(&self, _: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {
@@ -363,7 +369,7 @@ impl Device for OpenClDevice {
         for _ in 0..times {
             // SAFETY: arguments were set in `spawn`; the grid is whole workgroups.
             let queued = unsafe {
-                memory.queue.enqueue_nd_range_kernel(
+                self.queue.enqueue_nd_range_kernel(
                     kernel.get(),
                     1,
                     ptr::null(),
@@ -374,6 +380,6 @@ impl Device for OpenClDevice {
             };
             queued.map_err(fault)?;
         }
-        memory.queue.finish().map_err(fault)
+        self.queue.finish().map_err(fault)
     }
 }

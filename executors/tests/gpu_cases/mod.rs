@@ -5,6 +5,7 @@
 mod pools;
 mod rows_a;
 mod rows_b;
+mod wide;
 
 use cosched_executors::graph::{Attr, Graph, Node, Value, ValueId};
 use cosched_executors::onnx;
@@ -26,7 +27,7 @@ pub struct Row {
 
 /// All rows.
 pub fn rows() -> Vec<Row> {
-    rows_a::rows().into_iter().chain(pools::rows()).chain(rows_b::rows()).collect()
+    [rows_a::rows(), pools::rows(), rows_b::rows(), wide::rows()].into_iter().flatten().collect()
 }
 
 /// A random graph in the making, with its inputs.

@@ -8,13 +8,14 @@ pub mod ir;
 pub mod pool;
 pub mod print;
 pub mod reduce;
+mod reduce_rows;
 pub mod strip;
 pub mod tile;
 pub mod unary;
 pub mod window;
 pub mod winograd;
 
-use elementwise::Binary;
+use elementwise::{AcrossRows, Binary};
 use ir::{Buf, Kernel};
 use pool::PoolStrip;
 use reduce::Reduction;
@@ -36,26 +37,28 @@ pub enum Spec {
     WinogradOutput(u32, bool, Unary),
     /// One operand, contiguous.
     Unary(Unary),
-    /// Two operands, contiguous and of one shape, then a fused function.
-    Flat(Binary, Buf, Unary),
+    /// One operand or two, by vectors along the last axis, then a fused function.
+    AcrossRows(AcrossRows),
     /// Two operands with numpy broadcasting over so many axes, then a fused function.
     Broadcast(Binary, Buf, Buf, usize, Unary),
     /// A strided copy over so many axes.
     Copy(Buf, usize),
     /// A strided copy over so many axes, the last of them without gaps on both sides: vectors of so many lanes, and how many.
     CopyRows(Buf, usize, u32, u32),
+    /// A strided copy over so many axes: elements of the last axis an invocation, and whether they are far apart.
+    CopyLines(Buf, usize, u32, bool),
     /// A strided copy with a constant around it over so many axes.
     Pad(usize),
     /// Rows picked by a table of indices.
     Gather(Buf),
     /// Scale and shift per channel, then a fused function.
     Affine(Unary),
-    /// A reduction over up to two groups of axes.
-    Reduce(Reduction),
-    /// Softmax along an axis; `true`: its logarithm.
-    Softmax(bool),
-    /// Mean and variance over the last axes.
-    LayerNorm,
+    /// A reduction over up to two groups of axes, by vectors of so many lanes.
+    Reduce(Reduction, u32),
+    /// Softmax along an axis, by vectors of so many lanes; `true`: its logarithm.
+    Softmax(bool, u32),
+    /// Mean and variance over the last axes, by vectors of so many lanes.
+    LayerNorm(u32),
     /// Local response normalisation: each element by those of its neighbouring channels.
     Lrn,
     /// Maximum or average of a window.
@@ -80,16 +83,22 @@ impl Spec {
             Spec::WinogradInput(size) => winograd::input(size),
             Spec::WinogradOutput(size, residual, act) => winograd::output(size, residual, act),
             Spec::Unary(unary) => elementwise::unary(unary),
-            Spec::Flat(op, b, then) => elementwise::flat(op, b, then),
+            Spec::AcrossRows(rows) => elementwise::across_rows(rows),
             Spec::Broadcast(op, a, b, rank, then) => elementwise::broadcast(op, a, b, rank, then),
             Spec::Copy(from, rank) => elementwise::copy(from, rank),
             Spec::CopyRows(from, rank, width, chunks) => elementwise::copy_rows(from, rank, width, chunks),
+            Spec::CopyLines(from, rank, chunks, spread) => {
+                elementwise::copy_lines(from, rank, chunks, spread)
+            }
             Spec::Pad(rank) => elementwise::pad(rank),
             Spec::Gather(from) => elementwise::gather(from),
             Spec::Affine(then) => elementwise::affine(then),
-            Spec::Reduce(kind) => reduce::reduce(kind),
-            Spec::Softmax(log) => reduce::softmax(log),
-            Spec::LayerNorm => reduce::layer_norm(),
+            Spec::Reduce(kind, 1) => reduce::reduce(kind),
+            Spec::Reduce(kind, width) => reduce_rows::reduce(kind, width),
+            Spec::Softmax(log, 1) => reduce::softmax(log),
+            Spec::Softmax(log, width) => reduce_rows::softmax(log, width),
+            Spec::LayerNorm(1) => reduce::layer_norm(),
+            Spec::LayerNorm(width) => reduce_rows::layer_norm(width),
             Spec::Lrn => reduce::lrn(),
             Spec::Pool(kind) => window::pool(kind),
             Spec::PoolStrip(strip) => pool::build(strip),

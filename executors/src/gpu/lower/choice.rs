@@ -100,8 +100,11 @@ pub(super) fn tiles(target: &Target, room: Room) -> Vec<TileShape> {
     if !fits(1) || room.columns <= 2 {
         return vec![shape(1, 1, pixels(target.pixels), 0)];
     }
+    // Rows beyond the last are computed for nothing: lower tiles, which are a tenth slower, waste fewer.
+    let waste = |rows: usize| room.rows.next_multiple_of(rows) as f64;
     let all: &[(u32, u32)] = match target.width {
-        16 => &[(2, 12), (2, 6), (1, 14), (4, 6), (1, 4)],
+        16 if waste(12) > 1.1 * waste(8) => &[(2, 8), (2, 12), (2, 6), (1, 14), (4, 6), (1, 4)],
+        16 => &[(2, 12), (2, 8), (2, 6), (1, 14), (4, 6), (1, 4)],
         _ => &[(2, 8), (2, 4), (1, 8), (4, 4)],
     };
     let wanted =

@@ -11,7 +11,9 @@ use super::layer::{Layer, layer};
 use super::packing::Packing;
 use super::product::{Narrow, Product, Wide};
 use super::slices::slices;
+use super::spatial::Window;
 use super::{Args, Group, Lower, Operand, elementwise, tile_act, winograd};
+use crate::tensor::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,6 +49,12 @@ pub(super) fn conv(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Strin
         first: 0,
         act: tile_act(group),
     };
+    if layer.blocks() && places.residual.is_none() && layer.weights.bytes() <= lower.target.max_binding {
+        return blocks(lower, &layer, &packing, places);
+    }
+    if layer.patches() && layer.weights.bytes() <= lower.target.max_binding {
+        return patches(lower, &layer, &packing, places);
+    }
     let candidates = layer.candidates(lower.target);
     let choice = lower.choose(layer.key(), candidates);
     let parts: Vec<_> = match layer.batch * layer.groups {
@@ -135,6 +143,63 @@ fn pointwise(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places
         residual: places.residual,
         act: places.act,
     });
+}
+
+/// A transposed convolution whose windows do not overlap: every position makes a block of its own. One matrix product makes all elements of
+/// all blocks, plane by plane, and a copy puts them in their places.
+fn blocks(lower: &mut Lower<'_>, layer: &Layer, packing: &Packing, places: Places) -> Result<(), String> {
+    let (ins, outs, taps, plane) = (layer.ins(), layer.outs(), layer.taps(), layer.plane());
+    let Window { kernel: [kh, kw], input: [ih, iw], .. } = layer.window;
+    let weights = (0..outs * taps * ins).map(|i| packing.at(0, i / ins / taps, i % ins, i / ins % taps));
+    let bias = (0..outs * taps).map(|i| packing.bias(0, i / taps));
+    let window = Window::pointwise(layer.window.input);
+    let planes = Layer { transposed: false, window, all_outs: outs * taps, ..layer.clone() };
+    let scratch = Operand::Slot(lower.scratch(layer.batch * outs * taps * plane));
+    product(lower, &planes, weights.collect(), bias.collect(), Places { out: scratch, ..places });
+    let (all, each, wide) = (outs * taps * plane, taps * plane, kw * iw);
+    let from = [all, each, kw * plane, plane, iw, 1].map(|n| n as i64);
+    let to = [all, each, wide, 1, kh * wide, kw].map(|n| n as i64);
+    lower.copy(scratch, 0, places.out, 0, &[layer.batch, outs, kh, kw, ih, iw], &from, &to)
+}
+
+/// A convolution whose windows do not overlap: a copy makes a plane of each element of the windows, and one matrix product does the rest.
+fn patches(lower: &mut Lower<'_>, layer: &Layer, packing: &Packing, places: Places) -> Result<(), String> {
+    let (ins, outs, taps, positions) = (layer.ins(), layer.outs(), layer.taps(), layer.positions());
+    let Window { kernel: [kh, kw], output: [oh, ow], .. } = layer.window;
+    let (all, each, wide) = (ins * taps * positions, taps * positions, kw * ow);
+    let from = [all, each, wide, 1, kh * wide, kw].map(|n| n as i64);
+    let to = [all, each, kw * positions, positions, ow, 1].map(|n| n as i64);
+    let scratch = Operand::Slot(lower.scratch(layer.batch * all));
+    lower.copy(places.x, 0, scratch, 0, &[layer.batch, ins, kh, kw, oh, ow], &from, &to)?;
+    let deep = ins * taps;
+    let weights = (0..outs * deep).map(|i| packing.at(0, i / deep, i % deep / taps, i % taps));
+    let bias = (0..outs).map(|o| packing.bias(0, o));
+    let window = Window::pointwise(layer.window.output);
+    let planes = Layer { window, channels: deep, ..layer.clone() };
+    product(lower, &planes, weights.collect(), bias.collect(), Places { x: scratch, ..places });
+    Ok(())
+}
+
+/// A 1x1 convolution, shaped as `layer`, with weights `[outs][ins]` of its own.
+fn product(lower: &mut Lower<'_>, layer: &Layer, weights: Vec<f32>, bias: Vec<f32>, places: Places) {
+    let (ins, outs) = (layer.ins(), layer.outs());
+    let Choice::Tile(shape) = lower.choose(layer.key(), layer.candidates(lower.target)) else {
+        unreachable!("only tiles were offered")
+    };
+    let packing = Packing {
+        weights: Arc::new(Tensor::f32(&[outs, ins, 1, 1], weights)),
+        bias: Some(Arc::new(Tensor::f32(&[outs], bias))),
+        groups: 1,
+        outs,
+        first: 0,
+        all: outs,
+        ins,
+        taps: 1,
+        transposed: false,
+        scale: None,
+        shift: None,
+    };
+    pointwise(lower, layer, Arc::new(packing), places, shape);
 }
 
 fn windowed(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places: Places, shape: TileShape) {

@@ -2,9 +2,9 @@
 //! It refuses constants that are not known when the graph is loaded.
 
 use super::super::kernel::Spec;
-use super::super::kernel::elementwise::Binary;
-use super::super::kernel::ir::Buf;
+use super::super::kernel::elementwise::{AcrossRows, Binary, Side};
 use super::super::kernel::unary::Unary;
+use super::copy::rows;
 use super::{Args, Group, Lower, Operand, axis_of, dense, elements, merge};
 use crate::graph::{Graph, Node, ValueId};
 
@@ -92,6 +92,13 @@ fn emit_unary(
     out: ValueId,
 ) {
     let (x, out) = (lower.in_arena(x), lower.output(out));
+    if let Some((width, chunks)) = rows(lower.target, total) {
+        let a = Side { buf: x.buf(), along: true };
+        let args = Args::new().at("a_at", x).at("out_at", out).act(constants);
+        let rows = AcrossRows { a, b: None, rank: 1, width, chunks, then: unary };
+        emit_rows(lower, rows, args, total, total);
+        return;
+    }
     let args = Args::new().at("x_at", x).at("out_at", out).act(constants);
     lower.emit(Spec::Unary(unary), args, total);
 }
@@ -113,7 +120,8 @@ pub(super) fn binary(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), Str
     let mut left_shape = lower.graph.value(first).shape.clone();
     let out_shape = lower.graph.value(group.out).shape.clone();
     if node.inputs.len() == 1 {
-        emit_unary(lower, first, out_shape.iter().product(), Unary::Identity, [0.0; 2], group.out);
+        let (unary, constants) = group.act.unwrap_or((Unary::Identity, [0.0; 2]));
+        emit_unary(lower, first, out_shape.iter().product(), unary, constants, group.out);
         return Ok(());
     }
     for i in 1..node.inputs.len() {
@@ -158,12 +166,6 @@ pub(super) fn emit_binary(
 ) -> Result<(), String> {
     let (then, constants) = act.unwrap_or((Unary::Identity, [0.0; 2]));
     let total: usize = out_shape.iter().product();
-    let full = |shape: &[usize]| shape.iter().product::<usize>() == total;
-    if full(a_shape) && full(b_shape) && a.buf() == Buf::Arena {
-        let args = Args::new().at("a_at", a).at("b_at", b).at("out_at", out).act(constants);
-        lower.emit(Spec::Flat(op, b.buf(), then), args, total);
-        return Ok(());
-    }
     let a_strides = broadcast_strides(a_shape, out_shape)?;
     let b_strides = broadcast_strides(b_shape, out_shape)?;
     let (dims, strides) = merge(out_shape, &[&a_strides, &b_strides])?;
@@ -175,8 +177,25 @@ pub(super) fn emit_binary(
         .list("b_s", &strides[1])
         .at("out_at", out)
         .act(constants);
+    let last = dims.len() - 1;
+    let side = |operand: Operand, strides: &[i64]| Side { buf: operand.buf(), along: strides[last] == 1 };
+    // Along an axis that was not broadcast on one side, operands that are dense have neighbours.
+    if strides.iter().all(|s| matches!(s[last], 0 | 1))
+        && let Some((width, chunks)) = rows(lower.target, dims[last] as usize)
+    {
+        let (a, b) = (side(a, &strides[0]), side(b, &strides[1]));
+        let rows = AcrossRows { a, b: Some((op, b)), rank: dims.len(), width, chunks, then };
+        emit_rows(lower, rows, args, total, dims[last] as usize);
+        return Ok(());
+    }
     lower.emit(Spec::Broadcast(op, a.buf(), b.buf(), dims.len(), then), args, total);
     Ok(())
+}
+
+/// A step over `total` elements in rows of `row`.
+fn emit_rows(lower: &mut Lower<'_>, rows: AcrossRows, args: Args, total: usize, row: usize) {
+    let tiles = row.div_ceil((rows.width * rows.chunks) as usize);
+    lower.emit(Spec::AcrossRows(rows), args.int("tiles", tiles).int("row", row), total / row * tiles);
 }
 
 pub(super) fn pow(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {

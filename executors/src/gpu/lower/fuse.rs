@@ -3,6 +3,7 @@
 
 use super::super::kernel::unary::Unary;
 use super::elementwise;
+use super::written::{self, Readers};
 use crate::graph::{Graph, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -41,10 +42,15 @@ pub fn groups(graph: &Graph) -> Vec<Group<'_>> {
         }
     }
     let outputs: HashSet<ValueId> = graph.outputs.iter().copied().collect();
-    let only_reader = |id: ValueId| match readers.get(&id).map(Vec::as_slice) {
-        Some([n]) if !outputs.contains(&id) => Some(*n),
+    let of = |id: ValueId| match readers.get(&id) {
+        Some(all) if !outputs.contains(&id) => all.as_slice(),
+        _ => &[],
+    };
+    let only_reader = |id: ValueId| match of(id) {
+        [n] => Some(*n),
         _ => None,
     };
+    let search = Readers { graph, of: &of };
     let mut absorbed = vec![false; graph.nodes.len()];
     let mut all = Vec::new();
     // What is known when a group runs: a tensor that is added must not come later.
@@ -55,7 +61,27 @@ pub fn groups(graph: &Graph) -> Vec<Group<'_>> {
             continue;
         }
         let mut group = Group::alone(node, out);
-        while let Some(next) = only_reader(group.out) {
+        loop {
+            // A view between a layer and its function does not matter: it is the same elements in the same order.
+            let view = only_reader(group.out).filter(|&n| VIEWS.contains(&graph.nodes[n].op.as_str()));
+            let viewed = view.and_then(|n| Some((n, graph.nodes[n].outputs.first().copied()??)));
+            // Operands that are broadcast must know the shape that they are broadcast to.
+            let viewed = viewed.filter(|(_, seen)| {
+                !BROADCAST.contains(&node.op.as_str())
+                    || graph.value(*seen).shape == graph.value(group.out).shape
+            });
+            let found = written::function(&search, group.out).or_else(|| {
+                let (n, seen) = viewed?;
+                let (act, members, out) = written::function(&search, seen)?;
+                Some((act, [vec![n], members].concat(), out))
+            });
+            if let Some((act, members, out)) = found.filter(|_| open(&group)) {
+                group.act = Some((act, [0.0; 2]));
+                group.out = out;
+                group.nodes.extend(members.iter().map(|&n| &graph.nodes[n]));
+                members.iter().for_each(|&n| absorbed[n] = true);
+            }
+            let Some(next) = only_reader(group.out) else { break };
             if !absorb(graph, &mut group, &graph.nodes[next], &ready) {
                 break;
             }
@@ -106,27 +132,29 @@ fn absorb<'g>(graph: &'g Graph, group: &mut Group<'g>, next: &'g Node, ready: &H
             return true;
         }
     }
-    let fusable = matches!(
-        head,
-        "Conv"
-            | "ConvTranspose"
-            | "MatMul"
-            | "Gemm"
-            | "Add"
-            | "Sum"
-            | "Sub"
-            | "Mul"
-            | "Div"
-            | "BatchNormalization"
-    );
     match elementwise::function(graph, next) {
-        Ok(act) if fusable && next.inputs.first() == Some(&Some(group.out)) => {
+        Ok(act) if open(group) && next.inputs.first() == Some(&Some(group.out)) => {
             group.act = Some(act);
             group.out = out;
             true
         }
         _ => false,
     }
+}
+
+/// Heads whose kernels take a function along.
+const WITH_FUNCTION: &[&str] =
+    &["Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Sum", "Sub", "Mul", "Div", "BatchNormalization"];
+
+/// Heads whose operands are broadcast.
+const BROADCAST: &[&str] = &["Add", "Sum", "Sub", "Mul", "Div"];
+
+/// Nodes that only rename or reshape their first input.
+const VIEWS: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
+
+/// Whether a function may still come behind the group.
+fn open(group: &Group<'_>) -> bool {
+    group.act.is_none() && WITH_FUNCTION.contains(&group.node.op.as_str())
 }
 
 /// The operand of `add` that is not `one`.

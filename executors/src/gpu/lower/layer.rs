@@ -48,6 +48,31 @@ impl Layer {
             && w.after == [0, 0]
     }
 
+    /// Whether it is a transposed convolution whose windows do not overlap, without gaps.
+    pub(super) fn blocks(&self) -> bool {
+        let w = &self.window;
+        let exact = (0..2).all(|axis| w.output[axis] == w.input[axis] * w.stride[axis]);
+        self.transposed
+            && self.groups == 1
+            && w.kernel == w.stride
+            && w.dilation == [1, 1]
+            && w.before == [0, 0]
+            && exact
+    }
+
+    /// Whether it cuts its input into patches that do not overlap.
+    pub(super) fn patches(&self) -> bool {
+        let w = &self.window;
+        let exact = (0..2).all(|axis| w.input[axis] == w.output[axis] * w.stride[axis]);
+        !self.transposed
+            && self.groups == 1
+            && self.taps() >= 16
+            && w.kernel == w.stride
+            && w.dilation == [1, 1]
+            && w.before == [0, 0]
+            && exact
+    }
+
     /// What makes two layers equal work.
     pub(super) fn key(&self) -> String {
         let w = &self.window;
@@ -140,6 +165,13 @@ impl Layer {
         all
     }
 
+    /// Whether strips are better than Winograd where vectors run along positions: its transforms cost about 60 ns for each block of an input
+    /// channel and 85 ns for each of an output channel (one core of an AMD EPYC 9004), and save 3.9 ns for each pair of channels.
+    fn thin(&self, target: &Target) -> bool {
+        let (ins, outs) = (self.ins() as f64, self.outs() as f64);
+        target.rows && self.window.output[1] >= 16 && 3.9 * ins * outs < 60.0 * ins + 85.0 * outs
+    }
+
     /// All ways, best guess first.
     pub(super) fn candidates(&self, target: &Target) -> Vec<Choice> {
         let along = Along::Channels;
@@ -155,8 +187,9 @@ impl Layer {
         }
         let (strips, winograd) = (self.strips(target), self.winograd(target));
         // Where subgroups share loads, strips do not: they pay for single channels only.
-        match self.outs() == 1 && self.ins() == 1 || self.ins() <= 4 && target.share == 0 {
-            true => strips.into_iter().chain(channels).collect(),
+        let few = self.outs() == 1 && self.ins() == 1 || self.ins() <= 4 && target.share == 0;
+        match few || self.thin(target) {
+            true => strips.into_iter().chain(channels).chain(winograd).collect(),
             false => winograd.into_iter().chain(channels).chain(strips).collect(),
         }
     }

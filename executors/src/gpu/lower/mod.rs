@@ -20,6 +20,7 @@ mod spatial;
 mod views;
 mod window;
 mod winograd;
+mod written;
 
 use super::kernel::Spec;
 use super::kernel::unary::Unary;

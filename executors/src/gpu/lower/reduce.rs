@@ -3,6 +3,7 @@
 
 use super::super::kernel::Spec;
 use super::super::kernel::reduce::Reduction;
+use super::copy::rows;
 use super::{Args, Group, Lower, Operand, axis_of, dense, elements};
 use crate::graph::ValueId;
 
@@ -89,8 +90,17 @@ fn emit(
         .signed("r1_s", folded[1].1)
         .float("scale", if mean { 1.0 / count as f32 } else { 1.0 })
         .at("out_at", out);
-    lower.emit(Spec::Reduce(kind), args, total);
+    // Rows without gaps may be read as vectors.
+    let width = if folded[1].1 == 1 { lower.lanes(folded[1].0 as usize) } else { 1 };
+    lower.emit(Spec::Reduce(kind, width), args, total);
     Ok(())
+}
+
+impl Lower<'_> {
+    /// Lanes of vectors along rows of `n`; 1 where they do not pay.
+    fn lanes(&self, n: usize) -> u32 {
+        if self.target.rows { rows(self.target, n).map_or(1, |(width, _)| width) } else { 1 }
+    }
 }
 
 pub(super) fn softmax(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
@@ -105,7 +115,8 @@ pub(super) fn softmax(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), St
     };
     let (x, out) = (lower.in_arena(id), lower.output(group.out));
     let args = Args::new().int("n", n).int("inner", inner).at("x_at", x).at("out_at", out);
-    lower.emit(Spec::Softmax(group.node.op == "LogSoftmax"), args, elements(value) / n);
+    let width = if inner == 1 { lower.lanes(n) } else { 1 };
+    lower.emit(Spec::Softmax(group.node.op == "LogSoftmax", width), args, elements(value) / n);
     Ok(())
 }
 
@@ -136,7 +147,7 @@ pub(super) fn layer_norm(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(),
         .at("scale_at", scale)
         .at("shift_at", shift)
         .float("epsilon", node.float("epsilon", 1e-5));
-    lower.emit(Spec::LayerNorm, args, elements(value) / n);
+    lower.emit(Spec::LayerNorm(lower.lanes(n)), args, elements(value) / n);
     Ok(())
 }
 

@@ -17,6 +17,22 @@ pub(super) struct Window {
     pub after: [i64; 2],
 }
 
+impl Window {
+    /// The window of a 1x1 convolution on planes of these extents.
+    pub(super) fn pointwise(extents: [usize; 2]) -> Window {
+        let ones = [1, 1];
+        Window {
+            kernel: ones,
+            input: extents,
+            output: extents,
+            stride: ones,
+            dilation: ones,
+            before: [0; 2],
+            after: [0; 2],
+        }
+    }
+}
+
 /// Two numbers from a list attribute of one or two spatial axes.
 fn pair(node: &Node, name: &str, spatial: usize, default: usize) -> Result<[usize; 2], String> {
     let all = match node.ints(name) {
