@@ -25,7 +25,7 @@ use cosched_executors::profile::{self, assumed_watts};
 use cosched_executors::remote;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
-use cosched_experiments::app::{App, Model as Source, Part, Remote};
+use cosched_experiments::app::{App, Model as Source, Part, Remote, Storage};
 use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
@@ -124,9 +124,10 @@ pub struct Session {
     pub deployment: Arc<Deployment>,
     /// Processors that were asked for and are not here, with the reason.
     pub absent: Vec<(String, String)>,
-    /// Parts of the CPU and remote servers among the processors.
+    /// Parts of the CPU and remote servers among the processors, and how GPUs store numbers.
     parts: Vec<Part>,
     remotes: Vec<Remote>,
+    storage: BTreeMap<String, Storage>,
 }
 
 /// A deployment with as many slots as the app says.
@@ -178,7 +179,8 @@ impl Session {
         let (processors, absent) = open_processors(app, &options.processors)?;
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = with_slots(app, Deployment::new(models, processors, &cut, progress)?);
-        Ok(Session { deployment, absent, parts: app.parts.clone(), remotes: app.remotes.clone() })
+        let (parts, remotes, storage) = (app.parts.clone(), app.remotes.clone(), app.storage.clone());
+        Ok(Session { deployment, absent, parts, remotes, storage })
     }
 
     /// A session for an app that has changed: processors that are open and models that are the same are taken over.
@@ -192,6 +194,7 @@ impl Session {
         let names = processors::chosen(app)?;
         let unchanged = self.remotes == app.remotes
             && self.parts == app.parts
+            && self.storage == app.storage
             && names.iter().all(|n| here(n) || gone(n));
         let (processors, absent) = if unchanged {
             let by_name = |n: &&str| self.deployment.processors.iter().find(|p| p.name() == *n).cloned();
@@ -201,8 +204,8 @@ impl Session {
         };
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Deployment::again(Some(&self.deployment), models, processors, &cut, progress)?;
-        let (parts, remotes) = (app.parts.clone(), app.remotes.clone());
-        Ok(Session { deployment: with_slots(app, deployment), absent, parts, remotes })
+        let (parts, remotes, storage) = (app.parts.clone(), app.remotes.clone(), app.storage.clone());
+        Ok(Session { deployment: with_slots(app, deployment), absent, parts, remotes, storage })
     }
 
     /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
@@ -216,7 +219,8 @@ impl Session {
             return Ok(false);
         }
         let deployment = Arc::new(deployment);
-        let part = Session { deployment, absent: Vec::new(), parts: Vec::new(), remotes: Vec::new() };
+        let (absent, parts, remotes, storage) = Default::default();
+        let part = Session { deployment, absent, parts, remotes, storage };
         plan.variants.extend(part.profile(app, progress)?.variants);
         Ok(true)
     }

@@ -90,8 +90,8 @@ pub enum Event {
         /// Whether it takes launches now.
         up: bool,
     },
-    /// Whoever asked does not want the answer any more: the request expires now, or when its launch ends. One that has ended
-    /// already is not touched: the news crossed its answer.
+    /// Whoever asked does not want the answer any more: the request expires now, or when its launch ends, which a world may bring about
+    /// at once: that launch has failed. One that has ended already is not touched: the news crossed its answer.
     Withdrawn {
         /// Which request.
         request: RequestId,

@@ -105,3 +105,23 @@ fn a_withdrawn_request_expires_at_once_or_with_its_launch() {
     assert_eq!(ends(&mut scheduler), [(2, Outcome::Expired, ms(6.0))]);
     assert_eq!(scheduler.active(), 0);
 }
+
+#[test]
+fn a_launch_that_is_stopped_for_its_withdrawal_is_an_expiry_and_no_failure() {
+    for (withdrawn, expected) in [(true, Outcome::Expired), (false, Outcome::Failed("stopped".to_owned()))] {
+        let options = Options { max_failures: 1, ..Options::default() };
+        let mut scheduler = Scheduler::new(scheduler().case().clone(), options);
+        arrive(&mut scheduler, 0, ms(0.0));
+        let running = launch(&mut scheduler);
+        if withdrawn {
+            scheduler.handle(ms(2.0), Event::Withdrawn { request: RequestId(0) }).unwrap();
+        }
+        // It ended a moment before the news of the withdrawal was heard, and is heard of after it.
+        let finished = ms(1.5);
+        let failure = Some("stopped".to_owned());
+        let stopped = Completion { launch: running.id, started: ms(1.0), finished, energy_mj: 0.0, failure };
+        scheduler.handle(ms(3.0), Event::Completed(stopped)).unwrap();
+        let ended: Vec<_> = ends(&mut scheduler).into_iter().map(|(id, outcome, _)| (id, outcome)).collect();
+        assert_eq!((ended, scheduler.active()), (vec![(0, expected)], 0));
+    }
+}

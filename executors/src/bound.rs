@@ -5,15 +5,17 @@
 use crate::graph::Value;
 use crate::held::{Held, Own};
 use crate::processor::ExecError;
+use crate::stop::{Halt, Stop};
 use crate::tensor::{DType, Tensor};
 use ort::AsPointer;
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 use ort::sys::{
     ONNXTensorElementDataType as Kind, OrtAllocatorType, OrtMemType, OrtMemoryInfo, OrtStatusPtr,
     OrtTensorTypeAndShapeInfo, OrtValue,
 };
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
+use std::sync::Arc;
 
 /// Inputs or outputs of a session, with the handles of the running run.
 struct Ports {
@@ -24,9 +26,51 @@ struct Ports {
     handles: Vec<*mut OrtValue>,
 }
 
+/// onnxruntime looks at this before each operator.
+pub(crate) struct Halter(RunOptions);
+
+impl Halter {
+    pub(crate) fn new() -> Result<Arc<Halter>, String> {
+        RunOptions::new().map(|options| Arc::new(Halter(options))).map_err(|e| e.to_string())
+    }
+
+    /// For the run that it shall halt.
+    pub(crate) fn options(&self) -> &RunOptions {
+        &self.0
+    }
+}
+
+impl Halt for Halter {
+    fn halt(&self) {
+        // It sets a flag: there is nothing that could go wrong.
+        let _ = self.0.terminate();
+    }
+
+    fn release(&self) {
+        let _ = self.0.unterminate();
+    }
+}
+
+/// Why a run gave nothing.
+pub(crate) enum Fault {
+    /// It was stopped.
+    Stopped,
+    /// What onnxruntime says.
+    Failed(String),
+    /// An input was not to be had.
+    Input(ExecError),
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Fault {
+        Fault::Failed(reason)
+    }
+}
+
 /// See the module's text.
 pub(crate) struct Bound {
     session: Session,
+    halter: Arc<Halter>,
     memory: *mut OrtMemoryInfo,
     inputs: Ports,
     outputs: Ports,
@@ -43,45 +87,44 @@ impl Bound {
         let (arena, kind) = (OrtAllocatorType::OrtArenaAllocator, OrtMemType::OrtMemTypeDefault);
         // SAFETY: `memory` is a place for the result, released in `drop`.
         said(unsafe { (ort::api().CreateCpuMemoryInfo)(arena, kind, &mut memory) })?;
-        let (inputs, outputs) = (Ports::new(inputs), Ports::new(outputs));
+        let (halter, inputs, outputs) = (Halter::new(), Ports::new(inputs), Ports::new(outputs));
         // From here on `drop` releases `memory`, whatever fails.
-        let bound = Bound { session, memory, inputs: inputs?, outputs: outputs? };
+        let bound = Bound { session, memory, halter: halter?, inputs: inputs?, outputs: outputs? };
         Ok(bound)
     }
 
-    /// Runs once. What the inputs are must have been checked; `results` are of the outputs' types and shapes.
+    /// Runs once, or until `stop` is stopped. What the inputs are must have been checked; `results` are of the outputs' types and shapes.
     pub(crate) fn run(
         &mut self,
         inputs: &[Held],
         results: &mut [Own<Tensor>],
-        failed: impl Fn(String) -> ExecError,
-    ) -> Result<(), ExecError> {
-        let done = self.bind(inputs, results, &failed).and_then(|()| {
-            self.call().map_err(&failed)?;
-            self.collect(results).map_err(&failed)
+        stop: &Stop,
+    ) -> Result<(), Fault> {
+        let done = self.bind(inputs, results).and_then(|()| {
+            let halter = self.halter.clone();
+            match stop.during(&halter, || self.call()) {
+                Some(Ok(())) => Ok(self.collect(results)?),
+                Some(Err(reason)) if !stop.stopped() => Err(reason.into()),
+                _ => Err(Fault::Stopped),
+            }
         });
         self.inputs.release();
         self.outputs.release();
         done
     }
 
-    fn bind(
-        &mut self,
-        inputs: &[Held],
-        results: &mut [Own<Tensor>],
-        failed: &impl Fn(String) -> ExecError,
-    ) -> Result<(), ExecError> {
+    fn bind(&mut self, inputs: &[Held], results: &mut [Own<Tensor>]) -> Result<(), Fault> {
         for (i, input) in inputs.iter().enumerate() {
-            let bytes = input.host()?.data.bytes();
+            let bytes = input.host().map_err(Fault::Input)?.data.bytes();
             // onnxruntime does not write to inputs, though it takes them as mutable.
-            self.inputs.bind(self.memory, i, bytes.as_ptr().cast_mut(), bytes.len()).map_err(failed)?;
+            self.inputs.bind(self.memory, i, bytes.as_ptr().cast_mut(), bytes.len())?;
         }
         for (i, result) in results.iter_mut().enumerate() {
             if self.outputs.unsure(i) {
                 continue;
             }
             let bytes = result.get().data.bytes_mut();
-            self.outputs.bind(self.memory, i, bytes.as_mut_ptr(), bytes.len()).map_err(failed)?;
+            self.outputs.bind(self.memory, i, bytes.as_mut_ptr(), bytes.len())?;
         }
         Ok(())
     }
@@ -93,7 +136,7 @@ impl Bound {
         said(unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),
-                ptr::null(),
+                self.halter.options().ptr(),
                 inputs.pointers.as_ptr(),
                 inputs.handles.as_ptr().cast(),
                 inputs.handles.len(),

@@ -5,6 +5,7 @@ use crate::graph::{Graph, Value, ValueId};
 use crate::held::Held;
 use crate::processor::{ExecError, Instance};
 use crate::segment::Segment;
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -144,16 +145,17 @@ impl Chain {
     /// Runs segment `i` on `instance`: what its processor has stays there.
     ///
     /// # Errors
-    /// When the processor fails, an earlier segment has not been run, or another processor does not give what it has. The
-    /// values are as they were then.
+    /// When the processor fails or is stopped by `stop`, an earlier segment has not been run, or another processor does not give what it
+    /// has. The values are as they were then.
     pub fn advance(
         &self,
         values: &mut Values,
         i: usize,
         instance: &mut dyn Instance,
         room: &mut Room,
+        stop: &Stop,
     ) -> Result<(), ExecError> {
-        self.go(values, i, room, |inputs, home, outputs| instance.advance(inputs, home, outputs))
+        self.go(values, i, room, |inputs, home, outputs| instance.advance(inputs, home, outputs, stop))
     }
 
     /// As [`Chain::advance`], where the next segment follows on the same processor: see [`Instance::advance_early`].
@@ -166,8 +168,9 @@ impl Chain {
         i: usize,
         instance: &mut dyn Instance,
         room: &mut Room,
+        stop: &Stop,
     ) -> Result<(), ExecError> {
-        self.go(values, i, room, |inputs, home, outputs| instance.advance_early(inputs, home, outputs))
+        self.go(values, i, room, |inputs, home, outputs| instance.advance_early(inputs, home, outputs, stop))
     }
 
     fn go(

@@ -3,13 +3,14 @@
 //! may share a machine, each with its own threads and cores.
 
 use crate::affinity::{self, Pinned};
-use crate::bound::Bound;
+use crate::bound::{Bound, Fault};
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::held::{Held, Own, Shelf};
 use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::providers::Provider;
 use crate::runtime::{self, SessionError};
+use crate::stop::Stop;
 use crate::tensor::{DType, Tensor};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -302,7 +303,13 @@ pub(crate) fn check_inputs(graph: &str, expected: &[Value], inputs: &[Held]) -> 
 }
 
 impl Instance for CpuInstance {
-    fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        _: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
         check_inputs(&self.graph, &self.inputs, inputs)?;
         // The caller's thread computes too. A worker of this processor is there already.
         let _pinned = pin(&self.place, &self.graph)?;
@@ -312,8 +319,12 @@ impl Instance for CpuInstance {
                 shelf.take(|| Tensor::zeros(value.dtype, &value.shape))
             };
             self.results.extend(self.computed.iter_mut().map(room));
-            let failed = |e: String| failed(&self.place.name, &self.graph, e);
-            session.run(inputs, &mut self.results, failed)?;
+            let place = &*self.place.name;
+            session.run(inputs, &mut self.results, stop).map_err(|fault| match fault {
+                Fault::Stopped => ExecError::Stopped { processor: place.to_owned() },
+                Fault::Failed(reason) => failed(place, &self.graph, reason),
+                Fault::Input(error) => error,
+            })?;
         }
         let shelves = self.computed.iter_mut().map(|(_, shelf)| shelf);
         self.lent.extend(self.results.drain(..).zip(shelves).map(|(result, shelf)| shelf.lend(result)));

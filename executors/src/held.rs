@@ -125,7 +125,7 @@ impl<T> Own<T> {
     }
 }
 
-/// Tensors that went between the host and a processor, or from one place of it to another.
+/// Tensors that went between the host and a processor, or from one place of it to another, and kernels that ran there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Tensors from the host to the processor.
@@ -140,6 +140,8 @@ pub struct Traffic {
     pub moves: u64,
     /// Their bytes.
     pub move_bytes: u64,
+    /// Kernels that were launched.
+    pub dispatches: u64,
 }
 
 impl Traffic {
@@ -153,13 +155,14 @@ impl Traffic {
             download_bytes: self.download_bytes - before.download_bytes,
             moves: self.moves - before.moves,
             move_bytes: self.move_bytes - before.move_bytes,
+            dispatches: self.dispatches - before.dispatches,
         }
     }
 }
 
 /// Counts [`Traffic`] from many threads.
 #[derive(Debug, Default)]
-pub struct Meter([AtomicU64; 6]);
+pub struct Meter([AtomicU64; 7]);
 
 impl Meter {
     fn add(&self, at: usize, bytes: usize) {
@@ -182,11 +185,16 @@ impl Meter {
         self.add(4, bytes);
     }
 
+    /// So many kernels were launched.
+    pub fn dispatched(&self, kernels: usize) {
+        self.0[6].fetch_add(kernels as u64, Ordering::Relaxed);
+    }
+
     /// All so far.
     pub fn read(&self) -> Traffic {
-        let [uploads, upload_bytes, downloads, download_bytes, moves, move_bytes] =
-            [0, 1, 2, 3, 4, 5].map(|i| self.0[i].load(Ordering::Relaxed));
-        Traffic { uploads, upload_bytes, downloads, download_bytes, moves, move_bytes }
+        let [uploads, upload_bytes, downloads, download_bytes, moves, move_bytes, dispatches] =
+            [0, 1, 2, 3, 4, 5, 6].map(|i| self.0[i].load(Ordering::Relaxed));
+        Traffic { uploads, upload_bytes, downloads, download_bytes, moves, move_bytes, dispatches }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::graph::Graph;
 use crate::measure::Engine;
 use crate::processor::{ExecError, Instance, Processor};
 use crate::segment::{Segment, parted, split_at};
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,11 +48,11 @@ impl InSegments {
 impl Engine for InSegments {
     fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let mut values = self.chain.start(self.inputs.clone())?;
-        let last = self.instances.len().saturating_sub(1);
+        let (last, stop) = (self.instances.len().saturating_sub(1), Stop::default());
         for (s, instance) in self.instances.iter_mut().enumerate() {
             match s == last {
-                true => self.chain.advance(&mut values, s, &mut **instance, &mut self.room)?,
-                false => self.chain.advance_early(&mut values, s, &mut **instance, &mut self.room)?,
+                true => self.chain.advance(&mut values, s, &mut **instance, &mut self.room, &stop)?,
+                false => self.chain.advance_early(&mut values, s, &mut **instance, &mut self.room, &stop)?,
             }
         }
         self.chain.shared_outputs(&values)

@@ -27,6 +27,7 @@ pub mod providers;
 pub mod remote;
 pub mod runtime;
 pub mod segment;
+pub mod stop;
 pub mod submit;
 pub mod tensor;
 mod worker;

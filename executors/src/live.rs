@@ -2,24 +2,29 @@
 //! Every launch ends in one completion, whatever the driver does: errors, panics, dead and hanging processors are outcomes.
 //! It refuses to decide anything.
 
+mod crew;
+mod launches;
+
 use crate::affinity::wake_on_time;
 use crate::chain::Values;
 use crate::deploy::Deployment;
-use crate::inject::{Injection, Striker};
+use crate::inject::Injection;
 use crate::processor::ExecError;
 use crate::submit::{self, Heard, Message, OnReply, Reply, Submission, Submitter};
 use crate::tensor::Tensor;
-use crate::worker::{Input, Job, Report, Said, Worker};
+use crate::worker::{Input, Job, Report, Said};
 use cosched_env::case::{Case, ProcessorId};
-use cosched_env::event::{Completion, Ended, Event, Launch, LaunchId, Outcome, RequestId};
+use cosched_env::event::{Completion, Ended, Event, Launch, Outcome, RequestId};
 use cosched_env::streams::Arrivals;
 use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, World};
-use crossbeam::channel::{Receiver, Sender, after, at, bounded, never, select, unbounded};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crew::Crew;
+use crossbeam::channel::{Receiver, after, at, never, select};
+use launches::Launches;
+pub use launches::TIMES;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What is kept for a request that has not ended.
@@ -42,22 +47,15 @@ pub struct LiveWorld {
     arrivals: Arrivals,
     /// Inputs of each variant for requests of streams.
     samples: Vec<Vec<Vec<Arc<Tensor>>>>,
-    jobs: Vec<Sender<Job>>,
-    said: Receiver<Said>,
+    crew: Crew,
     submissions: Receiver<Message>,
     unheard: Arc<AtomicUsize>,
     /// Whether the thread that waits here was told to wake on time.
     punctual: bool,
     /// Whether there is a submitter yet.
     open: bool,
-    /// The workers, with their processors.
-    threads: Vec<(usize, JoinHandle<()>)>,
     kept: BTreeMap<RequestId, Kept>,
-    /// When each running launch went out, and when it counts as hanging.
-    running: BTreeMap<LaunchId, (Launch, Instant, Option<Instant>)>,
-    /// Launches that were given up, with their processors: what still comes of them is not heard.
-    hanging: BTreeMap<LaunchId, usize>,
-    patience: Option<Duration>,
+    launches: Launches,
     stop: Arc<AtomicBool>,
     /// Events that did not come through a channel.
     late: VecDeque<Event>,
@@ -77,9 +75,6 @@ pub struct Trouble {
     /// Faults on purpose.
     pub injections: Vec<Injection>,
 }
-
-/// How many times as long as planned a launch may take before it counts as hanging.
-pub const TIMES: f64 = 20.0;
 
 /// How often a waiting world looks whether it was told to stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
@@ -113,27 +108,8 @@ impl LiveWorld {
         stop: Arc<AtomicBool>,
         trouble: &Trouble,
     ) -> Result<(LiveWorld, Submitter), ExecError> {
-        let (say, said) = unbounded();
+        let crew = Crew::new(&deployment, &trouble.injections)?;
         let (submitter, Heard { messages: submissions, unheard }) = submit::channel();
-        let (mut jobs, mut threads) = (Vec::new(), Vec::new());
-        for (p, processor) in deployment.processors.iter().enumerate() {
-            let slots = deployment.slots[p];
-            let (job, queue) = bounded::<Job>(slots as usize + 3);
-            jobs.push(job);
-            for _ in 0..slots {
-                let striker = Striker::new(&trouble.injections, processor.name());
-                let mut worker = Worker::new(deployment.clone(), p, say.clone(), striker)?;
-                worker.warm_up()?;
-                let queue = queue.clone();
-                let named = std::thread::Builder::new().name(format!("processor {}", processor.name()));
-                let thread = named.spawn(move || worker.work(&queue)).map_err(|e| ExecError::Failed {
-                    processor: processor.name().into(),
-                    graph: "all".into(),
-                    reason: format!("no thread for it: {e}"),
-                })?;
-                threads.push((p, thread));
-            }
-        }
         let shared = |sample: &Vec<Tensor>| sample.iter().cloned().map(Arc::new).collect::<Vec<_>>();
         let samples = deployment.variants.iter().map(|v| v.samples.iter().map(shared).collect()).collect();
         let world = LiveWorld {
@@ -142,17 +118,13 @@ impl LiveWorld {
             case,
             start: Instant::now(),
             samples,
-            jobs,
-            said,
+            crew,
             submissions,
             unheard,
             punctual: false,
             open: true,
-            threads,
             kept: BTreeMap::new(),
-            running: BTreeMap::new(),
-            hanging: BTreeMap::new(),
-            patience: trouble.patience,
+            launches: Launches::new(trouble.patience),
             stop,
             late: VecDeque::new(),
             deciding: None,
@@ -173,15 +145,15 @@ impl LiveWorld {
     /// What a worker says, as an event, unless it was given up on.
     fn hear(&mut self, said: Said) -> Option<Event> {
         Some(match said {
-            Said::Done(report) if self.hanging.contains_key(&report.launch.id) => {
-                let processor = self.hanging.remove(&report.launch.id)?;
-                // One that died says itself when it is back.
-                let back = !self.hanging.values().any(|&p| p == processor)
-                    && !matches!(report.result, Err(ExecError::Died { .. }));
-                back.then(|| self.health(processor, true))?
-            }
             Said::Health { processor, up } => self.health(processor, up),
-            Said::Done(report) => self.completed(report),
+            Said::Done(report) => match self.launches.back(report.launch.id) {
+                None => self.completed(report),
+                // One that died says itself when it is back.
+                Some((processor, alone)) => {
+                    let back = alone && !matches!(report.result, Err(ExecError::Died { .. }));
+                    back.then(|| self.health(processor, true))?
+                }
+            },
         })
     }
 
@@ -194,21 +166,26 @@ impl LiveWorld {
     /// Gives up a launch that hangs: its processor goes down, and the launch has failed.
     fn give_up(&mut self) -> Option<Event> {
         let now = Instant::now();
-        let late =
-            |(_, _, until): &&(Launch, Instant, Option<Instant>)| until.is_some_and(|until| until < now);
-        let (launch, started, _) = *self.running.values().find(late)?;
-        let processor = launch.processor.0 as usize;
-        self.hanging.insert(launch.id, processor);
+        let (launch, started) = self.launches.give_up(now)?;
         let reason = format!("it did not end in {:.1} s", (now - started).as_secs_f64());
-        let processor_name = self.deployment.processors[processor].name().into();
-        let result = Err(ExecError::Died { processor: processor_name, reason });
-        let failed = self.completed(Report { launch, started, finished: now, result });
+        let failed = self.died(launch, started, now, reason);
         self.late.push_back(failed);
-        Some(self.health(processor, false))
+        Some(self.health(launch.processor.0 as usize, false))
+    }
+
+    /// A launch of which its worker will not say anything any more, as an event.
+    fn died(&mut self, launch: Launch, started: Instant, finished: Instant, reason: String) -> Event {
+        let processor = self.deployment.processors[launch.processor.0 as usize].name().into();
+        self.completed(Report {
+            launch,
+            started,
+            finished,
+            result: Err(ExecError::Died { processor, reason }),
+        })
     }
 
     fn completed(&mut self, report: Report) -> Event {
-        self.running.remove(&report.launch.id);
+        self.launches.end(report.launch.id);
         let (started, finished) = (self.time(report.started), self.time(report.finished));
         let watts = self.case.processor(report.launch.processor).active_watts;
         let failure = match report.result {
@@ -223,11 +200,13 @@ impl LiveWorld {
                 None
             }
             Err(error) => {
-                tracing::warn!(
-                    "launch {} of request {}: {error}",
-                    report.launch.id.0,
-                    report.launch.request.0
-                );
+                let (launch, request) = (report.launch.id.0, report.launch.request.0);
+                match error {
+                    ExecError::Stopped { .. } => {
+                        tracing::debug!("launch {launch} of request {request}: {error}")
+                    }
+                    _ => tracing::warn!("launch {launch} of request {request}: {error}"),
+                }
                 Some(error.to_string())
             }
         };
@@ -240,7 +219,10 @@ impl LiveWorld {
         self.unheard.fetch_sub(1, Ordering::Relaxed);
         match message {
             Message::Ask(submission) => self.submitted(submission),
-            Message::Withdraw(request) => Some(Event::Withdrawn { request }),
+            Message::Withdraw(request) => {
+                self.launches.withdraw(request);
+                Some(Event::Withdrawn { request })
+            }
         }
     }
 
@@ -266,7 +248,7 @@ impl LiveWorld {
     fn listen(&mut self, until: Option<Instant>) -> Option<Event> {
         let pause = after(STOP_CHECK);
         let alarm = until.map_or_else(never, at);
-        let (said, submissions) = (self.said.clone(), self.submissions.clone());
+        let (said, submissions) = (self.crew.said.clone(), self.submissions.clone());
         select! {
             recv(said) -> message => message.ok().and_then(|m| self.hear(m)),
             recv(submissions) -> message => match message {
@@ -287,7 +269,7 @@ impl LiveWorld {
     fn alive(&mut self) -> bool {
         let stopped = self.stop.load(Ordering::Relaxed);
         let coming = !stopped && (self.arrivals.peek().is_some() || self.open);
-        coming || !self.running.is_empty()
+        coming || !self.launches.is_empty()
     }
 }
 
@@ -305,17 +287,12 @@ impl World for LiveWorld {
         };
         let planned =
             self.case.variant(launch.variant).latency_ns(launch.processor, launch.first, launch.last);
-        let (now, least) = (Instant::now(), Duration::from_nanos((planned * TIMES) as u64));
-        self.running.insert(launch.id, (*launch, now, self.patience.map(|p| now + p.max(least))));
-        if let Err(refused) = self.jobs[launch.processor.0 as usize].send(Job { launch: *launch, input }) {
+        let stop = self.launches.begin(*launch, planned);
+        let job = Job { launch: *launch, input, stop };
+        if self.crew.jobs[launch.processor.0 as usize].send(job).is_err() {
             // The worker is gone for good; its launch fails like any other.
             let now = Instant::now();
-            let result = Err(ExecError::Died {
-                processor: self.deployment.processors[launch.processor.0 as usize].name().into(),
-                reason: "its worker thread ended".into(),
-            });
-            let report = Report { launch: refused.0.launch, started: now, finished: now, result };
-            let event = self.completed(report);
+            let event = self.died(*launch, now, now, "its worker thread ended".into());
             self.late.push_back(event);
         }
     }
@@ -329,7 +306,7 @@ impl World for LiveWorld {
                 return Some((self.now(), event));
             }
             // What processors say comes before new requests: a slot that is free is better known than not.
-            if let Ok(said) = self.said.try_recv() {
+            if let Ok(said) = self.crew.said.try_recv() {
                 match self.hear(said) {
                     Some(event) => return Some((self.now(), event)),
                     None => continue,
@@ -387,18 +364,6 @@ impl World for LiveWorld {
 
 impl Drop for LiveWorld {
     fn drop(&mut self) {
-        self.jobs.clear();
-        // Workers that probe a dead processor notice that nobody listens.
-        self.said = never();
-        let hanging: BTreeSet<usize> = self.hanging.values().copied().collect();
-        for (processor, thread) in self.threads.drain(..) {
-            // It ends when it comes back, if it ever does.
-            if hanging.contains(&processor) {
-                continue;
-            }
-            if thread.join().is_err() {
-                tracing::error!("a worker thread panicked outside a launch");
-            }
-        }
+        self.crew.dismiss(&self.launches.hung());
     }
 }

@@ -10,6 +10,7 @@ use crate::in_segments::InSegments;
 use crate::onnx::to_onnx;
 use crate::processor::{ExecError, Instance, Processor, StepTime};
 use crate::runtime;
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
@@ -88,7 +89,7 @@ struct OnProcessor {
 impl Engine for OnProcessor {
     fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let mut outputs = Vec::new();
-        self.instance.advance(&self.inputs, &[], &mut outputs)?;
+        self.instance.advance(&self.inputs, &[], &mut outputs, &Stop::default())?;
         outputs.iter().map(|held| held.host().cloned()).collect()
     }
     fn timed(&mut self) -> Result<Spent, ExecError> {

@@ -3,7 +3,9 @@
 
 use crate::graph::{Graph, Node};
 use crate::held::{Held, Traffic};
+use crate::stop::Stop;
 use crate::tensor::Tensor;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why an executor could not do what was asked.
@@ -61,12 +63,63 @@ pub enum ExecError {
         /// What was seen.
         reason: String,
     },
+    /// The launch was stopped: nobody wants its answer any more.
+    #[error("processor `{processor}` was stopped: nobody waits for the answer any more")]
+    Stopped {
+        /// Row of the table.
+        processor: String,
+    },
 }
 
 impl ExecError {
     /// A processor that is not here: what was missing, and what the user can do.
     pub(crate) fn absent(processor: &str, reason: String, hint: &str) -> ExecError {
         ExecError::Absent { processor: processor.to_owned(), reason, hint: hint.to_owned() }
+    }
+}
+
+/// How a GPU processor stores tensors and weights. It computes in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Storage {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits: half the memory and the traffic, 11 bits of precision, nothing beyond 65,504.
+    F16,
+}
+
+impl Storage {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Storage::F32 => 4,
+            Storage::F16 => 2,
+        }
+    }
+
+    /// What a device says of itself beside its name: another storage is another device to plans and tuning.
+    pub(crate) fn of_device(self) -> &'static str {
+        match self {
+            Storage::F32 => "",
+            Storage::F16 => ", stores f16",
+        }
+    }
+
+    /// `f32` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::F32 => "f32",
+            Storage::F16 => "f16",
+        }
+    }
+}
+
+impl std::str::FromStr for Storage {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Storage, String> {
+        let known = [Storage::F32, Storage::F16].into_iter().find(|storage| storage.name() == word);
+        known.ok_or_else(|| format!("expected f32 or f16, got `{word}`"))
     }
 }
 
@@ -79,11 +132,13 @@ pub struct Options {
     pub dsp_command: Vec<String>,
     /// GPU processors measure which kernels are best where that is not known yet (seconds to minutes, once a device and model).
     pub tune: bool,
+    /// How GPU processors store tensors and weights, by their names; f32 where they are not named.
+    pub storage: BTreeMap<String, Storage>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpu_threads: 1, dsp_command: Vec::new(), tune: false }
+        Self { cpu_threads: 1, dsp_command: Vec::new(), tune: false, storage: BTreeMap::new() }
     }
 }
 
@@ -138,11 +193,19 @@ pub trait Prepared: Send + Sync {
 pub trait Instance: Send {
     /// Runs the segment: `inputs` in the order of the graph's inputs; the outputs come behind what is in `outputs`, in the order of
     /// the graph's. Inputs may lie anywhere; those that this processor made and still has are not brought to the host. An output
-    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is).
+    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is). When `stop`
+    /// is stopped meanwhile, the run ends at the next operator or dispatch, as far as the processor can.
     ///
     /// # Errors
-    /// When an input does not fit or the processor fails; then nothing is added to `outputs`.
-    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError>;
+    /// When an input does not fit, the processor fails, or the run was stopped before its end; then nothing is added to `outputs`, and
+    /// the next run is not touched by it.
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError>;
 
     /// As [`Instance::advance`], where another segment follows on this processor at once: what stays there may still be in the making on
     /// return. Whatever this processor does next comes after it, bringing such an output to the host included, and so does the news of a
@@ -155,8 +218,9 @@ pub trait Instance: Send {
         inputs: &[Held],
         home: &[bool],
         outputs: &mut Vec<Held>,
+        stop: &Stop,
     ) -> Result<(), ExecError> {
-        self.advance(inputs, home, outputs)
+        self.advance(inputs, home, outputs, stop)
     }
 
     /// As [`Instance::advance`], for callers with plain tensors: they are copied.
@@ -166,7 +230,7 @@ pub trait Instance: Send {
     fn run(&mut self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, ExecError> {
         let inputs: Vec<Held> = inputs.iter().map(|&tensor| tensor.clone().into()).collect();
         let mut outputs = Vec::new();
-        self.advance(&inputs, &[], &mut outputs)?;
+        self.advance(&inputs, &[], &mut outputs, &Stop::default())?;
         outputs.iter().map(|held| held.host().map(|tensor| Tensor::clone(tensor))).collect()
     }
 

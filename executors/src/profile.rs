@@ -5,6 +5,7 @@ use crate::deploy::{Deployed, Deployment};
 use crate::held::Held;
 use crate::processor::{ExecError, Instance};
 use crate::segment::Segment;
+use crate::stop::Stop;
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use crossbeam::channel::{bounded, unbounded};
 use std::collections::BTreeMap;
@@ -163,7 +164,7 @@ fn run_once(
     let inputs: Vec<Held> = samples[sample % samples.len()].iter().cloned().map(Held::from).collect();
     let mut outputs = Vec::new();
     let start = Instant::now();
-    instance.advance(&inputs, &[], &mut outputs)?;
+    instance.advance(&inputs, &[], &mut outputs, &Stop::default())?;
     Ok(start.elapsed().as_secs_f64() * 1e6)
 }
 

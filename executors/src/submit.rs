@@ -154,8 +154,8 @@ impl Submitter {
         self.messages.send(message).map_err(|_| Refused::Gone)
     }
 
-    /// The answer is not wanted any more: a request that waits expires, one that runs does so when its launch ends. Its reply still
-    /// comes. Never waits; where there is too much to hear, the request lives until it expires by itself.
+    /// The answer is not wanted any more: a request that waits expires, one that runs does so when its launch ends, which is told to end at
+    /// its next operator or dispatch. Its reply still comes. Never waits; where there is too much to hear, the request lives until it expires by itself.
     pub fn withdraw(&self, request: RequestId) {
         let _ = self.send(Message::Withdraw(request));
     }

@@ -9,6 +9,7 @@ use crate::held::Held;
 use crate::inject::{How, Striker};
 use crate::processor::{ExecError, Instance};
 use crate::runtime::panic_text;
+use crate::stop::Stop;
 use crate::tensor::{Data, Tensor};
 use cosched_env::event::Launch;
 use crossbeam::channel::{Receiver, Sender};
@@ -22,6 +23,8 @@ pub(crate) struct Job {
     pub launch: Launch,
     /// Where the request stands, or its inputs when it has not been started.
     pub input: Input,
+    /// Ends it early.
+    pub stop: Arc<Stop>,
 }
 
 /// What a launch starts from.
@@ -134,9 +137,9 @@ impl Worker {
             tracing::warn!("{}: not on its cores: {problem}", processor.name());
             None
         });
-        for Job { launch, input } in jobs {
+        for Job { launch, input, stop } in jobs {
             let started = Instant::now();
-            let result = self.guarded(|worker| worker.run(&launch, input));
+            let result = self.guarded(|worker| worker.run(&launch, input, &stop));
             // Nothing of the request is held when the report goes out.
             self.before.clear();
             self.room.clear();
@@ -153,7 +156,7 @@ impl Worker {
         }
     }
 
-    fn run(&mut self, launch: &Launch, input: Input) -> Result<Values, ExecError> {
+    fn run(&mut self, launch: &Launch, input: Input, stop: &Stop) -> Result<Values, ExecError> {
         let v = launch.variant.0 as usize;
         let strike = self.strike()?;
         let variant = &self.deployment.variants[v];
@@ -172,8 +175,8 @@ impl Worker {
             })?;
             // Nobody looks at what is between the segments of a launch.
             match s == launch.last as usize || strike.is_some() {
-                true => chain.advance(&mut values, s, &mut **instance, room)?,
-                false => chain.advance_early(&mut values, s, &mut **instance, room)?,
+                true => chain.advance(&mut values, s, &mut **instance, room, stop)?,
+                false => chain.advance_early(&mut values, s, &mut **instance, room, stop)?,
             }
             if strike == Some(How::Nan) {
                 chain.outputs_of(&mut values, s).try_for_each(spoil)?;

@@ -8,6 +8,7 @@ use cosched_executors::chain::{Chain, Room, Values};
 use cosched_executors::graph::{Graph, Node, Value, ValueId};
 use cosched_executors::in_segments::even;
 use cosched_executors::processor::{Instance, Options, Processor, row};
+use cosched_executors::stop::Stop;
 use cosched_executors::tensor::DType;
 use cosched_executors::{onnx, zoo};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -108,6 +109,7 @@ struct Rig {
     start: Values,
     values: Values,
     room: Room,
+    stop: Stop,
 }
 
 /// Two kernels, so that asking every stack does not take minutes.
@@ -148,6 +150,7 @@ impl Rig {
             start,
             values: Values::default(),
             room: Room::default(),
+            stop: Stop::default(),
         };
         (0..WARM_UP).for_each(|_| rig.launch());
         rig
@@ -157,7 +160,8 @@ impl Rig {
     fn launch(&mut self) {
         self.values.copy(&self.start);
         for (s, instance) in self.instances.iter_mut().enumerate() {
-            self.chain.advance(&mut self.values, s, &mut **instance, &mut self.room).unwrap();
+            let instance = &mut **instance;
+            self.chain.advance(&mut self.values, s, instance, &mut self.room, &self.stop).unwrap();
         }
     }
 

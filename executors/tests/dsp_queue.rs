@@ -37,6 +37,9 @@ proptest! {
             Ok(Reply::Failed { reason: got }) => prop_assert!(reason.starts_with(&got) && (got.len() > PAYLOAD - 4 || got == reason)),
             other => prop_assert!(false, "{other:?}"),
         }
+        let (kind, bytes) = Reply::Stopped.encode();
+        prop_assert_eq!(Reply::decode(kind, &bytes), Ok(Reply::Stopped));
+        prop_assert!(Reply::decode(kind, &[0]).is_err());
     }
 
     #[test]
@@ -113,13 +116,36 @@ proptest! {
 }
 
 #[test]
+fn a_stop_is_heard_once_by_who_waits_and_is_of_one_request() {
+    let control = Control::create(&shared_dir(), VERSION).unwrap();
+    let other = Control::open(control.path()).unwrap();
+    control.unlink();
+    let seen = other.stops();
+    let heard = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            while other.stops() == seen {
+                other.hear(seen, std::time::Duration::from_secs(60));
+            }
+            other.stopped(7)
+        });
+        control.stop(7);
+        waiting.join().unwrap()
+    });
+    assert!(heard && !other.stopped(7 + SLOTS as u64) && !other.stopped(8));
+    // Its place goes to the next request that has it.
+    control.stop(7 + SLOTS as u64);
+    assert!(other.stopped(7 + SLOTS as u64) && !other.stopped(7));
+}
+
+#[test]
 fn another_version_is_refused_and_seen_by_both_sides() {
     let control = Control::create(&shared_dir(), VERSION + 41).unwrap();
     assert!(control.refusal().is_none());
     let error = Control::open(control.path()).err().unwrap().to_string();
     let seen = control.refusal().unwrap().to_string();
+    let (theirs, ours) = (format!("version {}", VERSION + 41), format!("version {VERSION}"));
     for text in [error, seen] {
-        assert!(text.contains("42") && text.contains("version 1") && text.contains("same build"), "{text}");
+        assert!(text.contains(&theirs) && text.contains(&ours) && text.contains("same build"), "{text}");
     }
     control.unlink();
 }

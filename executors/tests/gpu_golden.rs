@@ -7,7 +7,7 @@ use cosched_executors::gpu::kernel::Spec;
 use cosched_executors::gpu::kernel::elementwise::{AcrossRows, Binary, Side};
 use cosched_executors::gpu::kernel::ir::Buf;
 use cosched_executors::gpu::kernel::pool::PoolStrip;
-use cosched_executors::gpu::kernel::print::{OpenClC, Wgsl, print};
+use cosched_executors::gpu::kernel::print::{Kept, OpenClC, Wgsl, print};
 use cosched_executors::gpu::kernel::reduce::Reduction;
 use cosched_executors::gpu::kernel::strip::Strip;
 use cosched_executors::gpu::kernel::tile::{Tile, Walk, Weights};
@@ -115,6 +115,7 @@ fn generated_kernels_are_the_committed_ones() {
             ("max_pool", Spec::Pool(Pool::Max)),
             ("layer_norm", Spec::LayerNorm(if target.rows { 16 } else { 1 })),
             ("across_rows", across_rows(if target.rows { 16 } else { 1 })),
+            ("lrn", Spec::Lrn),
             ("pointwise", pointwise(target)),
             ("depthwise", depthwise(if target.rows { 16 } else { 1 })),
             ("pool_strip", pool_strip(if target.rows { 16 } else { 1 })),
@@ -125,15 +126,15 @@ fn generated_kernels_are_the_committed_ones() {
         ]
     };
     for (name, spec) in specs(&wgpu::target()) {
-        let text = print(&spec.build(), &Wgsl);
+        let text = print(&spec.build(), &Wgsl, Kept::default());
         assert_eq!(validate(&text), Ok(()), "{name}");
         insta::assert_snapshot!(format!("{name}.wgsl"), text);
     }
-    let text = print(&shared().build(), &Wgsl);
+    let text = print(&shared().build(), &Wgsl, Kept::default());
     assert_eq!(validate(&text), Ok(()));
     insta::assert_snapshot!("shared.wgsl", text);
     for (name, spec) in specs(&opencl::target(true)) {
-        insta::assert_snapshot!(format!("{name}.cl"), print(&spec.build(), &OpenClC));
+        insta::assert_snapshot!(format!("{name}.cl"), print(&spec.build(), &OpenClC, Kept::default()));
     }
 }
 
@@ -151,7 +152,9 @@ fn naga_accepts_every_wgsl_kernel_of_the_operator_suite() {
             });
             for step in steps.into_iter().flatten() {
                 assert!(step.loops <= MAX_LOOPS, "{step:?}");
-                let text = known.entry(step.spec).or_insert_with(|| print(&step.spec.build(), &Wgsl));
+                let text = known
+                    .entry(step.spec)
+                    .or_insert_with(|| print(&step.spec.build(), &Wgsl, Kept::default()));
                 if let Err(why) = validate(text) {
                     panic!("`{}` seed {seed}: {:?}: {why}\n{text}", row.name, step.spec);
                 }
@@ -164,7 +167,7 @@ fn naga_accepts_every_wgsl_kernel_of_the_operator_suite() {
 
 #[test]
 fn naga_rejects_a_wrong_kernel() {
-    let text = print(&conv(&wgpu::target()).build(), &Wgsl);
+    let text = print(&conv(&wgpu::target()).build(), &Wgsl, Kept::default());
     assert_eq!(validate(&text), Ok(()));
     assert!(validate(&text.replace("p_ic;", "p_channels;")).is_err());
     assert!(

@@ -190,6 +190,9 @@ const SABOTEURS: &[(&str, Way, &[&str], Edit)] = &[
     ("softmax", Way::Any, BOTH, |t| t.replace("= 0; j_2", "= 1; j_2")),
     // Elements of the padding are counted.
     ("average pool", Way::Any, BOTH, |t| t.replace("count_1 + ", "1.0f + count_1 + ")),
+    // The first channel of the window is forgotten; the window is one channel off.
+    ("lrn", Way::Any, BOTH, |t| t.replace("= 0; j_1", "= 1; j_1")),
+    ("lrn", Way::Any, BOTH, |t| t.replace("(x_first_1 + (j_1 * p_inner))", "x_here_1")),
     // A strip's second weight is forgotten for its first.
     ("conv depthwise", Way::Strip, BOTH, |t| t.replace("(w_2 ", "(w_1 ").replace("(w_2)", "(w_1)")),
     ("conv and a sum", Way::Strip, BOTH, left_counts),

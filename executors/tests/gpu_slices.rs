@@ -86,7 +86,7 @@ fn check<D: Device>(device: D) {
                 let small = Target { max_binding: LIMIT, ..target.clone() };
                 let (one, sliced) = (plan(&case.graph, &target), plan(&case.graph, &small));
                 assert!(sliced.steps.len() > one.steps.len(), "{what}: not sliced");
-                assert!(sliced.pages.iter().all(|page| 4 * page.len() <= LIMIT), "{what}");
+                assert!(sliced.pages.iter().all(|page| 4 * page.floats.len() <= LIMIT), "{what}");
                 let sliced = gpu.with(|t| *t = small);
                 let got = run(&sliced, &case);
                 assert_eq!(row.differs(&got, &want), None, "{what}");

@@ -9,6 +9,7 @@ use cosched_executors::held::{Held, Traffic};
 use cosched_executors::in_segments::even;
 use cosched_executors::processor::{Instance, Options, Processor, row};
 use cosched_executors::segment::Segment;
+use cosched_executors::stop::Stop;
 use cosched_executors::tensor::Tensor;
 use cosched_executors::{cpu, onnx, zoo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,7 @@ impl Rig {
 
     fn advance(&mut self, values: &mut Values, segment: usize, processor: usize) {
         let instance = &mut *self.instances[segment][processor];
-        self.chain.advance(values, segment, instance, &mut Room::default()).unwrap();
+        self.chain.advance(values, segment, instance, &mut Room::default(), &Stop::default()).unwrap();
     }
 
     fn want(&self, seed: u64) -> Vec<Tensor> {
@@ -173,7 +174,9 @@ fn what_is_still_in_the_making_is_finished_for_whoever_looks() {
             for values in &mut all {
                 for s in 0..until {
                     let instance = &mut *rig.instances[s][p];
-                    rig.chain.advance_early(values, s, instance, &mut Room::default()).unwrap();
+                    rig.chain
+                        .advance_early(values, s, instance, &mut Room::default(), &Stop::default())
+                        .unwrap();
                 }
             }
             // The rest on another processor, which gets what it reads from there.

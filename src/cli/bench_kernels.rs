@@ -5,7 +5,7 @@ use super::bench_table::{self, Row};
 use super::{Outcome, print_json};
 use cosched::executors::beside::Beside;
 use cosched::executors::measure::{Contest, Timed};
-use cosched::executors::processor::{self, ExecError, Options, Processor, StepTime};
+use cosched::executors::processor::{self, ExecError, Options, Processor, StepTime, Storage};
 use cosched::executors::{dsp, onnx, zoo};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -52,6 +52,9 @@ pub struct Args {
     /// First measure which kernels are best where that is not known yet; remembered for every later use of this device.
     #[arg(long)]
     tune: bool,
+    /// How GPU processors store tensors and weights: f32 or f16.
+    #[arg(long, default_value = "f32")]
+    storage: Storage,
     /// Keep the rows in this file: networks of earlier calls count in the table and the means too, those timed again are replaced.
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -127,7 +130,8 @@ fn time(
 
 /// Opens the processors that are here; those that are not are said.
 fn open(args: &Args) -> Result<Vec<Arc<dyn Processor>>, Box<dyn std::error::Error>> {
-    let options = Options { tune: args.tune, ..Options::default() };
+    let storage = args.processors.iter().map(|name| (name.clone(), args.storage)).collect();
+    let options = Options { tune: args.tune, storage, ..Options::default() };
     let (mut open, mut absent): (Vec<Arc<dyn Processor>>, Vec<ExecError>) = (Vec::new(), Vec::new());
     for name in &args.processors {
         let row = processor::row(name).ok_or_else(|| {

@@ -185,7 +185,7 @@ fn of_processors(page: &mut Page, counted: &Counted) {
     }
     page.family("cosched_launches_total", "counter", "Launches, by how they ended");
     for (name, p) in &processors {
-        for (outcome, count) in [("good", p.good), ("failed", p.failed)] {
+        for (outcome, count) in [("good", p.good), ("failed", p.failed), ("stopped", p.stopped)] {
             page.number("cosched_launches_total", &[("processor", name), ("outcome", outcome)], count);
         }
     }

@@ -88,6 +88,8 @@ pub struct OfProcessor {
     pub good: u64,
     /// Launches that failed.
     pub failed: u64,
+    /// Launches that were stopped because their caller had gone.
+    pub stopped: u64,
     /// Nanoseconds in which it ran something, per slot.
     pub busy_ns: u64,
     /// Energy in millijoules, as the plan's power has it.

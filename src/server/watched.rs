@@ -3,7 +3,7 @@
 
 use super::rolling::{Rolling, lock};
 use super::stats::Stats;
-use cosched_env::event::{Ended, Event, Launch, LaunchId};
+use cosched_env::event::{Ended, Event, Launch, LaunchId, RequestId};
 use cosched_env::observation::Observation;
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, Policy, World};
@@ -19,8 +19,8 @@ pub struct Watched<W> {
     stats: Arc<Stats>,
     /// Where each processor is counted.
     slots: Vec<usize>,
-    /// Where the launches that run are counted.
-    running: BTreeMap<LaunchId, usize>,
+    /// Where the launches that run are counted, and for whom they run; nobody: who asked has gone.
+    running: BTreeMap<LaunchId, (usize, Option<RequestId>)>,
     deciding: Option<Instant>,
 }
 
@@ -33,30 +33,35 @@ impl<W: World> Watched<W> {
     fn count(&mut self, event: &Event) {
         match event {
             Event::Completed(c) => {
-                let Some(on) = self.running.remove(&c.launch) else { return };
+                let Some((on, wanted)) = self.running.remove(&c.launch) else { return };
                 let ns = c.finished.since(c.started).0;
                 let mut counted = self.stats.lock();
                 let processor = &mut counted.processors[on];
                 processor.busy_ns += ns;
                 processor.energy_mj += c.energy_mj;
                 processor.launches.add(ns);
-                if c.failure.is_none() {
-                    processor.good += 1;
-                } else {
-                    processor.failed += 1;
+                match (&c.failure, wanted) {
+                    (None, _) => processor.good += 1,
+                    (Some(_), Some(_)) => processor.failed += 1,
+                    (Some(_), None) => processor.stopped += 1,
                 }
             }
             Event::Health { processor, up } => {
                 self.stats.lock().processors[self.slots[processor.0 as usize]].up = *up;
             }
-            Event::Arrived(_) | Event::Withdrawn { .. } | Event::Alarm => {}
+            Event::Withdrawn { request } => {
+                let of = |(_, wanted): &&mut (usize, Option<RequestId>)| *wanted == Some(*request);
+                self.running.values_mut().filter(of).for_each(|(_, wanted)| *wanted = None);
+            }
+            Event::Arrived(_) | Event::Alarm => {}
         }
     }
 }
 
 impl<W: World> World for Watched<W> {
     fn launch(&mut self, launch: &Launch) {
-        self.running.insert(launch.id, self.slots[launch.processor.0 as usize]);
+        let on = self.slots[launch.processor.0 as usize];
+        self.running.insert(launch.id, (on, Some(launch.request)));
         self.world.launch(launch);
     }
 

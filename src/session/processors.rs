@@ -4,7 +4,7 @@
 use super::SessionError;
 use cosched_executors::processor::{self, Processor};
 use cosched_executors::{cpu, providers, remote};
-use cosched_experiments::app::{App, Part, Processors, Remote};
+use cosched_experiments::app::{App, Part, Processors, Remote, Storage};
 use cosched_experiments::config::ConfigError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,12 @@ pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
 /// # Errors
 /// An unknown name, or no processor at all.
 pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
+    let mut options = options.clone();
+    options.storage.extend(app.storage.iter().map(|(name, stored)| (name.clone(), storage(*stored))));
     let (mut open, mut absent) = (Vec::new(), Vec::new());
     for name in chosen(app)? {
         let opened = match processor::row(name) {
-            Some(row) => (row.open)(options),
+            Some(row) => (row.open)(&options),
             None => {
                 let part = app.parts.iter().find(|p| p.name == name).map(part);
                 let server = app.remotes.iter().find(|r| r.name == name);
@@ -65,6 +67,13 @@ fn known(app: &App) -> Result<Vec<&str>, ConfigError> {
         known.push(name);
     }
     Ok(known)
+}
+
+fn storage(stored: Storage) -> processor::Storage {
+    match stored {
+        Storage::F32 => processor::Storage::F32,
+        Storage::F16 => processor::Storage::F16,
+    }
 }
 
 fn part(part: &Part) -> cpu::Settings {

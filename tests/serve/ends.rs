@@ -121,10 +121,19 @@ fn a_caller_that_goes_away_takes_its_request_along() {
     drop(gone);
     rig.pending(0, 0);
     assert_eq!(rig.failures(0, "CANCELED"), 1);
-    // One that runs ends with its launch, and nobody else notices.
+    // One that runs frees its processor, though the gate is still closed: the next is held there.
     drop(first);
+    rig.until("the first is canceled", |_| rig.failures(1, "CANCELED") == 1);
+    rig.pending(1, 0);
     let third = begin(&rig, "plain", json!({}));
-    rig.pending(1, 2);
+    rig.pending(1, 1);
+    rig.gate.holds(1);
+    let counted = |outcome: &str| {
+        let line = format!("cosched_launches_total{{processor=\"cpu\",outcome=\"{outcome}\"}} ");
+        let page = String::from_utf8(get(rig.http, "/metrics").body).unwrap();
+        page.lines().find_map(|l| l.strip_prefix(&line)).map(|n| n.parse::<f64>().unwrap())
+    };
+    assert_eq!((counted("stopped"), counted("failed")), (Some(1.0), Some(0.0)));
     rig.gate.set(Way::Open);
     assert_eq!(receive(third).status, 200);
     rig.pending(1, 0);

@@ -2,7 +2,7 @@
 //! answer is right.
 
 use crate::apps::keyword_app;
-use crate::http::infer;
+use crate::http::{body, infer, send};
 use crate::rig::{PATIENCE, Rig, Way, difference, inputs, options, reference};
 use cosched::env::plan::Plan;
 use cosched::executors::profile::{self, profile};
@@ -202,6 +202,25 @@ fn a_link_that_is_cut_loses_nothing_and_comes_back() {
     link.mend();
     near.until("it is taken back", |_| near.up());
     near.until("it is asked again", |_| near.ask(4) == "edge");
+}
+
+#[test]
+fn a_caller_that_goes_away_takes_its_request_along_there_too() {
+    let far = Rig::new("edf");
+    let near = Near::new(&app(&format!("http://{}", far.http), ""));
+    far.gate.set(Way::Closed);
+    let path = "/v2/models/keyword/infer";
+    let gone = send(near.http, "POST", path, &[], &body(&inputs(1), json!({"variant": "kws_small@edge"})));
+    far.gate.holds(1);
+    drop(gone);
+    // Nothing there is let go, and yet both servers are done with it.
+    far.until("it is canceled there", |_| far.failures(0, "CANCELED") == 1);
+    near.until("it is canceled here", |s| {
+        s.core().stats.read().models[0].failures.get("CANCELED").is_some_and(|t| t.count == 1)
+    });
+    assert!(near.up(), "a caller that goes away is no broken link");
+    far.gate.set(Way::Open);
+    assert_eq!(near.ask(2), "edge");
 }
 
 #[test]

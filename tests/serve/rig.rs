@@ -9,6 +9,7 @@ use cosched::executors::held::Held;
 use cosched::executors::processor::{self, ExecError, Instance, Prepared, Processor};
 use cosched::executors::profile::{self, profile};
 use cosched::executors::segment::CutOptions;
+use cosched::executors::stop::{Halt, Stop};
 use cosched::executors::tensor::{Data, Tensor};
 use cosched::executors::{cpu, onnx, zoo};
 use cosched::experiments::app::App;
@@ -91,7 +92,7 @@ impl Gate {
         assert!(!late.timed_out(), "{} launches are held, not {n}", state.1);
     }
 
-    fn pass(&self) -> Result<(), ExecError> {
+    fn pass(&self, stop: &Stop) -> Result<(), ExecError> {
         // Launches have a thread of their processor; preparing, measuring and warming up are not held.
         if !std::thread::current().name().is_some_and(|name| name.starts_with("processor ")) {
             return Ok(());
@@ -99,14 +100,25 @@ impl Gate {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         self.moved.notify_all();
-        state = self.moved.wait_while(state, |s| s.0 == Way::Closed).unwrap();
+        state = self.moved.wait_while(state, |s| s.0 == Way::Closed && !stop.stopped()).unwrap();
         state.1 -= 1;
         self.moved.notify_all();
+        if stop.stopped() {
+            return Err(ExecError::Stopped { processor: "cpu".into() });
+        }
         if state.0 == Way::Broken {
             let (processor, graph) = ("cpu".into(), "x".into());
             return Err(ExecError::Failed { processor, graph, reason: "broken on purpose".into() });
         }
         Ok(())
+    }
+}
+
+/// Who waits there looks again.
+impl Halt for Gate {
+    fn halt(&self) {
+        drop(self.state.lock().unwrap());
+        self.moved.notify_all();
     }
 }
 
@@ -141,9 +153,16 @@ impl Prepared for GatedSegment {
 }
 
 impl Instance for GatedInstance {
-    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
-        self.1.pass()?;
-        self.0.advance(inputs, home, outputs)
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
+        let stopped = || Err(ExecError::Stopped { processor: "cpu".into() });
+        stop.during(&self.1, || self.1.pass(stop)).unwrap_or_else(stopped)?;
+        self.0.advance(inputs, home, outputs, stop)
     }
 }
 

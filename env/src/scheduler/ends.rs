@@ -13,6 +13,7 @@ impl Scheduler {
         let Some(slot) = self.slots.iter().position(is) else { return };
         if let Some(active) = &mut self.slots[slot] {
             active.request.expires = active.request.expires.min(now.max(self.now));
+            active.withdrawn = true;
             self.expiries.push(Reverse((active.request.expires, id.0, slot)));
         }
     }

@@ -35,6 +35,8 @@ struct Active {
     failures: u32,
     launches: u32,
     energy_mj: f64,
+    /// Nobody wants its answer any more: its launch may fail for that.
+    withdrawn: bool,
 }
 
 /// A launch that has not completed.
@@ -299,6 +301,7 @@ impl Scheduler {
             failures: 0,
             launches: 0,
             energy_mj: 0.0,
+            withdrawn: false,
         });
         Ok(())
     }
@@ -365,7 +368,7 @@ impl Scheduler {
         active.energy_mj += completion.energy_mj;
         if let Some(reason) = completion.failure {
             active.failures += 1;
-            if active.failures >= self.options.max_failures {
+            if active.failures >= self.options.max_failures && !active.withdrawn {
                 self.end(slot, Outcome::Failed(reason), completion.finished);
             } else {
                 self.expire_after_run(slot, completion.finished);

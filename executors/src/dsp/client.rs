@@ -4,6 +4,7 @@
 use super::area::Area;
 use super::connection::{CallError, Connection, Limits};
 use super::wire::Request;
+use crate::stop::Stop;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -182,14 +183,21 @@ impl Seat {
     /// Runs once: copies `inputs` (bytes of each input) in and the outputs out into `outputs`. Returns the nanoseconds of work.
     ///
     /// # Errors
-    /// [`CallError::Died`] when the worker dies meanwhile: the next run gets a new worker.
-    pub fn run(&mut self, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) -> Result<u64, CallError> {
+    /// [`CallError::Died`] when the worker dies meanwhile: the next run gets a new worker. [`CallError::Stopped`] when `stop` is stopped
+    /// before the end.
+    pub fn run(
+        &mut self,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+        stop: &Stop,
+    ) -> Result<u64, CallError> {
         let connection = self.ensure()?;
         let Some((_, area)) = &self.area else { return Err(CallError::Failed("no shared memory".into())) };
         for (i, bytes) in inputs.iter().enumerate() {
             area.write(i, bytes).map_err(failed)?;
         }
-        let busy = connection.call(&Request::Run { instance: self.handle }, self.loaded.client.limits.run)?;
+        let request = Request::Run { instance: self.handle };
+        let busy = connection.call_unless(stop, &request, self.loaded.client.limits.run)?;
         for (i, bytes) in outputs.iter_mut().enumerate() {
             area.read(inputs.len() + i, bytes).map_err(failed)?;
         }

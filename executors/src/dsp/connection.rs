@@ -3,6 +3,7 @@
 
 use super::queue::{Control, NO_REPLY, QueueError, Side, VERSION, shared_dir};
 use super::wire::{Reply, Request};
+use crate::stop::{Halt, Stop};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -47,6 +48,20 @@ pub enum CallError {
     Failed(String),
     /// The worker is gone, with what was seen.
     Died(String),
+    /// Nobody waits for the answer any more.
+    Stopped,
+}
+
+/// A request that the worker is told to end early.
+struct Running {
+    connection: Arc<Connection>,
+    seq: u64,
+}
+
+impl Halt for Running {
+    fn halt(&self) {
+        self.connection.control.stop(self.seq);
+    }
 }
 
 /// A started worker. Dropping it closes the pipe, which ends the worker.
@@ -147,7 +162,29 @@ impl Connection {
     /// # Errors
     /// [`CallError::Failed`] with the worker's reason, [`CallError::Died`] when it ends, falls silent or exceeds `timeout`.
     pub fn call(&self, request: &Request, timeout: Duration) -> Result<u64, CallError> {
-        let seq = self.next.fetch_add(1, Ordering::Relaxed);
+        self.ask(self.seq(), request, timeout)
+    }
+
+    /// As [`Connection::call`]; `stop` ends the run in the worker early.
+    ///
+    /// # Errors
+    /// As [`Connection::call`]; [`CallError::Stopped`].
+    pub fn call_unless(
+        self: &Arc<Self>,
+        stop: &Stop,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<u64, CallError> {
+        let running = Arc::new(Running { connection: self.clone(), seq: self.seq() });
+        let called = stop.during(&running, || self.ask(running.seq, request, timeout));
+        called.unwrap_or(Err(CallError::Stopped))
+    }
+
+    fn seq(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn ask(&self, seq: u64, request: &Request, timeout: Duration) -> Result<u64, CallError> {
         let start = Instant::now();
         self.post(request, seq, start + timeout)?;
         match self.wait(seq, start, timeout)? {
@@ -158,6 +195,7 @@ impl Connection {
                 Ok(busy_ns)
             }
             Reply::Failed { reason } => Err(CallError::Failed(reason)),
+            Reply::Stopped => Err(CallError::Stopped),
         }
     }
 

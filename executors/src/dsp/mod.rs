@@ -24,6 +24,7 @@ mod worker;
 use crate::graph::{Graph, Node, ValueId};
 use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
+use crate::stop::Stop;
 use crate::tensor::{Data, Tensor};
 use client::{Client, Loaded, Seat};
 use connection::CallError;
@@ -76,7 +77,10 @@ impl Dsp {
         }
         let words = command.join(" ");
         let client = Client::open(command, limits).map_err(|e| {
-            let (CallError::Failed(reason) | CallError::Died(reason)) = e;
+            let reason = match e {
+                CallError::Failed(reason) | CallError::Died(reason) => reason,
+                CallError::Stopped => "it was stopped".to_owned(),
+            };
             absent(reason, &format!("the DSP worker is started with `{words} <queue>`"))
         })?;
         let bits = if numbers::weight_limit() > 100.0 { 8 } else { 7 };
@@ -259,13 +263,19 @@ impl Instance for DspInstance {
         Some(self.busy_ns as f64 / 1e6)
     }
 
-    fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        _: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
         let inputs = hosts(inputs)?;
         check_inputs(&self.graph, &self.inputs, &inputs)?;
         let bytes: Vec<&[u8]> = inputs.iter().filter_map(|t| t.as_f32().map(bytemuck::cast_slice)).collect();
         let mut results: Vec<Vec<f32>> = self.outputs.iter().map(|p| vec![0f32; p.bytes() / 4]).collect();
         let mut slices: Vec<&mut [u8]> = results.iter_mut().map(|v| bytemuck::cast_slice_mut(v)).collect();
-        self.busy_ns = self.seat.run(&bytes, &mut slices).map_err(|e| explain(&self.graph, e))?;
+        self.busy_ns = self.seat.run(&bytes, &mut slices, stop).map_err(|e| explain(&self.graph, e))?;
         let tensor = |(port, data): (&Port, Vec<f32>)| {
             Tensor { shape: port.shape.clone(), data: Data::F32(data) }.into()
         };
@@ -303,5 +313,6 @@ fn explain(graph: &str, e: CallError) -> ExecError {
             ExecError::Failed { processor: NAME.into(), graph: graph.into(), reason }
         }
         CallError::Died(reason) => ExecError::Died { processor: NAME.into(), reason },
+        CallError::Stopped => ExecError::Stopped { processor: NAME.into() },
     }
 }

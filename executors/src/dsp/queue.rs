@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Version of everything in shared memory: header, slots, messages, areas. Both sides must agree exactly.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Slots of each ring.
 pub const SLOTS: usize = 64;
 /// Bytes of payload in one slot.
@@ -110,6 +110,10 @@ struct Layout {
     header: Header,
     requests: Ring,
     replies: Ring,
+    /// Changes with every stop.
+    bell: AtomicU32,
+    /// Sequence numbers of requests that were stopped, each in a place by its number.
+    stops: [AtomicU64; SLOTS],
 }
 
 /// Which ring.
@@ -287,6 +291,42 @@ impl Control {
     /// Whether some client thread blocks and must be woken through the pipe.
     pub fn clients_wait(&self) -> bool {
         self.layout().header.clients_waiting.load(Ordering::SeqCst) != 0
+    }
+
+    /// Says that nobody waits for the reply to request `seq` any more, and wakes who hears of it. As many are remembered as there are
+    /// slots: of more at once one may be forgotten, which then runs to its end.
+    pub fn stop(&self, seq: u64) {
+        let layout = self.layout();
+        layout.stops[(seq % SLOTS as u64) as usize].store(seq, Ordering::SeqCst);
+        layout.bell.fetch_add(1, Ordering::SeqCst);
+        #[cfg(target_os = "linux")]
+        let _ = rustix::thread::futex::wake(&layout.bell, rustix::thread::futex::Flags::empty(), u32::MAX);
+    }
+
+    /// Whether request `seq` was stopped.
+    pub fn stopped(&self, seq: u64) -> bool {
+        self.layout().stops[(seq % SLOTS as u64) as usize].load(Ordering::SeqCst) == seq
+    }
+
+    /// How often something was stopped, for [`Control::hear`].
+    pub fn stops(&self) -> u32 {
+        self.layout().bell.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until more was stopped than `seen`, or for so long at most; it may wake for nothing.
+    #[cfg(target_os = "linux")]
+    pub fn hear(&self, seen: u32, at_most: std::time::Duration) {
+        use rustix::thread::futex::{Flags, Timespec, wait};
+        let nanos = at_most.as_nanos() as i64;
+        let timeout = Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 };
+        // Both processes have the word in memory of their own: the futex must not be private. Whatever it says, the caller looks again.
+        let _ = wait(&self.layout().bell, Flags::empty(), seen, Some(&timeout));
+    }
+
+    /// Sleeps for a moment: there is nothing to wait on.
+    #[cfg(not(target_os = "linux"))]
+    pub fn hear(&self, _: u32, at_most: std::time::Duration) {
+        std::thread::sleep(at_most.min(std::time::Duration::from_millis(5)));
     }
 
     fn layout(&self) -> &Layout {

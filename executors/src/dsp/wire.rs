@@ -50,6 +50,8 @@ pub enum Reply {
         /// Nanoseconds between taking the request and answering it.
         busy_ns: u64,
     },
+    /// It was stopped before its end.
+    Stopped,
     /// Refused or failed, with the reason (cut to fit a slot).
     Failed {
         /// For people.
@@ -129,6 +131,7 @@ impl Reply {
                     (0..=reason.len().min(PAYLOAD)).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
                 (102, reason.as_bytes()[..end].to_vec())
             }
+            Reply::Stopped => (103, Vec::new()),
         }
     }
 
@@ -144,7 +147,9 @@ impl Reply {
                 Err(_) => Err(bad("expected 8 bytes")),
             },
             102 => Ok(Reply::Failed { reason: String::from_utf8_lossy(payload).into_owned() }),
-            _ => Err(bad("expected a reply kind, 101 or 102")),
+            103 if payload.is_empty() => Ok(Reply::Stopped),
+            103 => Err(bad("expected no payload")),
+            _ => Err(bad("expected a reply kind from 101 to 103")),
         }
     }
 }

@@ -4,6 +4,8 @@
 use super::area::Area;
 use super::queue::{Control, Message, NO_REPLY, QueueError, Side};
 use super::wire::{Reply, Request};
+use crate::bound::Halter;
+use crate::stop::Stop;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session};
 use ort::value::{Shape, TensorRefMut, ValueType};
@@ -13,7 +15,7 @@ use std::ffi::CString;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an idle worker looks at the ring before it sleeps on its pipe.
@@ -40,9 +42,10 @@ pub fn worker_main(args: &[String]) -> ExitCode {
         }
     };
     control.unlink();
-    let beating = control.clone();
-    std::thread::spawn(move || beat(&beating));
-    match serve(&control) {
+    let now = Arc::new(Now::default());
+    let (beating, looking) = (control.clone(), now.clone());
+    std::thread::spawn(move || beat(&beating, &looking));
+    match serve(&control, &now) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("cosched dsp-worker: {e}");
@@ -51,13 +54,44 @@ pub fn worker_main(args: &[String]) -> ExitCode {
     }
 }
 
-/// Gives life signs, and ends the process when the parent is gone: the main thread may be deep in a long run then.
-fn beat(control: &Control) {
+/// The run in progress, for the thread that hears of stops.
+#[derive(Default)]
+struct Now(Mutex<Option<(u64, Arc<Stop>)>>);
+
+impl Now {
+    fn lock(&self) -> MutexGuard<'_, Option<(u64, Arc<Stop>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the run if its caller has said so.
+    fn look(&self, control: &Control) {
+        if let Some((seq, stop)) = &*self.lock()
+            && control.stopped(*seq)
+        {
+            stop.stop();
+        }
+    }
+
+    /// Does `work` for request `seq` with something that is stopped when its caller says so, before or meanwhile.
+    fn during<T>(&self, control: &Control, seq: u64, work: impl FnOnce(&Stop) -> T) -> T {
+        let stop = Arc::new(Stop::default());
+        *self.lock() = Some((seq, stop.clone()));
+        self.look(control);
+        let done = work(&stop);
+        *self.lock() = None;
+        done
+    }
+}
+
+/// Gives life signs, hears of stops, and ends the process when the parent is gone: the main thread may be deep in a long run then.
+fn beat(control: &Control, now: &Now) {
     #[cfg(unix)]
     let parent = std::os::unix::process::parent_id();
     loop {
+        let seen = control.stops();
+        now.look(control);
         control.beat();
-        std::thread::sleep(BEAT);
+        control.hear(seen, BEAT);
         #[cfg(unix)]
         if std::os::unix::process::parent_id() != parent {
             std::process::exit(0);
@@ -66,7 +100,7 @@ fn beat(control: &Control) {
 }
 
 /// Takes requests until the pipe ends.
-fn serve(control: &Control) -> Result<(), QueueError> {
+fn serve(control: &Control, now: &Now) -> Result<(), QueueError> {
     let mut dsp = Dsp::default();
     let mut stdin = std::io::stdin().lock();
     let mut idle = Instant::now();
@@ -74,7 +108,7 @@ fn serve(control: &Control) -> Result<(), QueueError> {
         match control.pop(Side::Requests)? {
             Some(message) => {
                 let start = Instant::now();
-                let done = dsp.handle(&message);
+                let done = now.during(control, message.seq, |stop| dsp.handle(&message, stop));
                 if message.seq & NO_REPLY == 0 && !answer(control, message.seq, done, start)? {
                     return Ok(());
                 }
@@ -100,10 +134,11 @@ fn serve(control: &Control) -> Result<(), QueueError> {
 }
 
 /// Posts a reply and wakes whoever sleeps for it. `false`: nobody listens any more.
-fn answer(control: &Control, seq: u64, done: Result<(), String>, start: Instant) -> Result<bool, QueueError> {
+fn answer(control: &Control, seq: u64, done: Result<(), Fault>, start: Instant) -> Result<bool, QueueError> {
     let reply = match done {
         Ok(()) => Reply::Done { busy_ns: start.elapsed().as_nanos().min(u128::from(u64::MAX)) as u64 },
-        Err(reason) => Reply::Failed { reason },
+        Err(Fault::Failed(reason)) => Reply::Failed { reason },
+        Err(Fault::Stopped) => Reply::Stopped,
     };
     let (kind, payload) = reply.encode();
     loop {
@@ -121,6 +156,18 @@ fn answer(control: &Control, seq: u64, done: Result<(), String>, start: Instant)
     Ok(true)
 }
 
+/// Why a request was not done.
+enum Fault {
+    Failed(String),
+    Stopped,
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Fault {
+        Fault::Failed(reason)
+    }
+}
+
 /// Everything loaded.
 #[derive(Default)]
 struct Dsp {
@@ -134,10 +181,11 @@ struct Instance {
     _tensors: Vec<TensorRefMut<'static, f32>>,
     _area: Area,
     segment: u64,
+    halter: Arc<Halter>,
 }
 
 impl Dsp {
-    fn handle(&mut self, message: &Message) -> Result<(), String> {
+    fn handle(&mut self, message: &Message, stop: &Stop) -> Result<(), Fault> {
         match Request::decode(message.kind, &message.payload).map_err(|e| e.to_string())? {
             Request::Ping => Ok(()),
             Request::Load { segment, path } => {
@@ -157,7 +205,14 @@ impl Dsp {
                     self.instances.get(&instance).ok_or(format!("instance {instance} was not spawned"))?;
                 let session = self.segments.get_mut(&found.segment);
                 let session = session.ok_or(format!("segment {} is not loaded", found.segment))?;
-                session.run_binding(&found.binding).map(drop).map_err(|e| e.to_string())
+                let ran = stop.during(&found.halter, || {
+                    session.run_binding_with_options(&found.binding, found.halter.options()).map(drop)
+                });
+                match ran {
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(e)) if !stop.stopped() => Err(e.to_string().into()),
+                    _ => Err(Fault::Stopped),
+                }
             }
             Request::Free { instance } => {
                 self.instances.remove(&instance);
@@ -222,7 +277,7 @@ fn spawn(session: &mut Session, segment: u64, path: &Path) -> Result<Instance, S
             binding.bind_output(name.as_str(), tensor).map_err(|e| format!("`{name}`: {e}"))?;
         }
     }
-    Ok(Instance { binding, _tensors: tensors, _area: area, segment })
+    Ok(Instance { binding, _tensors: tensors, _area: area, segment, halter: Halter::new()? })
 }
 
 /// A tensor over shared memory.

@@ -1,6 +1,7 @@
 //! Which wgpu adapter is opened, what it can do, and what every kernel binds. It refuses limits beyond WebGPU's defaults.
 
 use super::kernel::print::WORKGROUP;
+use crate::processor::{ExecError, Storage};
 use std::num::NonZeroU64;
 
 /// Bytes of one parameter slot: also the alignment that uniform offsets need.
@@ -18,6 +19,22 @@ pub(super) fn share(adapter: &wgpu::Adapter) -> u32 {
         info.subgroup_min_size
     } else {
         0
+    }
+}
+
+/// What storing numbers like this needs of the adapter.
+pub(super) fn halves(adapter: &wgpu::Adapter, storage: Storage) -> Result<wgpu::Features, ExecError> {
+    match storage {
+        Storage::F32 => Ok(wgpu::Features::empty()),
+        Storage::F16 if adapter.features().contains(wgpu::Features::SHADER_F16) => {
+            Ok(wgpu::Features::SHADER_F16)
+        }
+        Storage::F16 => {
+            let name = adapter.get_info().name;
+            let reason = format!("adapter `{name}` has no 16-bit floats, which its storage asks for");
+            let (processor, hint) = ("wgpu".to_string(), "remove it from `storage`".to_string());
+            Err(ExecError::Absent { processor, reason, hint })
+        }
     }
 }
 

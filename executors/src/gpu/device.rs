@@ -1,7 +1,8 @@
 //! What both GPU processors share: the way from preparing a segment to a device. It refuses to know any driver.
 
+use super::course::{self, Course};
 use super::kernel::Spec;
-use super::kernel::print::{Dialect, print};
+use super::kernel::print::{Dialect, Kept, print};
 use super::lower::choice::Met;
 use super::lower::{self, Plan, Span, Target};
 use super::tune;
@@ -10,9 +11,10 @@ use crate::graph::{Graph, Node};
 use crate::held::{Meter, Traffic};
 use crate::measure::cpu_ms;
 use crate::processor::{ExecError, Prepared, Processor};
+use crate::stop::Stop;
 use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a device can do wrong.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub enum Fault {
     Failed(String),
     /// The device is gone.
     Died(String),
+    /// Nobody wants the answer any more.
+    Stopped,
 }
 
 /// Changes the text of a kernel before it is compiled. Only tests have a use for it: they must reject a wrong kernel.
@@ -68,16 +72,17 @@ pub trait Device: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
     /// Allocates.
     fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
-    /// Brings `inputs` to their places, runs every step, and brings `outputs` where they go. It waits for all of that if `wait` says so or
-    /// any output goes to the host; else it may still be at work when it returns, and whatever is run or read on this device later comes
-    /// after it. Allocates nothing but what the driver allocates for a submission.
+    /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, at most two of them at a time, and brings
+    /// `outputs` where they go. It waits for all of that if `course` says so or any output goes to the host; else it may still be at work
+    /// when it returns, and whatever is run or read on this device later comes after it. A run that is stopped ends when what went out
+    /// has ended. Allocates nothing but what the driver allocates for a submission.
     fn run(
         &self,
         segment: &Self::Segment,
         memory: &mut Self::Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Self::Buffer>)>,
         outputs: &mut [Output<Self::Buffer>],
-        wait: bool,
+        course: &mut Course<'_>,
     ) -> Result<(), Fault>;
     /// A buffer for so many floats.
     fn buffer(&self, floats: usize) -> Result<Self::Buffer, Fault>;
@@ -120,9 +125,12 @@ pub fn time_step<D: Device>(
 /// Seconds that a try of one step aims at.
 const TRY: f64 = 4e-3;
 
+/// What one compiled kernel serves.
+pub type Key = (Spec, Kept);
+
 /// The text of a kernel in `dialect`, with the edit of a test if there is one.
-pub fn text(spec: &Spec, dialect: &dyn Dialect, edit: Option<Edit>) -> String {
-    let text = print(&spec.build(), dialect);
+pub fn text((spec, kept): &Key, dialect: &dyn Dialect, edit: Option<Edit>) -> String {
+    let text = print(&spec.build(), dialect, *kept);
     match edit {
         Some(edit) => edit(text),
         None => text,
@@ -181,7 +189,7 @@ impl<D: Device> Gpu<D> {
     pub fn texts(&self, segment: &Graph) -> Result<Vec<String>, String> {
         let plan =
             lower::lower(segment, &self.target()).map_err(|(node, _, why)| format!("{node}: {why}"))?;
-        Ok(plan.steps.iter().map(|s| text(&s.spec, self.device.dialect(), None)).collect())
+        Ok(plan.steps.iter().map(|s| text(&(s.spec, s.kept), self.device.dialect(), None)).collect())
     }
 
     fn target(&self) -> Target {
@@ -214,6 +222,7 @@ pub(super) fn failed<D: Device>(graph: &str, fault: Fault) -> ExecError {
     match fault {
         Fault::Failed(reason) => ExecError::Failed { processor, graph: graph.to_string(), reason },
         Fault::Died(reason) => ExecError::Died { processor, reason },
+        Fault::Stopped => ExecError::Stopped { processor },
     }
 }
 
@@ -252,8 +261,10 @@ impl<D: Device> Processor for Gpu<D> {
         let ready = self.device.prepare(&plan).map_err(|f| failed::<D>(&segment.name, f))?;
         // Drivers compile at the first launch: a run on whatever is in memory pays for that now. No kernel takes an index from
         // the arena, so that the contents do not matter.
+        let (work, stop) = (course::work(&plan.steps), Stop::default());
         let first = self.device.spawn(&ready).and_then(|mut memory| {
-            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [], true)?;
+            let mut course = Course::new(&work, Duration::ZERO, &stop, true);
+            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
             Ok(memory)
         });
         let first = first.map_err(|f| failed::<D>(&segment.name, f))?;
@@ -269,9 +280,13 @@ impl<D: Device> Processor for Gpu<D> {
                 inputs: values(&segment.inputs),
                 outputs: values(&segment.outputs),
                 bytes: plan.bytes()
-                    + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>(),
+                    + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>()
+                        * plan.storage.bytes()
+                        / 4,
+                storage: plan.storage,
                 places: plan.inputs,
                 sources: plan.outputs,
+                work,
                 steps: plan.steps.into_iter().map(|s| (s.node, s.spec, s.flops)).collect(),
             }),
         }))

@@ -2,11 +2,13 @@
 //! It refuses hand-written twins of a kernel and any device that is shared by the whole process.
 
 mod adapter;
+pub mod course;
 pub mod device;
 pub mod kernel;
 pub mod lower;
 pub mod memory;
 pub mod opencl;
+mod stored;
 pub mod tune;
 mod waiting;
 pub mod wgpu;

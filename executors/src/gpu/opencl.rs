@@ -1,12 +1,13 @@
 //! The `opencl` processor: OpenCL C kernels. Each processor owns its context; only the list of devices is found once for the process.
 //! It refuses relaxed mathematics: NaN and infinity stay what they are.
 
-use super::device::{Device, Edit, Fault, Feed, Gpu, Output, Place, text};
-use super::kernel::Spec;
+use super::course::Course;
+use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::ir::MAX_PARAMS;
 use super::kernel::print::{Dialect, OpenClC, WORKGROUP};
-use super::lower::{Plan, Span, Target};
-use crate::processor::{ExecError, Options, Processor, Row};
+use super::lower::{Page, Plan, Span, Target};
+use super::stored::{self, loaded, stored};
+use crate::processor::{ExecError, Options, Processor, Row, Storage};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
 use opencl3::device as cl;
@@ -33,7 +34,7 @@ pub struct OpenClDevice {
     context: Context,
     device: cl::Device,
     target: Target,
-    programs: Mutex<HashMap<Spec, Arc<Program>>>,
+    programs: Mutex<HashMap<Key, Arc<Program>>>,
     /// All commands, in order: a run may begin before the one whose outputs it reads has ended.
     queue: CommandQueue,
     edit: Option<Edit>,
@@ -43,7 +44,7 @@ pub struct OpenClDevice {
 pub struct Segment {
     steps: Vec<Launch>,
     params: Buffer<u32>,
-    pages: Vec<Buffer<f32>>,
+    pages: Vec<Buffer<u8>>,
     arena: usize,
 }
 
@@ -55,7 +56,9 @@ struct Launch {
 
 /// Working memory and kernels with their arguments set, for one run at a time.
 pub struct Memory {
-    arena: Buffer<f32>,
+    arena: Buffer<u8>,
+    /// What is converted on its way to the device and back.
+    room: Vec<u16>,
     kernels: Vec<(Kernel, usize)>,
 }
 
@@ -64,7 +67,8 @@ pub const ROW: Row = Row { name: "opencl", about: "GPU kernels in OpenCL C", ope
 
 /// Opens the processor of the table.
 pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
-    Ok(Arc::new(Gpu::tuned(OpenClDevice::open(None)?, options.tune)))
+    let storage = options.storage.get(OpenClDevice::NAME).copied().unwrap_or_default();
+    Ok(Arc::new(Gpu::tuned(OpenClDevice::open_with(None, storage)?, options.tune)))
 }
 
 fn absent(reason: String) -> ExecError {
@@ -79,7 +83,8 @@ fn absent(reason: String) -> ExecError {
 /// The tiles: on a CPU device a vector is the SIMD unit, on a GPU it only groups loads.
 pub fn target(cpu: bool) -> Target {
     let (width, pixels) = if cpu { (16, 6) } else { (4, 8) };
-    Target { width, rows: cpu, pixels, share: 0, max_binding: 128 << 20, tuned: Default::default() }
+    let (max_binding, storage) = (128 << 20, Storage::F32);
+    Target { width, rows: cpu, pixels, share: 0, max_binding, storage, tuned: Default::default() }
 }
 
 /// All devices, GPUs first.
@@ -98,28 +103,34 @@ fn discover() -> Result<Vec<Id>, String> {
 impl OpenClDevice {
     /// Opens the best device. `edit` is for tests.
     pub fn open(edit: Option<Edit>) -> Result<Self, ExecError> {
+        Self::open_with(edit, Storage::F32)
+    }
+
+    /// As [`OpenClDevice::open`], with numbers stored like this: no device lacks what that needs.
+    pub fn open_with(edit: Option<Edit>, storage: Storage) -> Result<Self, ExecError> {
         let found = DEVICES.get_or_init(discover).as_ref().map_err(|e| absent(e.clone()))?;
         let device = cl::Device::new(found[0].0 as *mut c_void);
         let context = Context::from_device(&device).map_err(|e| absent(format!("no context: {e}")))?;
         let largest = device.max_mem_alloc_size().map_err(|e| absent(e.to_string()))?;
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
-        let target = Target { max_binding, ..target(cpu) };
+        let target = Target { max_binding, storage, ..target(cpu) };
         let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
         Ok(Self { context, device, target, programs, queue, edit })
     }
 
-    fn program(&self, spec: &Spec) -> Result<Arc<Program>, Fault> {
+    fn program(&self, key: &Key) -> Result<Arc<Program>, Fault> {
         let mut programs = self.programs.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(known) = programs.get(spec) {
+        if let Some(known) = programs.get(key) {
             return Ok(known.clone());
         }
-        let source = text(spec, self.dialect(), self.edit);
+        let source = text(key, self.dialect(), self.edit);
         let built = Program::create_and_build_from_source(&self.context, &source, "-cl-std=CL1.2");
-        let built =
-            Arc::new(built.map_err(|log| Fault::Failed(format!("kernel {spec:?} does not compile: {log}")))?);
-        programs.insert(*spec, built.clone());
+        let built = Arc::new(
+            built.map_err(|log| Fault::Failed(format!("kernel {:?} does not compile: {log}", key.0)))?,
+        );
+        programs.insert(*key, built.clone());
         Ok(built)
     }
 
@@ -147,6 +158,65 @@ fn fault(e: opencl3::error_codes::ClError) -> Fault {
     if e.0 == -2 { Fault::Died(e.to_string()) } else { Fault::Failed(e.to_string()) }
 }
 
+/// Reads so many numbers from a byte of `buffer` on, and waits for them where they must be converted.
+///
+/// # Safety
+/// They lie inside the buffer; `to` lives until the queue has been finished.
+unsafe fn read(
+    queue: &CommandQueue,
+    buffer: &Buffer<u8>,
+    at: usize,
+    storage: Storage,
+    to: &mut [f32],
+    room: &mut Vec<u16>,
+) -> Result<Event, Fault> {
+    // SAFETY: the caller's promise; what is read into `room` is waited for.
+    unsafe {
+        match storage {
+            Storage::F32 => {
+                let bytes = bytemuck::cast_slice_mut(to);
+                queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
+            }
+            Storage::F16 => {
+                room.resize(to.len(), 0);
+                let bytes = bytemuck::cast_slice_mut(room);
+                let read = queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
+                loaded(storage, bytes, to);
+                Ok(read)
+            }
+        }
+    }
+}
+
+/// Hands the steps to the queue, portion by portion; never more than two of them wait there. Gives the last one, if there is any.
+///
+/// # Safety
+/// Grids are whole workgroups; the buffers of the kernels live until the queue has been finished.
+unsafe fn launch(
+    queue: &CommandQueue,
+    kernels: &[(Kernel, usize)],
+    course: &mut Course<'_>,
+) -> Result<Option<Event>, Fault> {
+    let local = [WORKGROUP as usize];
+    let (mut before, mut last): (Option<Event>, Option<Event>) = (None, None);
+    while let Some(steps) = course.next_portion() {
+        for (kernel, total) in &kernels[steps] {
+            let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
+            // SAFETY: the caller's promise.
+            let queued =
+                unsafe { queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[]) };
+            last = Some(queued.map_err(fault)?);
+        }
+        if !course.all_begun() {
+            queue.flush().map_err(fault)?;
+            if let Some(before) = std::mem::replace(&mut before, last.take()) {
+                before.wait().map_err(fault)?;
+            }
+        }
+    }
+    course.end().map(|()| last)
+}
+
 /// Hands all commands of a run to the queue, in order. Gives the last one, if there is any.
 ///
 /// # Safety
@@ -154,55 +224,58 @@ fn fault(e: opencl3::error_codes::ClError) -> Fault {
 /// the last command has ended. Where `early` is true nothing is written there, and what is read has been read when this returns.
 unsafe fn enqueue(
     queue: &CommandQueue,
+    storage: Storage,
     memory: &mut Memory,
-    inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
-    outputs: &mut [Output<Buffer<f32>>],
+    inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<u8>>)>,
+    outputs: &mut [Output<Buffer<u8>>],
     early: bool,
-) -> opencl3::Result<Option<Event>> {
-    let Memory { arena, kernels } = memory;
-    let local = [WORKGROUP as usize];
-    let upload = if early { CL_BLOCKING } else { CL_NON_BLOCKING };
-    let mut last = None;
+    course: &mut Course<'_>,
+) -> Result<Option<Event>, Fault> {
+    let Memory { arena, room, kernels } = memory;
+    let at = |span: &Span| storage.bytes() * span.at;
+    let size = |span: &Span| storage.bytes() * span.floats;
+    // What is converted is in the same room each time.
+    let upload = if storage == Storage::F32 && !early { CL_NON_BLOCKING } else { CL_BLOCKING };
     // SAFETY: the caller's promise.
     unsafe {
+        let mut last = None;
         for (span, feed) in inputs {
-            last = Some(match feed {
-                Feed::Host(data) => queue.enqueue_write_buffer(arena, upload, 4 * span.at, data, &[])?,
-                Feed::There(from) => {
-                    queue.enqueue_copy_buffer(from, arena, 0, 4 * span.at, 4 * span.floats, &[])?
+            let queued = match feed {
+                Feed::Host(data) => {
+                    let bytes = &stored(storage, data, room)[..size(&span)];
+                    queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
                 }
-            });
+                Feed::There(from) => queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[]),
+            };
+            last = Some(queued.map_err(fault)?);
         }
-        for (kernel, total) in kernels {
-            let global = [*total];
-            let (global, local) = (global.as_ptr(), local.as_ptr());
-            last = Some(queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[])?);
-        }
+        last = launch(queue, kernels, course)?.or(last);
         for (span, place) in outputs {
             last = Some(match place {
                 Place::Home(data) => {
                     data.resize(span.floats, 0.0);
-                    queue.enqueue_read_buffer(arena, CL_NON_BLOCKING, 4 * span.at, data, &[])?
+                    read(queue, arena, at(span), storage, data, room)?
                 }
                 Place::There(to) => {
-                    queue.enqueue_copy_buffer(arena, to, 4 * span.at, 0, 4 * span.floats, &[])?
+                    queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
                 }
             });
         }
+        Ok(last)
     }
-    Ok(last)
 }
 
 impl Device for OpenClDevice {
     const NAME: &'static str = "opencl";
     type Segment = Segment;
     type Memory = Memory;
-    type Buffer = Buffer<f32>;
+    type Buffer = Buffer<u8>;
 
     fn describe(&self) -> String {
         let d = &self.device;
         let text = |r: opencl3::Result<String>| r.unwrap_or_else(|_| "?".into());
-        format!("{} ({}, driver {})", text(d.name()), text(d.version()), text(d.driver_version()))
+        let stored = self.target.storage.of_device();
+        format!("{} ({}, driver {}{stored})", text(d.name()), text(d.version()), text(d.driver_version()))
     }
 
     fn target(&self) -> &Target {
@@ -222,9 +295,15 @@ impl Device for OpenClDevice {
         let mut steps = Vec::with_capacity(plan.steps.len());
         for (step, slot) in plan.steps.iter().zip(params.chunks_exact_mut(MAX_PARAMS)) {
             slot[..step.params.len()].copy_from_slice(&step.params);
-            steps.push(Launch { program: self.program(&step.spec)?, page: step.page, total: step.total });
+            steps.push(Launch {
+                program: self.program(&(step.spec, step.kept))?,
+                page: step.page,
+                total: step.total,
+            });
         }
-        let pages = plan.pages.iter().map(|p| self.filled(p)).collect::<Result<_, _>>()?;
+        let mut room = Vec::new();
+        let mut page = |p: &Page| self.filled(stored(p.storage, &p.floats, &mut room));
+        let pages = plan.pages.iter().map(&mut page).collect::<Result<_, _>>()?;
         Ok(Segment { steps, params: self.filled(&params)?, pages, arena: plan.arena })
     }
 
@@ -245,41 +324,43 @@ impl Device for OpenClDevice {
             let workgroup = WORKGROUP as usize;
             kernels.push((kernel, step.total.div_ceil(workgroup) * workgroup));
         }
-        Ok(Memory { arena, kernels })
+        Ok(Memory { arena, kernels, room: Vec::new() })
     }
 
     fn run(
         &self,
         _: &Segment,
         memory: &mut Memory,
-        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<f32>>)>,
-        outputs: &mut [Output<Buffer<f32>>],
-        wait: bool,
+        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<u8>>)>,
+        outputs: &mut [Output<Buffer<u8>>],
+        course: &mut Course<'_>,
     ) -> Result<(), Fault> {
-        let early = !wait && outputs.iter().all(|(_, place)| matches!(place, Place::There(_)));
+        let early = !course.waits() && outputs.iter().all(|(_, place)| matches!(place, Place::There(_)));
+        let storage = self.target.storage;
         // SAFETY: what is read and written on the host is borrowed until every command has ended below, errors or not, or was read
         // already. The driver keeps buffers and kernels for as long as commands need them.
-        let queued = unsafe { enqueue(&self.queue, memory, inputs, outputs, early) };
+        let queued = unsafe { enqueue(&self.queue, storage, memory, inputs, outputs, early, course) };
         let ended = match &queued {
             Ok(None) => Ok(()),
             Ok(Some(_)) if early => self.queue.flush(),
             Ok(Some(last)) => last.wait(),
             Err(_) => self.queue.finish(),
         };
-        queued.map_err(fault)?;
+        queued?;
         ended.map_err(fault)
     }
 
-    fn buffer(&self, floats: usize) -> Result<Buffer<f32>, Fault> {
+    fn buffer(&self, floats: usize) -> Result<Buffer<u8>, Fault> {
+        let bytes = stored::bytes(self.target.storage, floats);
         // SAFETY: no host pointer is given.
-        let made = unsafe { Buffer::create(&self.context, CL_MEM_READ_WRITE, floats, ptr::null_mut()) };
+        let made = unsafe { Buffer::create(&self.context, CL_MEM_READ_WRITE, bytes, ptr::null_mut()) };
         made.map_err(fault)
     }
 
-    fn read(&self, buffer: &Buffer<f32>, to: &mut [f32]) -> Result<(), Fault> {
-        // SAFETY: the read blocks until it is done, and comes after the run that writes the buffer.
-        unsafe { self.queue.enqueue_read_buffer(buffer, CL_BLOCKING, 0, to, &[]) }.map_err(fault)?;
-        Ok(())
+    fn read(&self, buffer: &Buffer<u8>, to: &mut [f32]) -> Result<(), Fault> {
+        // SAFETY: the read comes after the run that writes the buffer, and is waited for.
+        let read = unsafe { read(&self.queue, buffer, 0, self.target.storage, to, &mut Vec::new()) }?;
+        read.wait().map_err(fault)
     }
 
     fn repeat(&self, _: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {

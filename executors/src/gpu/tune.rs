@@ -145,6 +145,8 @@ pub fn tune<D: Device>(
                     }
                 }
                 Err(Fault::Died(why)) => return Err(Fault::Died(why)),
+                // Nothing stops a measurement.
+                Err(Fault::Stopped) => {}
                 Err(Fault::Failed(why)) => tracing::debug!("{}: {choice:?} fails: {why}", met.key),
             }
         }

@@ -1,13 +1,16 @@
 //! The `wgpu` processor: WGSL kernels through wgpu (Vulkan). It stays within WebGPU's default limits and keeps wgpu's checks on.
 //! It refuses to panic on a device error: errors come back through scopes, losses through a flag.
 
-use super::adapter::{SLOT, layout, rank, share};
-use super::device::{Device, Edit, Fault, Feed, Gpu, Output, Place, text};
-use super::kernel::Spec;
+mod sending;
+
+use super::adapter::{SLOT, halves, layout, rank, share};
+use super::course::Course;
+use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
-use super::lower::{Plan, Span, Target};
-use super::waiting::{Mapped, PATIENCE, ready};
-use crate::processor::{ExecError, Options, Processor, Row};
+use super::lower::{Page, Plan, Source, Span, Target};
+use super::stored::{self, loaded, stored};
+use super::waiting::{Mapped, ready};
+use crate::processor::{ExecError, Options, Processor, Row, Storage};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -23,7 +26,7 @@ pub struct WgpuDevice {
     target: Target,
     layout: wgpu::BindGroupLayout,
     pipeline_layout: wgpu::PipelineLayout,
-    pipelines: Mutex<HashMap<Spec, wgpu::ComputePipeline>>,
+    pipelines: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
     lost: Arc<OnceLock<String>>,
     edit: Option<Edit>,
 }
@@ -49,6 +52,8 @@ pub struct Memory {
     readback: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     mapped: Arc<Mapped>,
+    /// What is converted on its way to the device.
+    room: Vec<u16>,
 }
 
 /// The row of the processor table.
@@ -56,7 +61,8 @@ pub const ROW: Row = Row { name: "wgpu", about: "GPU kernels in WGSL through wgp
 
 /// Opens the processor of the table.
 pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
-    Ok(Arc::new(Gpu::tuned(WgpuDevice::open(None)?, options.tune)))
+    let storage = options.storage.get(WgpuDevice::NAME).copied().unwrap_or_default();
+    Ok(Arc::new(Gpu::tuned(WgpuDevice::open_with(None, storage)?, options.tune)))
 }
 
 fn absent(reason: String) -> ExecError {
@@ -70,12 +76,25 @@ fn absent(reason: String) -> ExecError {
 
 /// The tiles of every wgpu device, for now: WGSL has vectors of at most four lanes.
 pub fn target() -> Target {
-    Target { width: 4, rows: false, pixels: 8, share: 0, max_binding: 128 << 20, tuned: Default::default() }
+    Target {
+        width: 4,
+        rows: false,
+        pixels: 8,
+        share: 0,
+        max_binding: 128 << 20,
+        storage: Storage::F32,
+        tuned: Default::default(),
+    }
 }
 
 impl WgpuDevice {
     /// Opens the best adapter. `edit` is for tests.
     pub fn open(edit: Option<Edit>) -> Result<Self, ExecError> {
+        Self::open_with(edit, Storage::F32)
+    }
+
+    /// As [`WgpuDevice::open`], with numbers stored like this.
+    pub fn open_with(edit: Option<Edit>, storage: Storage) -> Result<Self, ExecError> {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = wgpu::Backends::VULKAN;
         let instance = wgpu::Instance::new(descriptor);
@@ -88,7 +107,7 @@ impl WgpuDevice {
         let subgroups = if share > 0 { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
         let request = wgpu::DeviceDescriptor {
             label: Some("cosched"),
-            required_features: subgroups,
+            required_features: subgroups | halves(&adapter, storage)?,
             required_limits: wgpu::Limits::default(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -109,7 +128,7 @@ impl WgpuDevice {
             immediate_size: 0,
         });
         let pipelines = Mutex::new(HashMap::new());
-        let target = Target { share, ..target() };
+        let target = Target { share, storage, ..target() };
         Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, edit })
     }
 
@@ -135,12 +154,12 @@ impl WgpuDevice {
         }
     }
 
-    fn pipeline(&self, spec: &Spec) -> wgpu::ComputePipeline {
+    fn pipeline(&self, key: &Key) -> wgpu::ComputePipeline {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(known) = pipelines.get(spec) {
+        if let Some(known) = pipelines.get(key) {
             return known.clone();
         }
-        let source = text(spec, self.dialect(), self.edit);
+        let source = text(key, self.dialect(), self.edit);
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some("cosched"),
             source: wgpu::ShaderSource::Wgsl(source.into()),
@@ -153,7 +172,7 @@ impl WgpuDevice {
             compilation_options: Default::default(),
             cache: None,
         });
-        pipelines.insert(*spec, pipeline.clone());
+        pipelines.insert(*key, pipeline.clone());
         pipeline
     }
 
@@ -167,35 +186,6 @@ impl WgpuDevice {
         let buffer = self.labelled(label, data.len() as u64, usage | wgpu::BufferUsages::COPY_DST);
         self.queue.write_buffer(&buffer, 0, data);
         buffer
-    }
-
-    /// Waits for a submission.
-    fn wait(&self, index: wgpu::SubmissionIndex) -> Result<(), Fault> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(PATIENCE) };
-        let waited = self.device.poll(poll);
-        waited.map(|_| ()).map_err(|e| Fault::Died(format!("waiting for the device: {e}")))
-    }
-
-    /// Submits, waits, and gives the first `bytes` of `readback` to `with`.
-    fn submit_and_read(
-        &self,
-        encoder: wgpu::CommandEncoder,
-        readback: &wgpu::Buffer,
-        mapped: &Arc<Mapped>,
-        bytes: u64,
-        with: impl FnOnce(&[f32]),
-    ) -> Result<(), Fault> {
-        let index = self.queue.submit([encoder.finish()]);
-        let telling = mapped.clone();
-        readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| telling.tell(result));
-        self.wait(index)?;
-        mapped.wait()?;
-        let view = readback.get_mapped_range(0..bytes);
-        let view = view.map_err(|e| Fault::Failed(format!("reading results back: {e}")))?;
-        with(bytemuck::cast_slice(&view));
-        drop(view);
-        readback.unmap();
-        Ok(())
     }
 }
 
@@ -214,7 +204,8 @@ impl Device for WgpuDevice {
 
     fn describe(&self) -> String {
         let i = &self.info;
-        format!("{} ({:?}, {} {}, wgpu 30)", i.name, i.device_type, i.driver, i.driver_info)
+        let stored = self.target.storage.of_device();
+        format!("{} ({:?}, {} {}, wgpu 30{stored})", i.name, i.device_type, i.driver, i.driver_info)
     }
 
     fn target(&self) -> &Target {
@@ -235,20 +226,27 @@ impl Device for WgpuDevice {
             let words: &[u8] = bytemuck::cast_slice(&step.params);
             slot[..words.len()].copy_from_slice(words);
         }
-        let readback =
-            plan.outputs.iter().map(|o| if let super::lower::Source::Arena(s) = o { s.floats } else { 0 });
-        let readback = 4 * readback.sum::<usize>().max(1) as u64;
+        let home = |o: &Source| match o {
+            Source::Arena(span) => stored::bytes(plan.storage, span.floats),
+            _ => 0,
+        };
+        let readback = plan.outputs.iter().map(home).sum::<usize>().max(4) as u64;
         self.scoped(|| {
             let steps = plan.steps.iter();
-            let steps =
-                steps.map(|s| Launch { pipeline: self.pipeline(&s.spec), page: s.page, grid: grid(s.total) });
-            let page =
-                |p: &Vec<f32>| self.filled("weights", bytemuck::cast_slice(p), wgpu::BufferUsages::STORAGE);
+            let steps = steps.map(|s| Launch {
+                pipeline: self.pipeline(&(s.spec, s.kept)),
+                page: s.page,
+                grid: grid(s.total),
+            });
+            let page = |p: &Page| {
+                let (mut room, usage) = (Vec::new(), wgpu::BufferUsages::STORAGE);
+                self.filled("weights", stored(p.storage, &p.floats, &mut room), usage)
+            };
             Ok(Segment {
                 steps: steps.collect(),
                 params: self.filled("params", &params, wgpu::BufferUsages::UNIFORM),
                 pages: plan.pages.iter().map(page).collect(),
-                arena: 4 * plan.arena as u64,
+                arena: stored::bytes(plan.storage, plan.arena) as u64,
                 readback,
             })
         })
@@ -279,7 +277,7 @@ impl Device for WgpuDevice {
                 })
             };
             let groups = segment.pages.iter().map(bind).collect();
-            Ok(Memory { arena, readback, groups, mapped: Arc::default() })
+            Ok(Memory { arena, readback, groups, mapped: Arc::default(), room: Vec::new() })
         })
     }
 
@@ -289,28 +287,25 @@ impl Device for WgpuDevice {
         memory: &mut Memory,
         inputs: &mut dyn Iterator<Item = (Span, Feed<'_, wgpu::Buffer>)>,
         outputs: &mut [Output<wgpu::Buffer>],
-        wait: bool,
+        course: &mut Course<'_>,
     ) -> Result<(), Fault> {
-        let (at, size) = (|span: &Span| 4 * span.at as u64, |span: &Span| 4 * span.floats as u64);
+        let storage = self.target.storage;
+        let at = |span: &Span| (storage.bytes() * span.at) as u64;
+        let size = |span: &Span| stored::bytes(storage, span.floats) as u64;
         self.scoped(|| {
-            let Memory { arena, readback, groups, mapped } = memory;
+            let Memory { arena, readback, groups, mapped, room } = memory;
             let mut encoder = self.device.create_command_encoder(&Default::default());
             for (span, feed) in inputs {
                 match feed {
-                    Feed::Host(data) => self.queue.write_buffer(arena, at(&span), bytemuck::cast_slice(data)),
+                    Feed::Host(data) => {
+                        self.queue.write_buffer(arena, at(&span), stored(storage, data, room))
+                    }
                     Feed::There(from) => {
                         encoder.copy_buffer_to_buffer(from, 0, arena, at(&span), size(&span))
                     }
                 }
             }
-            {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                for (i, step) in segment.steps.iter().enumerate() {
-                    pass.set_pipeline(&step.pipeline);
-                    pass.set_bind_group(0, &groups[step.page], &[(i as u64 * SLOT) as u32]);
-                    pass.dispatch_workgroups(step.grid.0, step.grid.1, 1);
-                }
-            }
+            self.record(segment, groups, &mut encoder, course)?;
             let mut home = 0;
             for (span, place) in &*outputs {
                 match place {
@@ -325,14 +320,14 @@ impl Device for WgpuDevice {
             }
             if home == 0 {
                 let index = self.queue.submit([encoder.finish()]);
-                return if wait { self.wait(index) } else { Ok(()) };
+                return if course.waits() { self.wait(index) } else { Ok(()) };
             }
             self.submit_and_read(encoder, readback, mapped, home, |mut all| {
                 for (span, place) in outputs {
                     let Place::Home(data) = place else { continue };
-                    let (own, rest) = all.split_at(span.floats);
-                    data.clear();
-                    data.extend_from_slice(own);
+                    let (own, rest) = all.split_at(size(span) as usize);
+                    data.resize(span.floats, 0.0);
+                    loaded(storage, own, data);
                     all = rest;
                 }
             })
@@ -341,17 +336,19 @@ impl Device for WgpuDevice {
 
     fn buffer(&self, floats: usize) -> Result<wgpu::Buffer, Fault> {
         use wgpu::BufferUsages as Use;
-        self.scoped(|| Ok(self.labelled("tensor", 4 * floats as u64, Use::COPY_DST | Use::COPY_SRC)))
+        let bytes = stored::bytes(self.target.storage, floats) as u64;
+        self.scoped(|| Ok(self.labelled("tensor", bytes, Use::COPY_DST | Use::COPY_SRC)))
     }
 
     fn read(&self, buffer: &wgpu::Buffer, to: &mut [f32]) -> Result<(), Fault> {
         use wgpu::BufferUsages as Use;
-        let bytes = 4 * to.len() as u64;
+        let storage = self.target.storage;
+        let bytes = stored::bytes(storage, to.len()) as u64;
         self.scoped(|| {
             let readback = self.labelled("readback", bytes, Use::MAP_READ | Use::COPY_DST);
             let mut encoder = self.device.create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(buffer, 0, &readback, 0, bytes);
-            self.submit_and_read(encoder, &readback, &Arc::default(), bytes, |all| to.copy_from_slice(all))
+            self.submit_and_read(encoder, &readback, &Arc::default(), bytes, |all| loaded(storage, all, to))
         })
     }
 

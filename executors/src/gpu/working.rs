@@ -1,16 +1,19 @@
 //! A prepared segment at work on a GPU: tensors that this device has are taken from there, and those that it makes stay there unless
 //! they are wanted on the host. It refuses to allocate once every tensor of a run has been let go of: they are used again.
 
+use super::course::Course;
 use super::device::{Device, Fault, Feed, Output, Place, failed, time_step};
 use super::kernel::Spec;
 use super::lower::{Source, Span};
 use crate::cpu::check_inputs;
 use crate::graph::Value;
 use crate::held::{Held, Meter, Own, Resident, Shelf};
-use crate::processor::{ExecError, Instance, Prepared, StepTime};
+use crate::processor::{ExecError, Instance, Prepared, StepTime, Storage};
+use crate::stop::Stop;
 use crate::tensor::{DType, Data, Tensor};
 use std::any::Any;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// What all instances of a prepared segment share.
 pub(super) struct Shared<D: Device> {
@@ -23,6 +26,10 @@ pub(super) struct Shared<D: Device> {
     pub places: Vec<Option<Span>>,
     pub sources: Vec<Source>,
     pub bytes: usize,
+    /// How tensors are stored.
+    pub storage: Storage,
+    /// As [`super::course::work`] has it.
+    pub work: Vec<u64>,
     /// Node, kernel and arithmetic of each step.
     pub steps: Vec<(String, Spec, u64)>,
 }
@@ -45,7 +52,7 @@ impl<D: Device> Prepared for Ready<D> {
         let shelves = shared.outputs.iter().map(|_| Shelves::default()).collect();
         let running = Vec::with_capacity(shared.outputs.len());
         let targets = Vec::with_capacity(shared.outputs.len());
-        Ok(Box::new(Working { shared, memory, shelves, targets, running }))
+        Ok(Box::new(Working { shared, memory, shelves, targets, running, spent: Duration::ZERO }))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -84,14 +91,17 @@ impl<D: Device> Resident for Stay<D> {
         let read =
             self.buffer.as_ref().ok_or_else(lost).and_then(|buffer| shared.device.read(buffer, &mut data));
         read.map_err(|fault| {
-            let (Fault::Failed(reason) | Fault::Died(reason)) = fault;
+            let reason = match fault {
+                Fault::Failed(reason) | Fault::Died(reason) => reason,
+                Fault::Stopped => "stopped".to_owned(),
+            };
             ExecError::Failed {
                 processor: D::NAME.to_string(),
                 graph: shared.graph.clone(),
                 reason: format!("`{}` was left there and cannot be read: {reason}", value.name),
             }
         })?;
-        shared.meter.download(4 * data.len());
+        shared.meter.download(shared.storage.bytes() * data.len());
         Ok(self.seen.get_or_init(|| Arc::new(Tensor { shape: value.shape.clone(), data: Data::F32(data) })))
     }
 }
@@ -122,6 +132,8 @@ struct Working<D: Device> {
     /// Those of the run, in the order of the outputs that come from the arena.
     targets: Vec<Target<D>>,
     running: Vec<Output<D::Buffer>>,
+    /// What the last run took.
+    spent: Duration,
 }
 
 impl<D: Device> Working<D> {
@@ -166,14 +178,14 @@ impl<D: Device> Working<D> {
                 Source::Arena(span) => {
                     written.next().and_then(|(target, (_, place))| match (target, place) {
                         (Target::Home(mut tensor), Place::Home(floats)) => {
-                            shared.meter.download(4 * span.floats);
+                            shared.meter.download(shared.storage.bytes() * span.floats);
                             let shape = &mut tensor.get().shape;
                             shape.clone_from(&value.shape);
                             tensor.get().data = Data::F32(floats);
                             Some(Held::Host(shelf.home.lend(tensor)))
                         }
                         (Target::There(mut stay), Place::There(buffer)) => {
-                            shared.meter.moved(4 * span.floats);
+                            shared.meter.moved(shared.storage.bytes() * span.floats);
                             stay.get().buffer = Some(buffer);
                             Some(Held::There(shelf.there.lend(stay)))
                         }
@@ -197,12 +209,13 @@ impl<D: Device> Shared<D> {
     /// What goes into the place of an input, if any kernel reads it. What lies elsewhere must have been brought to the host.
     fn feed<'h>(&self, held: &'h Held, place: Option<Span>) -> Option<(Span, Feed<'h, D::Buffer>)> {
         let span = place?;
+        let bytes = self.storage.bytes() * span.floats;
         if let Some(buffer) = self.mine(held) {
-            self.meter.moved(4 * span.floats);
+            self.meter.moved(bytes);
             return Some((span, Feed::There(buffer)));
         }
         let floats = held.seen()?.as_f32()?;
-        self.meter.upload(4 * span.floats);
+        self.meter.upload(bytes);
         Some((span, Feed::Host(floats)))
     }
 }
@@ -213,6 +226,7 @@ impl<D: Device> Working<D> {
         inputs: &[Held],
         home: &[bool],
         outputs: &mut Vec<Held>,
+        stop: &Stop,
         wait: bool,
     ) -> Result<(), ExecError> {
         check_inputs(&self.shared.graph, &self.shared.inputs, inputs)?;
@@ -225,18 +239,29 @@ impl<D: Device> Working<D> {
         let shared = &*self.shared;
         let mut feeds =
             inputs.iter().zip(&shared.places).filter_map(|(held, place)| shared.feed(held, *place));
-        shared
-            .device
-            .run(&shared.segment, &mut self.memory, &mut feeds, &mut self.running, wait)
-            .map_err(|f| failed::<D>(&shared.graph, f))?;
+        let mut course = Course::new(&shared.work, self.spent, stop, wait);
+        let (memory, running, begun) = (&mut self.memory, &mut self.running, Instant::now());
+        let ran = shared.device.run(&shared.segment, memory, &mut feeds, running, &mut course);
+        shared.meter.dispatched(course.begun());
+        ran.map_err(|f| failed::<D>(&shared.graph, f))?;
+        // Of a run that was not waited for nobody knows what it took.
+        if wait {
+            self.spent = begun.elapsed();
+        }
         self.end(inputs, outputs);
         Ok(())
     }
 }
 
 impl<D: Device> Instance for Working<D> {
-    fn advance(&mut self, inputs: &[Held], home: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
-        self.go(inputs, home, outputs, true)
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        home: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
+        self.go(inputs, home, outputs, stop, true)
     }
 
     fn advance_early(
@@ -244,8 +269,9 @@ impl<D: Device> Instance for Working<D> {
         inputs: &[Held],
         home: &[bool],
         outputs: &mut Vec<Held>,
+        stop: &Stop,
     ) -> Result<(), ExecError> {
-        self.go(inputs, home, outputs, false)
+        self.go(inputs, home, outputs, stop, false)
     }
 
     fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {

@@ -10,6 +10,7 @@ use crate::cpu::check_inputs;
 use crate::graph::{Graph, Node, Value};
 use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Prepared, Processor};
+use crate::stop::{Halt, Stop};
 use crate::tensor::{DType, Tensor};
 use client::Client;
 use serde_json::Value as Json;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use whole::{Whole, differs};
 
 /// Where a remote server is, and how it is spoken to.
@@ -75,6 +77,18 @@ pub fn open(settings: &Settings) -> Result<Arc<dyn Processor>, ExecError> {
     Ok(Arc::new(Remote { settings: settings.clone(), device, binary }))
 }
 
+/// Ends a call that waits for its answer.
+struct HangUp(Notify);
+
+impl Halt for HangUp {
+    fn halt(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Turns that the tasks of a connection get to close it.
+const CLOSING: usize = 8;
+
 /// One connection with what drives it: a runtime of its own, so that nothing is handed to another thread.
 struct Link {
     runtime: Runtime,
@@ -94,6 +108,28 @@ impl Link {
         let late = || format!("no answer from {} in {:?}", self.client.address(), self.patience);
         let bounded = async { tokio::time::timeout(self.patience, call).await };
         self.runtime.block_on(bounded).unwrap_or_else(|_| Err(late()))
+    }
+
+    /// As [`Link::within`]; `None` where `hung_up` comes first: the server then sees its caller go away.
+    fn unless<T>(
+        &self,
+        hung_up: &HangUp,
+        call: impl Future<Output = Result<T, String>>,
+    ) -> Option<Result<T, String>> {
+        self.within(async {
+            let answer = tokio::select! {
+                answer = call => Some(answer),
+                () = hung_up.0.notified() => None,
+            };
+            if answer.is_none() {
+                // The connection closes when its own task runs the next time, which nothing else would bring about now.
+                for _ in 0..CLOSING {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Ok(answer)
+        })
+        .unwrap_or_else(|late| Some(Err(late)))
     }
 
     fn get(&self, path: &str) -> Result<Json, String> {
@@ -223,7 +259,13 @@ struct RemoteInstance {
 }
 
 impl Instance for RemoteInstance {
-    fn advance(&mut self, inputs: &[Held], _: &[bool], outputs: &mut Vec<Held>) -> Result<(), ExecError> {
+    fn advance(
+        &mut self,
+        inputs: &[Held],
+        _: &[bool],
+        outputs: &mut Vec<Held>,
+        stop: &Stop,
+    ) -> Result<(), ExecError> {
         let whole = &self.whole;
         check_inputs(&whole.graph, &whole.inputs, inputs)?;
         let inputs = hosts(inputs)?;
@@ -235,7 +277,10 @@ impl Instance for RemoteInstance {
         };
         let (body, json_bytes) = whole.question(&inputs).map_err(failed)?;
         let asked = self.link.client.post(&whole.path, body.into(), json_bytes);
-        let answer = self.link.within(asked).map_err(died)?;
+        let hang_up = Arc::new(HangUp(Notify::new()));
+        let answer = stop.during(&hang_up, || self.link.unless(&hang_up, asked)).flatten();
+        let answer = answer.ok_or_else(|| ExecError::Stopped { processor: self.name.clone() })?;
+        let answer = answer.map_err(died)?;
         if answer.status != 200 {
             return Err(failed(answer.complaint()));
         }

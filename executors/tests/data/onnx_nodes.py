@@ -13,7 +13,7 @@ from onnx.backend.test.case.node import collect_testcases
 OPS = set("""Conv ConvTranspose MatMul Gemm MaxPool AveragePool GlobalAveragePool GlobalMaxPool ReduceMean ReduceSum ReduceMax ReduceMin Add Sub Mul
 Div Pow Sqrt Max Min Clip Relu HardSwish HardSigmoid Sigmoid Tanh Erf Gelu Softmax LogSoftmax LayerNormalization Concat Slice Split Gather Resize
 Reshape Transpose Flatten Squeeze Unsqueeze Pad Cast BatchNormalization Exp Log Neg Abs Floor Reciprocal Elu LeakyRelu Softplus PRelu Identity
-Expand Dropout""".split())
+Expand Dropout LRN""".split())
 LARGEST = 40_000
 TYPES = {numpy.dtype(n): c for n, c in
          [("float32", 1), ("uint8", 2), ("int8", 3), ("int32", 6), ("int64", 7), ("bool", 9), ("float64", 11)]}

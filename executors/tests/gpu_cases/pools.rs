@@ -1,4 +1,4 @@
-//! Rows that pool. They refuse shapes that onnxruntime infers and computes differently.
+//! Rows that pool, or normalise by a window of channels. They refuse shapes that onnxruntime infers and computes differently.
 
 use super::{Net, Row};
 use cosched_executors::graph::Attr;
@@ -11,6 +11,7 @@ pub fn rows() -> Vec<Row> {
         row("max pool of wide rows", |n| pool(n, "MaxPool", true)),
         row("average pool of wide rows", |n| pool(n, "AveragePool", true)),
         row("global pool", global_pool),
+        row("lrn", lrn),
     ]
 }
 
@@ -65,4 +66,19 @@ fn global_pool(n: &mut Net) {
     let x = n.input(&shape);
     let op = ["GlobalAveragePool", "GlobalMaxPool"][n.below(2)];
     n.out(op, &[x], &[]);
+}
+
+/// onnxruntime takes odd windows and four axes only; many windows are wider than there are channels on one side or on both.
+fn lrn(n: &mut Net) {
+    let mut shape = n.shape(4, 6);
+    shape[1] = n.between(1, 12);
+    let x = n.input(&shape);
+    let mut attrs = vec![("size", Attr::Int(2 * n.between(0, 4) as i64 + 1))];
+    // As networks have them, and so large that every term counts.
+    for (name, low, high) in [("alpha", 0.1, 3.0), ("beta", 0.3, 1.5), ("bias", 0.5, 2.0)] {
+        if n.below(4) > 0 {
+            attrs.push((name, Attr::Float(n.floats(1, low, high)[0])));
+        }
+    }
+    n.out("LRN", &[x], &attrs);
 }

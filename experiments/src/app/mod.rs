@@ -161,6 +161,16 @@ impl Part {
     }
 }
 
+/// How a GPU processor stores tensors and weights; it computes in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+}
+
 /// A server of the Open Inference Protocol v2 that runs whole models as a processor does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -219,6 +229,9 @@ pub struct App {
     /// thread and working memory of its own.
     #[serde(default)]
     pub slots: BTreeMap<String, u32>,
+    /// How GPU processors store numbers, by their names, where that is not f32: a plan is of one way.
+    #[serde(default)]
+    pub storage: BTreeMap<String, Storage>,
     /// Servers that are processors.
     #[serde(rename = "remote", default)]
     pub remotes: Vec<Remote>,
@@ -331,7 +344,7 @@ impl App {
     /// The processors to use among `known` names: all of them, or those that the file names, in its order.
     ///
     /// # Errors
-    /// A name in `processors`, `[power]` or `[slots]` that is not known, with the nearest known one.
+    /// A name in `processors`, `[power]`, `[slots]` or `[storage]` that is not known, with the nearest known one.
     pub fn choose_processors<'a>(&self, known: &[&'a str]) -> Result<Vec<&'a str>, ConfigError> {
         let find = |key: String, name: &str| {
             known.iter().copied().find(|k| *k == name).ok_or_else(|| {
@@ -346,6 +359,9 @@ impl App {
         }
         for name in self.slots.keys() {
             find(format!("slots.{name}"), name)?;
+        }
+        for name in self.storage.keys() {
+            find(format!("storage.{name}"), name)?;
         }
         match &self.processors {
             Processors::All => Ok(known.to_vec()),

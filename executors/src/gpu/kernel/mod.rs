@@ -59,6 +59,8 @@ pub enum Spec {
     Softmax(bool, u32),
     /// Mean and variance over the last axes, by vectors of so many lanes.
     LayerNorm(u32),
+    /// Local response normalisation: each element by those of its neighbouring channels.
+    Lrn,
     /// Maximum or average of a window.
     Pool(Pool),
     /// The same by strips of rows.
@@ -68,6 +70,11 @@ pub enum Spec {
 }
 
 impl Spec {
+    /// Whether it takes indices from its constants: those must stay exact.
+    pub fn indexed(&self) -> bool {
+        matches!(self, Spec::Gather(_) | Spec::Resize)
+    }
+
     /// The kernel.
     pub fn build(&self) -> Kernel {
         match *self {
@@ -92,6 +99,7 @@ impl Spec {
             Spec::Softmax(log, width) => reduce_rows::softmax(log, width),
             Spec::LayerNorm(1) => reduce::layer_norm(),
             Spec::LayerNorm(width) => reduce_rows::layer_norm(width),
+            Spec::Lrn => reduce::lrn(),
             Spec::Pool(kind) => window::pool(kind),
             Spec::PoolStrip(strip) => pool::build(strip),
             Spec::Resize => window::resize(),

@@ -1,15 +1,34 @@
 //! Prints a kernel as text. What differs between the languages is in [`Dialect`]; it refuses to know any kernel.
 
 use super::ir::{Buf, Expr, Fun, Kernel, Node, Op, Stmt, Ty};
+use crate::processor::Storage;
 use std::fmt::Write;
 
 /// Invocations in one workgroup.
 pub const WORKGROUP: u32 = 64;
 
+/// How the numbers lie in the buffers of a kernel. It computes in f32 whatever this is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Kept {
+    /// Of [`Buf::Arena`].
+    pub arena: Storage,
+    /// Of [`Buf::Weights`].
+    pub weights: Storage,
+}
+
+impl Kept {
+    fn of(self, buf: Buf) -> Storage {
+        match buf {
+            Buf::Arena => self.arena,
+            Buf::Weights => self.weights,
+        }
+    }
+}
+
 /// A kernel language.
 pub trait Dialect: Send + Sync {
     /// Everything before the parameters: buffers and the opening of the entry function, which defines `invocation`.
-    fn open(&self, kernel: &Kernel) -> String;
+    fn open(&self, kernel: &Kernel, kept: Kept) -> String;
     /// The text of parameter `index`.
     fn param(&self, index: usize) -> String;
     /// The name of a type.
@@ -18,12 +37,16 @@ pub trait Dialect: Send + Sync {
     fn declare(&self, fixed: bool, ty: Ty, name: &str, value: &str) -> String;
     /// A choice between two values of type `ty`.
     fn select(&self, condition: &str, yes: &str, no: &str) -> String;
+    /// The float at `index` of `buf`, whose numbers are stored as `kept`.
+    fn load(&self, kept: Storage, buf: &str, index: &str) -> String;
+    /// Stores a float in the arena.
+    fn store(&self, kept: Storage, index: &str, value: &str) -> String;
     /// Vector number `index` of the weights.
-    fn load_vec(&self, width: u32, index: &str) -> String;
+    fn load_vec(&self, kept: Storage, width: u32, index: &str) -> String;
     /// `width` floats of `buf` from `index` on, with a step of 1 or 2.
-    fn load_row(&self, buf: &str, width: u32, index: &str, step: u32) -> String;
+    fn load_row(&self, kept: Storage, buf: &str, width: u32, index: &str, step: u32) -> String;
     /// Stores `width` floats in the arena from `index` on; `value` is a name.
-    fn store_row(&self, width: u32, index: &str, value: &str) -> Vec<String>;
+    fn store_row(&self, kept: Storage, width: u32, index: &str, value: &str) -> Vec<String>;
     /// What neighbour `number` of the subgroup has in `value`.
     fn told_by(&self, value: &str, number: u32) -> String;
     /// A vector from one or `width` texts.
@@ -36,9 +59,9 @@ pub trait Dialect: Send + Sync {
     fn function(&self, fun: Fun) -> &'static str;
 }
 
-/// The text of `kernel` in `dialect`.
-pub fn print(kernel: &Kernel, dialect: &dyn Dialect) -> String {
-    let mut p = Printer { dialect, out: dialect.open(kernel), indent: 1 };
+/// The text of `kernel` in `dialect`, for buffers of such numbers.
+pub fn print(kernel: &Kernel, dialect: &dyn Dialect, kept: Kept) -> String {
+    let mut p = Printer { dialect, kept, out: dialect.open(kernel, kept), indent: 1 };
     for (i, name) in kernel.params.iter().enumerate() {
         let line = dialect.declare(true, Ty::Int, &format!("p_{name}"), &dialect.param(i));
         p.line(&line);
@@ -51,6 +74,7 @@ pub fn print(kernel: &Kernel, dialect: &dyn Dialect) -> String {
 
 struct Printer<'d> {
     dialect: &'d dyn Dialect,
+    kept: Kept,
     out: String,
     indent: usize,
 }
@@ -79,9 +103,13 @@ impl Printer<'_> {
                     self.line(&line);
                 }
                 Stmt::Set(name, e) => self.line(&format!("{name} = {};", self.expr(e))),
-                Stmt::Store(at, e) => self.line(&format!("arena[{}] = {};", self.expr(at), self.expr(e))),
+                Stmt::Store(at, e) => {
+                    let line = self.dialect.store(self.kept.arena, &self.expr(at), &self.expr(e));
+                    self.line(&line);
+                }
                 Stmt::StoreRow(at, e) => {
-                    for line in self.dialect.store_row(width(e.ty), &self.expr(at), &self.expr(e)) {
+                    let (at, value) = (self.expr(at), self.expr(e));
+                    for line in self.dialect.store_row(self.kept.arena, width(e.ty), &at, &value) {
                         self.line(&line);
                     }
                 }
@@ -120,11 +148,13 @@ impl Printer<'_> {
                 format!("{}({})", d.function(*fun), args.join(", "))
             }
             Node::Select(c, yes, no) => d.select(&self.expr(c), &self.expr(yes), &self.expr(no)),
-            Node::Load(buf, at) => format!("{}[{}]", name(*buf), self.expr(at)),
-            Node::LoadRow(buf, at, step) => d.load_row(name(*buf), width(e.ty), &self.expr(at), *step),
+            Node::Load(buf, at) => d.load(self.kept.of(*buf), name(*buf), &self.expr(at)),
+            Node::LoadRow(buf, at, step) => {
+                d.load_row(self.kept.of(*buf), name(*buf), width(e.ty), &self.expr(at), *step)
+            }
             Node::Neighbour => "neighbour".to_string(),
             Node::FromNeighbour(a, number) => d.told_by(&self.expr(a), *number),
-            Node::LoadVec(at) => d.load_vec(width(e.ty), &self.expr(at)),
+            Node::LoadVec(at) => d.load_vec(self.kept.weights, width(e.ty), &self.expr(at)),
             Node::Splat(a) => d.vector(width(e.ty), &[self.expr(a)]),
             Node::Lanes(all) => {
                 let parts: Vec<String> = all.iter().map(|a| self.expr(a)).collect();
@@ -172,14 +202,18 @@ fn symbol(op: Op) -> &'static str {
 pub struct Wgsl;
 
 impl Dialect for Wgsl {
-    fn open(&self, kernel: &Kernel) -> String {
+    fn open(&self, kernel: &Kernel, kept: Kept) -> String {
         // naga knows subgroups without, and not with, the line `enable subgroups;`.
         let mut s = format!("// {}\n", kernel.name);
+        if [kept.arena, kept.weights].contains(&Storage::F16) {
+            s.insert_str(0, "enable f16;\n");
+        }
+        let (arena, weights) = (kept.arena.name(), kept.weights.name());
         s.push_str("struct Params { words: array<vec4<i32>, 16> }\n");
         s.push_str("@group(0) @binding(0) var<uniform> params: Params;\n");
-        s.push_str("@group(0) @binding(1) var<storage, read_write> arena: array<f32>;\n");
-        s.push_str("@group(0) @binding(2) var<storage, read> weights: array<f32>;\n");
-        s.push_str("@group(0) @binding(3) var<storage, read> weights4: array<vec4<f32>>;\n");
+        s += &format!("@group(0) @binding(1) var<storage, read_write> arena: array<{arena}>;\n");
+        s += &format!("@group(0) @binding(2) var<storage, read> weights: array<{weights}>;\n");
+        s += &format!("@group(0) @binding(3) var<storage, read> weights4: array<vec4<{weights}>>;\n");
         s.push_str("@compute @workgroup_size(64)\nfn entry(@builtin(workgroup_id) group: vec3<u32>, ");
         s.push_str("@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) local: u32");
         let (more, number) = match kernel.together {
@@ -212,16 +246,33 @@ impl Dialect for Wgsl {
     fn select(&self, condition: &str, yes: &str, no: &str) -> String {
         format!("select({no}, {yes}, {condition})")
     }
-    fn load_vec(&self, width: u32, index: &str) -> String {
-        assert_eq!(width, 4, "WGSL vectors have at most four lanes");
-        format!("weights4[{index}]")
+    fn load(&self, kept: Storage, buf: &str, index: &str) -> String {
+        match kept {
+            Storage::F32 => format!("{buf}[{index}]"),
+            Storage::F16 => format!("f32({buf}[{index}])"),
+        }
     }
-    fn load_row(&self, buf: &str, width: u32, index: &str, step: u32) -> String {
-        let parts: Vec<String> = (0..width).map(|l| format!("{buf}[{index} + {}]", l * step)).collect();
+    fn store(&self, kept: Storage, index: &str, value: &str) -> String {
+        match kept {
+            Storage::F32 => format!("arena[{index}] = {value};"),
+            Storage::F16 => format!("arena[{index}] = f16({value});"),
+        }
+    }
+    fn load_vec(&self, kept: Storage, width: u32, index: &str) -> String {
+        assert_eq!(width, 4, "WGSL vectors have at most four lanes");
+        match kept {
+            Storage::F32 => format!("weights4[{index}]"),
+            Storage::F16 => format!("vec4<f32>(weights4[{index}])"),
+        }
+    }
+    fn load_row(&self, kept: Storage, buf: &str, width: u32, index: &str, step: u32) -> String {
+        let part = |l| self.load(kept, buf, &format!("{index} + {}", l * step));
+        let parts: Vec<String> = (0..width).map(part).collect();
         self.vector(width, &parts)
     }
-    fn store_row(&self, width: u32, index: &str, value: &str) -> Vec<String> {
-        (0..width).map(|l| format!("arena[{index} + {l}] = {value}{};", self.lane(l))).collect()
+    fn store_row(&self, kept: Storage, width: u32, index: &str, value: &str) -> Vec<String> {
+        let lane = |l| self.store(kept, &format!("{index} + {l}"), &format!("{value}{}", self.lane(l)));
+        (0..width).map(lane).collect()
     }
     fn told_by(&self, value: &str, number: u32) -> String {
         format!("subgroupBroadcast({value}, {number}u)")
@@ -251,15 +302,29 @@ impl Dialect for Wgsl {
     }
 }
 
+/// What the functions for vectors have in their names.
+fn half(kept: Storage) -> &'static str {
+    match kept {
+        Storage::F32 => "",
+        Storage::F16 => "_half",
+    }
+}
+
 /// OpenCL C 1.2.
 #[derive(Debug)]
 pub struct OpenClC;
 
 impl Dialect for OpenClC {
-    fn open(&self, kernel: &Kernel) -> String {
+    fn open(&self, kernel: &Kernel, kept: Kept) -> String {
+        let of = |kept| match kept {
+            Storage::F32 => "float",
+            // A pointer to it needs no extension, nor do the functions that load and store through it.
+            Storage::F16 => "half",
+        };
+        let (arena, weights) = (of(kept.arena), of(kept.weights));
         let mut s = format!("// {}\n", kernel.name);
         s.push_str("__kernel void entry(__global const int *params, const int slot, ");
-        s.push_str("__global float *arena, __global const float *weights) {\n");
+        s += &format!("__global {arena} *arena, __global const {weights} *weights) {{\n");
         s.push_str("  const int invocation = (int)get_global_id(0);\n");
         s
     }
@@ -280,19 +345,30 @@ impl Dialect for OpenClC {
     fn select(&self, condition: &str, yes: &str, no: &str) -> String {
         format!("({condition} ? {yes} : {no})")
     }
-    fn load_vec(&self, width: u32, index: &str) -> String {
-        format!("vload{width}({index}, weights)")
-    }
-    fn load_row(&self, buf: &str, width: u32, index: &str, step: u32) -> String {
-        match step {
-            1 => format!("vload{width}(0, {buf} + {index})"),
-            _ => format!(
-                "((float{width})(vload{width}(0, {buf} + {index}).even, vload{width}(0, {buf} + {index} + {width}).even))"
-            ),
+    fn load(&self, kept: Storage, buf: &str, index: &str) -> String {
+        match kept {
+            Storage::F32 => format!("{buf}[{index}]"),
+            Storage::F16 => format!("vload_half({index}, {buf})"),
         }
     }
-    fn store_row(&self, width: u32, index: &str, value: &str) -> Vec<String> {
-        vec![format!("vstore{width}({value}, 0, arena + {index});")]
+    fn store(&self, kept: Storage, index: &str, value: &str) -> String {
+        match kept {
+            Storage::F32 => format!("arena[{index}] = {value};"),
+            Storage::F16 => format!("vstore_half({value}, {index}, arena);"),
+        }
+    }
+    fn load_vec(&self, kept: Storage, width: u32, index: &str) -> String {
+        format!("vload{}{width}({index}, weights)", half(kept))
+    }
+    fn load_row(&self, kept: Storage, buf: &str, width: u32, index: &str, step: u32) -> String {
+        let load = format!("vload{}{width}(0, {buf} + {index}", half(kept));
+        match step {
+            1 => format!("{load})"),
+            _ => format!("((float{width})({load}).even, {load} + {width}).even))"),
+        }
+    }
+    fn store_row(&self, kept: Storage, width: u32, index: &str, value: &str) -> Vec<String> {
+        vec![format!("vstore{}{width}({value}, 0, arena + {index});", half(kept))]
     }
     fn told_by(&self, _: &str, _: u32) -> String {
         unreachable!("the lowering gives subgroups to WGSL only")

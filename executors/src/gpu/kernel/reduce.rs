@@ -1,4 +1,4 @@
-//! Kernels that fold many elements into one or normalise rows: reductions, softmax, layer normalisation.
+//! Kernels that fold many elements into one or normalise rows: reductions, softmax, layer and local response normalisation.
 //! They refuse cooperation between invocations: one invocation folds one row.
 
 use super::builder::Builder;
@@ -116,4 +116,29 @@ pub fn layer_norm() -> Kernel {
         k.store(&out_at + &j, y);
     });
     k.finish("layer norm")
+}
+
+/// `out[o][c][i] = x[o][c][i] / (bias + alpha * sum of x[o][c + d][i]^2)^beta` over `d` from `-before` to `size - 1 - before`, as far as there
+/// are channels: `n` of them, each of `inner` elements.
+pub fn lrn() -> Kernel {
+    let mut k = Builder::new(1);
+    let at = k.invocation();
+    let (n, inner, size, before) = (k.param("n"), k.param("inner"), k.param("size"), k.param("before"));
+    let first = k.let_("first", &at / &inner % &n - &before);
+    let x_at = k.param("x_at") + &at;
+    let x_at = k.let_("x_here", x_at);
+    let x_first = k.let_("x_first", &x_at - &before * &inner);
+    let (bias, alpha, beta) = (k.param_float("bias"), k.param_float("alpha"), k.param_float("beta"));
+    let sum = k.var("sum", bias.like(0.0));
+    k.for_("j", size, |k, j| {
+        let channel = k.let_("channel", &first + &j);
+        k.if_(channel.ge(0).and(channel.lt(&n)), |k| {
+            let x = k.let_("x", load(Buf::Arena, &x_first + &j * &inner));
+            k.set(&sum, &sum + &x * &x);
+        });
+    });
+    let scale = k.let_("scale", (&bias + &alpha * &sum).pow(beta));
+    let out = k.param("out_at") + &at;
+    k.store(out, load(Buf::Arena, x_at) / scale);
+    k.finish("local response normalisation")
 }

@@ -25,11 +25,12 @@ mod written;
 use super::kernel::Spec;
 use super::kernel::unary::Unary;
 use crate::graph::{Graph, Node, Value, ValueId};
+use crate::processor::Storage;
 use crate::tensor::{DType, Tensor};
 use args::{Arg, Args, Operand};
 use choice::{Choice, Met};
 use fuse::Group;
-pub use plan::{Plan, Source, Span, Step};
+pub use plan::{Page, Plan, Source, Span, Step};
 use shapes::{axis_of, dense, elements, merge};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Target {
     pub share: u32,
     /// The largest buffer that a kernel may see, in bytes.
     pub max_binding: usize,
+    /// How numbers are stored.
+    pub storage: Storage,
     /// Choices that were measured, by problem.
     pub tuned: Arc<BTreeMap<String, Choice>>,
 }
@@ -75,6 +78,7 @@ static OPS: &[(&str, LowerOp)] = &[
     ("GlobalAveragePool", reduce::global_pool),
     ("GlobalMaxPool", reduce::global_pool),
     ("Identity", views::view),
+    ("LRN", reduce::lrn),
     ("LayerNormalization", reduce::layer_norm),
     ("LogSoftmax", reduce::softmax),
     ("MatMul", matmul::matmul),
@@ -152,7 +156,11 @@ impl<'g> Lower<'g> {
     }
 
     /// The measured choice for a problem, or the best guess. A measured one that is no candidate (any more) does not count.
-    fn choose(&mut self, key: String, candidates: Vec<Choice>) -> Choice {
+    fn choose(&mut self, key: String, mut candidates: Vec<Choice>) -> Choice {
+        // Its transformed numbers are larger than what comes of them: in 16 bits too much of that is lost.
+        if self.target.storage == Storage::F16 {
+            candidates.retain(|choice| !matches!(choice, Choice::Winograd { .. }));
+        }
         let measured = self.target.tuned.get(&key).filter(|choice| candidates.contains(choice));
         let choice = *measured.unwrap_or(&candidates[0]);
         self.met.push(Met { node: self.node.clone(), key, candidates });

@@ -3,8 +3,10 @@
 
 use super::super::kernel::Spec;
 use super::super::kernel::ir::Kernel;
+use super::super::kernel::print::Kept;
 use super::super::memory::{self, Lifetime, padded};
 use super::{Arg, Draft, Lower, MAX_LOOPS, Operand, elements};
+use crate::processor::Storage;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct Step {
     pub node: String,
     /// The kernel.
     pub spec: Spec,
+    /// How the numbers that it sees are stored.
+    pub kept: Kept,
     /// The words of its parameters.
     pub params: Vec<u32>,
     /// Which page of weights it reads.
@@ -48,6 +52,15 @@ pub struct Step {
     pub flops: u64,
 }
 
+/// Packed constants of several steps.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The numbers.
+    pub floats: Vec<f32>,
+    /// How they go to the device.
+    pub storage: Storage,
+}
+
 /// A segment ready for a device.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -56,7 +69,9 @@ pub struct Plan {
     /// Size of the arena in floats.
     pub arena: usize,
     /// Packed constants, at least one page of at least 16 floats.
-    pub pages: Vec<Vec<f32>>,
+    pub pages: Vec<Page>,
+    /// How the arena's numbers are stored.
+    pub storage: Storage,
     /// Where the inputs of the segment go; `None` for those that no kernel reads.
     pub inputs: Vec<Option<Span>>,
     /// Where the outputs come from.
@@ -68,7 +83,8 @@ pub struct Plan {
 impl Plan {
     /// Bytes on the device: weights and one arena.
     pub fn bytes(&self) -> usize {
-        4 * (self.arena + self.pages.iter().map(Vec::len).sum::<usize>())
+        let weights: usize = self.pages.iter().map(|p| p.storage.bytes() * p.floats.len()).sum();
+        self.storage.bytes() * self.arena + weights
     }
 }
 
@@ -111,13 +127,17 @@ impl Lower<'_> {
                 arena * 4
             )));
         }
-        let mut pages =
-            Pages { limit: self.target.max_binding / 4, pages: vec![Vec::new()], at: HashMap::new() };
+        let storage = self.target.storage;
+        // Of each number as if it had 32 bits, whatever it has: one limit for all.
+        let limit = self.target.max_binding / 4;
+        let first = Page { floats: Vec::new(), storage };
+        let mut pages = Pages { limit, pages: vec![first], at: HashMap::new() };
         let mut kernels: HashMap<Spec, Kernel> = HashMap::new();
-        let mut plan = Plan { arena, ..Plan::default() };
+        let mut plan = Plan { arena, storage, ..Plan::default() };
         for draft in &self.drafts {
             let refuse = |why: String| (draft.node.clone(), format!("{:?}", draft.spec), why);
-            let page = pages.place(&self, &blobs(draft)).map_err(refuse)?;
+            let weights = if draft.spec.indexed() { Storage::F32 } else { storage };
+            let page = pages.place(&self, &blobs(draft), weights).map_err(refuse)?;
             let kernel = kernels.entry(draft.spec).or_insert_with(|| draft.spec.build());
             let offset = |operand: Operand| match operand {
                 Operand::Slot(slot) => offsets[slot],
@@ -128,6 +148,7 @@ impl Lower<'_> {
             plan.steps.push(Step {
                 node: draft.node.clone(),
                 spec: draft.spec,
+                kept: Kept { arena: storage, weights },
                 params,
                 page,
                 total: draft.total,
@@ -152,7 +173,7 @@ impl Lower<'_> {
         plan.met = std::mem::take(&mut self.met);
         plan.pages = pages.pages;
         for page in &mut plan.pages {
-            page.resize(padded(page.len()), 0.0);
+            page.floats.resize(padded(page.floats.len()), 0.0);
         }
         Ok(plan)
     }
@@ -214,18 +235,18 @@ enum Output {
     Ready(Source),
 }
 
-/// Constants by page; all constants of one step lie in one page.
+/// Constants by page; all constants of one step lie in one page, stored alike.
 struct Pages {
     limit: usize,
-    pages: Vec<Vec<f32>>,
+    pages: Vec<Page>,
     at: HashMap<(usize, usize), usize>,
 }
 
 impl Pages {
-    fn place(&mut self, lower: &Lower<'_>, blobs: &[usize]) -> Result<usize, String> {
-        if let Some(page) =
-            (0..self.pages.len()).find(|p| blobs.iter().all(|b| self.at.contains_key(&(*b, *p))))
-        {
+    fn place(&mut self, lower: &Lower<'_>, blobs: &[usize], storage: Storage) -> Result<usize, String> {
+        let alike = |pages: &[Page], page: usize| blobs.is_empty() || pages[page].storage == storage;
+        let holds = |page: &usize| blobs.iter().all(|b| self.at.contains_key(&(*b, *page)));
+        if let Some(page) = (0..self.pages.len()).find(|p| alike(&self.pages, *p) && holds(p)) {
             return Ok(page);
         }
         let floats: usize = blobs.iter().map(|&b| padded(lower.blobs[b].floats)).sum();
@@ -236,15 +257,17 @@ impl Pages {
                 4 * self.limit
             ));
         }
-        if self.pages.last().map_or(0, Vec::len) + floats > self.limit {
-            self.pages.push(Vec::new());
-        }
-        let page = self.pages.len() - 1;
+        let last = self.pages.iter().rposition(|page| page.storage == storage);
+        let room = last.filter(|&page| self.pages[page].floats.len() + floats <= self.limit);
+        let page = room.unwrap_or_else(|| {
+            self.pages.push(Page { floats: Vec::new(), storage });
+            self.pages.len() - 1
+        });
         for &blob in blobs {
             if self.at.contains_key(&(blob, page)) {
                 continue;
             }
-            let store = &mut self.pages[page];
+            let store = &mut self.pages[page].floats;
             self.at.insert((blob, page), store.len());
             let data = (lower.blobs[blob].fill)();
             debug_assert_eq!(data.len(), lower.blobs[blob].floats);

@@ -1,5 +1,5 @@
-//! Lowers reductions, global pooling, softmax and layer normalisation.
-//! It refuses reductions over more than two separate groups of axes.
+//! Lowers reductions, global pooling, softmax, layer and local response normalisation.
+//! It refuses reductions over more than two separate groups of axes, and powers of what may be negative.
 
 use super::super::kernel::Spec;
 use super::super::kernel::reduce::Reduction;
@@ -148,5 +148,33 @@ pub(super) fn layer_norm(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(),
         .at("shift_at", shift)
         .float("epsilon", node.float("epsilon", 1e-5));
     lower.emit(Spec::LayerNorm(lower.lanes(n)), args, elements(value) / n);
+    Ok(())
+}
+
+pub(super) fn lrn(lower: &mut Lower<'_>, group: &Group<'_>) -> Result<(), String> {
+    let node = group.node;
+    let (id, value) = lower.input(node, 0)?;
+    let size = usize::try_from(node.int("size", 0)).ok().filter(|&size| size > 0);
+    let size = size.ok_or("its `size` is missing or not positive")?;
+    let (alpha, beta, bias) = (node.float("alpha", 1e-4), node.float("beta", 0.75), node.float("bias", 1.0));
+    if alpha < 0.0 || bias < 0.0 {
+        return Err(format!("alpha {alpha} and bias {bias} may make a negative base of its power"));
+    }
+    let [_, channels, inner @ ..] = &value.shape[..] else {
+        return Err(format!("it normalises channels, and its input has {} axes", value.shape.len()));
+    };
+    let (x, out) = (lower.in_arena(id), lower.output(group.out));
+    let args = Args::new()
+        .int("n", *channels)
+        .int("inner", inner.iter().product())
+        .int("size", size)
+        // Where the window is even there is one more behind.
+        .int("before", (size - 1) / 2)
+        .at("x_at", x)
+        .at("out_at", out)
+        .float("bias", bias)
+        .float("alpha", alpha / size as f32)
+        .float("beta", beta);
+    lower.emit(Spec::Lrn, args, elements(value));
     Ok(())
 }

@@ -118,7 +118,7 @@ mod tests {
     /// A graph of lines like `y = Mul x half`: names that are numbers are scalars; the first value is the input, the last the output.
     fn graph(lines: &[&str]) -> Graph {
         let mut graph = Graph { name: "g".into(), opset: 17, ..Graph::default() };
-        let mut id = |graph: &mut Graph, name: &str| {
+        let id = |graph: &mut Graph, name: &str| {
             if let Some(i) = graph.values.iter().position(|v| v.name == name) {
                 return ValueId(i as u32);
             }

@@ -1,0 +1,80 @@
+//! The launches of a live world that run or hang: when each went out, until when it is waited for, and how it is stopped. It refuses to
+//! speak with workers.
+
+use crate::stop::Stop;
+use cosched_env::event::{Launch, LaunchId, RequestId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How many times as long as planned a launch may take before it counts as hanging.
+pub const TIMES: f64 = 20.0;
+
+/// A launch that runs.
+struct Running {
+    launch: Launch,
+    started: Instant,
+    /// It hangs from then on.
+    until: Option<Instant>,
+    stop: Arc<Stop>,
+}
+
+/// See the module's text.
+pub(super) struct Launches {
+    patience: Option<Duration>,
+    running: BTreeMap<LaunchId, Running>,
+    /// Launches that were given up, with their processors: what still comes of them is not heard.
+    hanging: BTreeMap<LaunchId, usize>,
+}
+
+impl Launches {
+    /// None yet. A launch may take `patience`, and [`TIMES`] what is planned, before it hangs; for ever where there is none.
+    pub(super) fn new(patience: Option<Duration>) -> Launches {
+        Launches { patience, running: BTreeMap::new(), hanging: BTreeMap::new() }
+    }
+
+    /// Whether none runs.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// One goes out, planned to take so many nanoseconds. Gives what stops it.
+    pub(super) fn begin(&mut self, launch: Launch, planned_ns: f64) -> Arc<Stop> {
+        let (started, least) = (Instant::now(), Duration::from_nanos((planned_ns * TIMES) as u64));
+        let (until, stop) = (self.patience.map(|p| started + p.max(least)), Arc::new(Stop::default()));
+        self.running.insert(launch.id, Running { launch, started, until, stop: stop.clone() });
+        stop
+    }
+
+    /// One has ended.
+    pub(super) fn end(&mut self, id: LaunchId) {
+        self.running.remove(&id);
+    }
+
+    /// Nobody wants the answer to a request any more: its launch ends as soon as its processor can end it.
+    pub(super) fn withdraw(&self, request: RequestId) {
+        let of = |running: &&Running| running.launch.request == request;
+        self.running.values().filter(of).for_each(|running| running.stop.stop());
+    }
+
+    /// The first that hangs, and when it began: it runs no more, and is told to stop, in case it hears that.
+    pub(super) fn give_up(&mut self, now: Instant) -> Option<(Launch, Instant)> {
+        let late = |running: &&Running| running.until.is_some_and(|until| until < now);
+        let id = self.running.values().find(late)?.launch.id;
+        let Running { launch, started, stop, .. } = self.running.remove(&id)?;
+        stop.stop();
+        self.hanging.insert(id, launch.processor.0 as usize);
+        Some((launch, started))
+    }
+
+    /// Something came of a launch after all. `None`: it was not given up; else its processor, and whether nothing else hangs there.
+    pub(super) fn back(&mut self, id: LaunchId) -> Option<(usize, bool)> {
+        let processor = self.hanging.remove(&id)?;
+        Some((processor, !self.hanging.values().any(|&p| p == processor)))
+    }
+
+    /// Processors on which something hangs.
+    pub(super) fn hung(&self) -> BTreeSet<usize> {
+        self.hanging.values().copied().collect()
+    }
+}
