@@ -28,7 +28,7 @@ const OPERATOR: f32 = 1.0 / 256.0;
 /// The same of a whole network, whose layers all round.
 const NETWORK: f64 = 0.02;
 /// Random cases of each row on each processor.
-const CASES: u64 = 4;
+const CASES: u64 = 2;
 
 fn round(v: &mut f32) {
     *v = f16::from_f32(*v).to_f32();
