@@ -72,7 +72,7 @@ fn work(name: &str, mut networks: [Ready; 2], end: Instant, answers: &AtomicU64)
     for turn in 0.. {
         let (network, instances) = &mut networks[turn % 2];
         let seed = turn / 2 % SEEDS as usize;
-        if turn as u64 % STOPPED == 0 {
+        if (turn as u64).is_multiple_of(STOPPED) {
             let stop = Stop::default();
             stop.stop();
             let ended = network.run(seed, instances, &mut room, &stop);

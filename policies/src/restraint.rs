@@ -145,7 +145,8 @@ enum Round {
 /// The rounds of so many attempts, with one heuristic after the other: plain ones and ones with moved deadlines in turn, and half as many
 /// more where streams share a task.
 fn rounds(case: &Case, bases: usize, attempts: usize) -> Vec<Round> {
-    let round = |attempt: usize| if (attempt / bases) % 2 == 0 { Round::Plain } else { Round::Moves };
+    let round =
+        |attempt: usize| if (attempt / bases).is_multiple_of(2) { Round::Plain } else { Round::Moves };
     let shares = |(i, s): (usize, &StreamTable)| case.streams[..i].iter().any(|other| other.task == s.task);
     let more = if case.streams.iter().enumerate().any(shares) { attempts / 2 } else { 0 };
     (0..attempts).map(round).chain(vec![Round::Apart; more]).collect()
