@@ -38,9 +38,9 @@ fn a_plan_of_another_storage_is_refused() {
 #[test]
 fn what_is_no_storage_is_named() {
     for (storage, words) in [
-        ("opencl = \"f8\"", "expected `f32` or `f16`"),
+        ("opencl = \"f8\"", "unknown value `f8` in [storage]; known: f32, f16"),
         ("cpu = \"f16\"", "storage.cpu: expected `wgpu` or `opencl`"),
-        ("opencl = 16", "expected"),
+        ("opencl = 16", "storage.opencl: wanted string"),
     ] {
         let problem = parse(&format!("[storage]\n{storage}")).unwrap_err();
         assert!(problem.contains("stored.toml:") && problem.contains(words), "{storage}: {problem}");

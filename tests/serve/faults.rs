@@ -105,7 +105,7 @@ fn nan_that_was_sent_is_the_callers_own() {
 fn a_hanging_processor_is_taken_out_and_taken_back() {
     let trouble = Trouble { patience: Some(Duration::from_millis(300)), injections: Vec::new() };
     let rig = Rig::with("edf", &Options { trouble, ..options() });
-    rig.gate.set(Way::Closed);
+    rig.gate.set(Way::Hung);
     let first = send(rig.http, "POST", "/v2/models/plain/infer", &[], &body(&inputs(1), json!({})));
     rig.until("it is taken out", |s| !s.core().stats.read().processors[0].up);
     assert!(!receive_now(rig.http, "/metrics").contains("cosched_processor_up{processor=\"cpu\"} 1"));
@@ -126,7 +126,7 @@ fn receive_now(to: std::net::SocketAddr, path: &str) -> String {
 fn a_server_whose_processor_hangs_can_be_shut_down() {
     let trouble = Trouble { patience: Some(Duration::from_millis(300)), injections: Vec::new() };
     let mut rig = Rig::with("edf", &Options { trouble, drain: Duration::from_millis(300), ..options() });
-    rig.gate.set(Way::Closed);
+    rig.gate.set(Way::Hung);
     let first = send(rig.http, "POST", "/v2/models/plain/infer", &[], &body(&inputs(1), json!({})));
     rig.gate.holds(1);
     rig.until("it is taken out", |s| !s.core().stats.read().processors[0].up);

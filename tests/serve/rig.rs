@@ -63,7 +63,10 @@ deadline_ms = 30000
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Open,
+    /// They wait; those that are stopped go away.
     Closed,
+    /// They wait, whatever they are told.
+    Hung,
     Broken,
 }
 
@@ -100,7 +103,8 @@ impl Gate {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         self.moved.notify_all();
-        state = self.moved.wait_while(state, |s| s.0 == Way::Closed && !stop.stopped()).unwrap();
+        let waits = |way: Way| way == Way::Hung || (way == Way::Closed && !stop.stopped());
+        state = self.moved.wait_while(state, |s| waits(s.0)).unwrap();
         state.1 -= 1;
         self.moved.notify_all();
         if stop.stopped() {
@@ -290,7 +294,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         // A failed assertion must not leave a server that waits for the gate.
-        if self.gate.state.lock().unwrap().0 == Way::Closed {
+        if matches!(self.gate.state.lock().unwrap().0, Way::Closed | Way::Hung) {
             self.gate.set(Way::Open);
         }
         if let Some(server) = self.server.take() {
