@@ -16,7 +16,7 @@ pub trait Halt: Send + Sync {
 /// Whether a launch is still wanted. One a launch: once stopped it stays so.
 #[derive(Default)]
 pub struct Stop {
-    wanted: AtomicBool,
+    unwanted: AtomicBool,
     /// What runs now.
     running: Mutex<Option<Arc<dyn Halt>>>,
 }
@@ -25,7 +25,7 @@ impl Stop {
     /// The launch is not wanted any more: what runs of it ends at the next operator or dispatch, the rest does not begin. Does not wait.
     pub fn stop(&self) {
         let running = self.lock();
-        self.wanted.store(true, Ordering::SeqCst);
+        self.unwanted.store(true, Ordering::SeqCst);
         if let Some(halt) = &*running {
             halt.halt();
         }
@@ -33,7 +33,7 @@ impl Stop {
 
     /// Whether it was stopped.
     pub fn stopped(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst)
+        self.unwanted.load(Ordering::SeqCst)
     }
 
     /// Whether something runs that would be told.

@@ -84,15 +84,21 @@ pub fn reduce(kind: Reduction, width: u32) -> Kernel {
     k.finish(&format!("reduce rows {kind:?} {width}"))
 }
 
-/// As [`super::reduce::softmax`], of rows of `n` neighbours.
-pub fn softmax(log: bool, width: u32) -> Kernel {
-    let mut k = Builder::new(width);
+/// The row of an invocation: its length, its first element, and where its results go.
+fn own_row(k: &mut Builder) -> (Expr, Expr, Expr) {
     let at = k.invocation();
     let n = k.param("n");
     let x_at = k.param("x_at") + &at * &n;
     let x_at = k.let_("x_first", x_at);
     let out_at = k.param("out_at") + &at * &n;
     let out_at = k.let_("out_first", out_at);
+    (n, x_at, out_at)
+}
+
+/// As [`super::reduce::softmax`], of rows of `n` neighbours.
+pub fn softmax(log: bool, width: u32) -> Kernel {
+    let mut k = Builder::new(width);
+    let (n, x_at, out_at) = own_row(&mut k);
     let row = |j: &Expr| load_row(Buf::Arena, width, &x_at + j, 1);
     let top = k.var("top", row(&super::ir::i(0)));
     along(&mut k, width, &n, |k, j, _| {
@@ -128,12 +134,7 @@ pub fn softmax(log: bool, width: u32) -> Kernel {
 /// As [`super::reduce::layer_norm`].
 pub fn layer_norm(width: u32) -> Kernel {
     let mut k = Builder::new(width);
-    let at = k.invocation();
-    let n = k.param("n");
-    let x_at = k.param("x_at") + &at * &n;
-    let x_at = k.let_("x_first", x_at);
-    let out_at = k.param("out_at") + &at * &n;
-    let out_at = k.let_("out_first", out_at);
+    let (n, x_at, out_at) = own_row(&mut k);
     let (scale_at, shift_at) = (k.param("scale_at"), k.param("shift_at"));
     let epsilon = k.param_float("epsilon");
     let row = |j: &Expr| load_row(Buf::Arena, width, &x_at + j, 1);
