@@ -9,7 +9,7 @@ use cosched::session::{Session, SessionOptions};
 use std::path::Path;
 
 fn parse(storage: &str) -> Result<App, String> {
-    let head = format!("name = \"stored\"\nprocessors = [\"cpu\", \"wgpu\"]\n{storage}\n");
+    let head = format!("name = \"stored\"\nprocessors = [\"cpu\", \"opencl\"]\n{storage}\n");
     let text = keyword_app(&head, "period_ms = 10\ndeadline_ms = 50\n");
     App::parse(&text, Path::new("stored.toml")).map_err(|e| e.to_string())
 }
@@ -23,7 +23,7 @@ fn a_plan_of_another_storage_is_refused() {
         (app, session)
     };
     let (full_app, full) = open("");
-    let (halved_app, halved) = open("[storage]\nwgpu = \"f16\"");
+    let (halved_app, halved) = open("[storage]\nopencl = \"f16\"");
     let plan = full.profile(&full_app, &mut |_, _, _| {}).unwrap();
     assert_eq!(full.fits(&plan), Ok(()));
     let problem = halved.fits(&plan).unwrap_err();
@@ -38,10 +38,9 @@ fn a_plan_of_another_storage_is_refused() {
 #[test]
 fn what_is_no_storage_is_named() {
     for (storage, words) in [
-        ("wgpu = \"f8\"", "unknown value `f8` in [storage]; known: f32, f16"),
-        ("opencl = \"f16\"", "storage.opencl: expected `wgpu`"),
-        ("cpu = \"f16\"", "storage.cpu: expected `wgpu`"),
-        ("wgpu = 16", "storage.wgpu: wanted string"),
+        ("opencl = \"f8\"", "unknown value `f8` in [storage]; known: f32, f16"),
+        ("cpu = \"f16\"", "storage.cpu: expected `wgpu` or `opencl`"),
+        ("opencl = 16", "storage.opencl: wanted string"),
     ] {
         let problem = parse(&format!("[storage]\n{storage}")).unwrap_err();
         assert!(problem.contains("stored.toml:") && problem.contains(words), "{storage}: {problem}");

@@ -15,6 +15,7 @@ use cosched_executors::gpu::kernel::unary::Unary;
 use cosched_executors::gpu::kernel::window::Pool;
 use cosched_executors::gpu::lower::{MAX_LOOPS, Target, lower, supports};
 use cosched_executors::gpu::{opencl, wgpu};
+use cosched_executors::processor::Storage;
 use cosched_executors::tensor::DType;
 use gpu_cases::Case;
 use std::collections::HashMap;
@@ -136,6 +137,8 @@ fn generated_kernels_are_the_committed_ones() {
     for (name, spec) in specs(&opencl::target(true)) {
         insta::assert_snapshot!(format!("{name}.cl"), print(&spec.build(), &OpenClC, Kept::default()));
     }
+    let halves = Kept { arena: Storage::F16, weights: Storage::F16 };
+    insta::assert_snapshot!("halves.cl", print(&across_rows(16).build(), &OpenClC, halves));
 }
 
 #[test]

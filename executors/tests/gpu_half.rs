@@ -1,4 +1,4 @@
-//! wgpu with numbers stored in 16 bits: every operator and some networks against onnxruntime, whose inputs and constants
+//! Both GPU processors with numbers stored in 16 bits: every operator and some networks against onnxruntime, whose inputs and constants
 //! are rounded alike, within a stated share of the largest result. Memory and traffic halve, and plans see another device. It refuses
 //! kernels that lose more than the storage does.
 
@@ -8,6 +8,7 @@ mod support;
 use cosched_executors::chain::{Chain, Room};
 use cosched_executors::cpu;
 use cosched_executors::gpu::device::{Device, Edit, Gpu};
+use cosched_executors::gpu::opencl::OpenClDevice;
 use cosched_executors::gpu::wgpu::WgpuDevice;
 use cosched_executors::graph::Graph;
 use cosched_executors::in_segments::even;
@@ -108,6 +109,11 @@ fn every_operator_agrees_in_16_bits_on_wgpu() {
     operators_agree("wgpu");
 }
 
+#[test]
+fn every_operator_agrees_in_16_bits_on_opencl() {
+    operators_agree("opencl");
+}
+
 /// Wrong kernels: the row that must find each, and the edit.
 const SABOTEURS: &[(&str, Edit)] = &[
     ("gemm", |t| t.replace("+ bias_1)", ")")),
@@ -115,7 +121,10 @@ const SABOTEURS: &[(&str, Edit)] = &[
     ("conv depthwise", |t| t.replace("* p_dilation_w)", "* 1)")),
     ("binary", |t| t.replace("* p_b_s3)", "* 0)")),
     // A hundredth is lost on the way into memory.
-    ("Tanh", |t| t.replace("= f16(", "= f16(0.99f * ").replace("vstore_half(", "vstore_half(0.99f * ")),
+    ("Tanh", |t| {
+        let t = t.replace("= f16(", "= f16(0.99f * ").replace("vstore_half(", "vstore_half(0.99f * ");
+        t.replace("vstore_halves16(", "vstore_halves16(0.99f * ")
+    }),
 ];
 
 fn sabotage<D: Device>(open: impl Fn(Option<Edit>) -> D) {
@@ -134,6 +143,7 @@ fn sabotage<D: Device>(open: impl Fn(Option<Edit>) -> D) {
 #[test]
 fn wrong_kernels_in_16_bits_are_rejected() {
     sabotage(|edit| WgpuDevice::open_with(edit, Storage::F16).unwrap());
+    sabotage(|edit| OpenClDevice::open_with(edit, Storage::F16).unwrap());
 }
 
 fn network(name: &str, resolution: Option<usize>) -> Graph {
@@ -182,4 +192,9 @@ fn networks_agree(name: &str) {
 #[test]
 fn networks_agree_in_16_bits_on_wgpu() {
     networks_agree("wgpu");
+}
+
+#[test]
+fn networks_agree_in_16_bits_on_opencl() {
+    networks_agree("opencl");
 }

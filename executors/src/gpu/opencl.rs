@@ -68,14 +68,6 @@ pub const ROW: Row = Row { name: "opencl", about: "GPU kernels in OpenCL C", ope
 /// Opens the processor of the table.
 pub fn open(options: &Options) -> Result<Arc<dyn Processor>, ExecError> {
     let storage = options.storage.get(OpenClDevice::NAME).copied().unwrap_or_default();
-    // Its kernels are printed and pass single operators, but the whole suite ended in a crash of the driver here (pocl 3.1).
-    if storage == Storage::F16 {
-        return Err(ExecError::Absent {
-            processor: OpenClDevice::NAME.to_string(),
-            reason: "16-bit storage is not verified on it".into(),
-            hint: "use `f32` for opencl under [storage], or `f16` on wgpu".into(),
-        });
-    }
     Ok(Arc::new(Gpu::tuned(OpenClDevice::open_with(None, storage)?, options.tune)))
 }
 

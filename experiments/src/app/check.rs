@@ -9,7 +9,7 @@ use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Var
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Processors whose storage can be chosen.
-const HALVING: [&str; 1] = ["wgpu"];
+const GPUS: [&str; 2] = ["wgpu", "opencl"];
 
 /// A key and what is wrong with it.
 type Problem = (String, String);
@@ -48,11 +48,8 @@ impl App {
         if let Some((name, slots)) = self.slots.iter().find(|(_, slots)| !(1..=64).contains(*slots)) {
             return bad(format!("slots.{name}"), format!("expected a number from 1 to 64, got {slots}"));
         }
-        if let Some(name) = self.storage.keys().find(|name| !HALVING.contains(&name.as_str())) {
-            return bad(
-                format!("storage.{name}"),
-                "expected `wgpu`, the one whose 16-bit storage is verified",
-            );
+        if let Some(name) = self.storage.keys().find(|name| !GPUS.contains(&name.as_str())) {
+            return bad(format!("storage.{name}"), "expected `wgpu` or `opencl`, whose kernels are our own");
         }
         if let Processors::Named(names) = &self.processors {
             if names.is_empty() {

@@ -302,12 +302,9 @@ impl Dialect for Wgsl {
     }
 }
 
-/// What the functions for vectors have in their names.
+/// What the functions for vectors have in their names; those for 16 bits are in `halves.cl`.
 fn half(kept: Storage) -> &'static str {
-    match kept {
-        Storage::F32 => "",
-        Storage::F16 => "_half",
-    }
+    if kept == Storage::F16 { "_halves" } else { "" }
 }
 
 /// OpenCL C 1.2.
@@ -323,6 +320,9 @@ impl Dialect for OpenClC {
         };
         let (arena, weights) = (of(kept.arena), of(kept.weights));
         let mut s = format!("// {}\n", kernel.name);
+        if [kept.arena, kept.weights].contains(&Storage::F16) {
+            s.push_str(include_str!("halves.cl"));
+        }
         s.push_str("__kernel void entry(__global const int *params, const int slot, ");
         s += &format!("__global {arena} *arena, __global const {weights} *weights) {{\n");
         s.push_str("  const int invocation = (int)get_global_id(0);\n");
