@@ -142,7 +142,7 @@ impl Chain {
         values.slots[slot].as_ref().ok_or_else(|| self.missing(i, slot))
     }
 
-    /// Runs segment `i` on `instance`: what its processor has stays there.
+    /// Runs segment `i` on `instance`: what its processor has stays there, and may still be in the making: see [`Instance::advance`].
     ///
     /// # Errors
     /// When the processor fails or is stopped by `stop`, an earlier segment has not been run, or another processor does not give what it
@@ -155,38 +155,13 @@ impl Chain {
         room: &mut Room,
         stop: &Stop,
     ) -> Result<(), ExecError> {
-        self.go(values, i, room, |inputs, home, outputs| instance.advance(inputs, home, outputs, stop))
-    }
-
-    /// As [`Chain::advance`], where the next segment follows on the same processor: see [`Instance::advance_early`].
-    ///
-    /// # Errors
-    /// As [`Chain::advance`].
-    pub fn advance_early(
-        &self,
-        values: &mut Values,
-        i: usize,
-        instance: &mut dyn Instance,
-        room: &mut Room,
-        stop: &Stop,
-    ) -> Result<(), ExecError> {
-        self.go(values, i, room, |inputs, home, outputs| instance.advance_early(inputs, home, outputs, stop))
-    }
-
-    fn go(
-        &self,
-        values: &mut Values,
-        i: usize,
-        room: &mut Room,
-        run: impl FnOnce(&[Held], &[bool], &mut Vec<Held>) -> Result<(), ExecError>,
-    ) -> Result<(), ExecError> {
         let step = &self.steps[i];
         // A panic may have left something there.
         room.clear();
         for &slot in &step.read {
             room.inputs.push(self.held(values, i, slot)?.clone());
         }
-        let done = run(&room.inputs, &step.home, &mut room.outputs);
+        let done = instance.advance(&room.inputs, &step.home, &mut room.outputs, stop);
         room.inputs.clear();
         done?;
         self.fill(values, i, room.outputs.drain(..))

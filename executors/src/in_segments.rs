@@ -48,12 +48,9 @@ impl InSegments {
 impl Engine for InSegments {
     fn run(&mut self) -> Result<Vec<Arc<Tensor>>, ExecError> {
         let mut values = self.chain.start(self.inputs.clone())?;
-        let (last, stop) = (self.instances.len().saturating_sub(1), Stop::default());
+        let stop = Stop::default();
         for (s, instance) in self.instances.iter_mut().enumerate() {
-            match s == last {
-                true => self.chain.advance(&mut values, s, &mut **instance, &mut self.room, &stop)?,
-                false => self.chain.advance_early(&mut values, s, &mut **instance, &mut self.room, &stop)?,
-            }
+            self.chain.advance(&mut values, s, &mut **instance, &mut self.room, &stop)?;
         }
         self.chain.shared_outputs(&values)
     }

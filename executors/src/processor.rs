@@ -193,8 +193,10 @@ pub trait Prepared: Send + Sync {
 pub trait Instance: Send {
     /// Runs the segment: `inputs` in the order of the graph's inputs; the outputs come behind what is in `outputs`, in the order of
     /// the graph's. Inputs may lie anywhere; those that this processor made and still has are not brought to the host. An output
-    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is). When `stop`
-    /// is stopped meanwhile, the run ends at the next operator or dispatch, as far as the processor can.
+    /// may stay with the processor unless `home` says that it is wanted on the host (where `home` is shorter, it is). If all stay there
+    /// they may still be in the making on return: whatever this processor does next comes after that, bringing one of them to the host
+    /// included, and so does the news of a failure. When `stop` is stopped meanwhile, the run ends at the next operator or dispatch, as far
+    /// as the processor can.
     ///
     /// # Errors
     /// When an input does not fit, the processor fails, or the run was stopped before its end; then nothing is added to `outputs`, and
@@ -207,20 +209,12 @@ pub trait Instance: Send {
         stop: &Stop,
     ) -> Result<(), ExecError>;
 
-    /// As [`Instance::advance`], where another segment follows on this processor at once: what stays there may still be in the making on
-    /// return. Whatever this processor does next comes after it, bringing such an output to the host included, and so does the news of a
-    /// failure.
+    /// Waits until nothing that was begun here is in the making.
     ///
     /// # Errors
-    /// As [`Instance::advance`].
-    fn advance_early(
-        &mut self,
-        inputs: &[Held],
-        home: &[bool],
-        outputs: &mut Vec<Held>,
-        stop: &Stop,
-    ) -> Result<(), ExecError> {
-        self.advance(inputs, home, outputs, stop)
+    /// When the processor fails.
+    fn finish(&mut self) -> Result<(), ExecError> {
+        Ok(())
     }
 
     /// As [`Instance::advance`], for callers with plain tensors: they are copied.

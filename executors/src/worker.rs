@@ -173,10 +173,10 @@ impl Worker {
                 graph: format!("{} segment {s}", variant.model.name),
                 reason: "it is not prepared here: the plan is not of this deployment".into(),
             })?;
+            chain.advance(&mut values, s, &mut **instance, room, stop)?;
             // Nobody looks at what is between the segments of a launch.
-            match s == launch.last as usize || strike.is_some() {
-                true => chain.advance(&mut values, s, &mut **instance, room, stop)?,
-                false => chain.advance_early(&mut values, s, &mut **instance, room, stop)?,
+            if s == launch.last as usize {
+                instance.finish()?;
             }
             if strike == Some(How::Nan) {
                 chain.outputs_of(&mut values, s).try_for_each(spoil)?;

@@ -173,10 +173,7 @@ fn what_is_still_in_the_making_is_finished_for_whoever_looks() {
             let mut all = [31, 32].map(|seed| rig.start(seed));
             for values in &mut all {
                 for s in 0..until {
-                    let instance = &mut *rig.instances[s][p];
-                    rig.chain
-                        .advance_early(values, s, instance, &mut Room::default(), &Stop::default())
-                        .unwrap();
+                    rig.advance(values, s, p);
                 }
             }
             // The rest on another processor, which gets what it reads from there.

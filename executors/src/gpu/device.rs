@@ -72,10 +72,10 @@ pub trait Device: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
     /// Allocates.
     fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
-    /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, at most two of them at a time, and brings
-    /// `outputs` where they go. It waits for all of that if `course` says so or any output goes to the host; else it may still be at work
-    /// when it returns, and whatever is run or read on this device later comes after it. A run that is stopped ends when what went out
-    /// has ended. Allocates nothing but what the driver allocates for a submission.
+    /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, and brings `outputs` where they go. It waits
+    /// for all of that if any output goes to the host; else it may still be at work when it returns, and whatever is run or read on this
+    /// device later comes after it. No more is at work than a [`Line`](super::course::Line) lets out. A run that is stopped ends when what
+    /// went out has ended. Allocates nothing but what the driver allocates for a submission.
     fn run(
         &self,
         segment: &Self::Segment,
@@ -84,6 +84,8 @@ pub trait Device: Send + Sync + 'static {
         outputs: &mut [Output<Self::Buffer>],
         course: &mut Course<'_>,
     ) -> Result<(), Fault>;
+    /// Waits until nothing is at work.
+    fn finish(&self) -> Result<(), Fault>;
     /// A buffer for so many floats.
     fn buffer(&self, floats: usize) -> Result<Self::Buffer, Fault>;
     /// Reads a buffer that holds `to.len()` floats; no run uses it.
@@ -196,6 +198,22 @@ impl<D: Device> Gpu<D> {
         self.target.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Runs a segment on whatever is in memory: drivers compile at the first launch, which is paid for now, and the second one tells
+    /// what a run takes. No kernel takes an index from the arena, so that the contents do not matter.
+    fn first_runs(&self, segment: &D::Segment, work: &[u64]) -> Result<(D::Memory, Duration), Fault> {
+        let (mut memory, stop) = (self.device.spawn(segment)?, Stop::default());
+        let mut once = || {
+            let mut course = Course::new(work, Duration::ZERO, &stop);
+            let begun = Instant::now();
+            self.device.run(segment, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
+            self.device.finish()?;
+            Ok(begun.elapsed())
+        };
+        once()?;
+        let spent = once()?;
+        Ok((memory, spent))
+    }
+
     /// Measures what is not known yet of the problems of `plan`, and writes it down; `None` when there is nothing new.
     fn measured(&self, segment: &Graph, plan: &Plan) -> Result<Option<Target>, ExecError> {
         let mut target = self.target();
@@ -259,15 +277,8 @@ impl<D: Device> Processor for Gpu<D> {
             plan = lowered(&target)?;
         }
         let ready = self.device.prepare(&plan).map_err(|f| failed::<D>(&segment.name, f))?;
-        // Drivers compile at the first launch: a run on whatever is in memory pays for that now. No kernel takes an index from
-        // the arena, so that the contents do not matter.
-        let (work, stop) = (course::work(&plan.steps), Stop::default());
-        let first = self.device.spawn(&ready).and_then(|mut memory| {
-            let mut course = Course::new(&work, Duration::ZERO, &stop, true);
-            self.device.run(&ready, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
-            Ok(memory)
-        });
-        let first = first.map_err(|f| failed::<D>(&segment.name, f))?;
+        let work = course::work(&plan.steps);
+        let (first, spent) = self.first_runs(&ready, &work).map_err(|f| failed::<D>(&segment.name, f))?;
         let values =
             |ids: &[crate::graph::ValueId]| ids.iter().map(|id| segment.value(*id).clone()).collect();
         Ok(Arc::new(Ready {
@@ -287,6 +298,7 @@ impl<D: Device> Processor for Gpu<D> {
                 places: plan.inputs,
                 sources: plan.outputs,
                 work,
+                spent,
                 steps: plan.steps.into_iter().map(|s| (s.node, s.spec, s.flops)).collect(),
             }),
         }))

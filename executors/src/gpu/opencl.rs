@@ -1,7 +1,7 @@
 //! The `opencl` processor: OpenCL C kernels. Each processor owns its context; only the list of devices is found once for the process.
 //! It refuses relaxed mathematics: NaN and infinity stay what they are.
 
-use super::course::Course;
+use super::course::{Course, Line};
 use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::ir::MAX_PARAMS;
 use super::kernel::print::{Dialect, OpenClC, WORKGROUP};
@@ -37,6 +37,7 @@ pub struct OpenClDevice {
     programs: Mutex<HashMap<Key, Arc<Program>>>,
     /// All commands, in order: a run may begin before the one whose outputs it reads has ended.
     queue: CommandQueue,
+    line: Line<Event>,
     edit: Option<Edit>,
 }
 
@@ -117,7 +118,7 @@ impl OpenClDevice {
         let target = Target { max_binding, storage, ..target(cpu) };
         let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
-        Ok(Self { context, device, target, programs, queue, edit })
+        Ok(Self { context, device, target, programs, queue, line: Line::default(), edit })
     }
 
     fn program(&self, key: &Key) -> Result<Arc<Program>, Fault> {
@@ -141,6 +142,90 @@ impl OpenClDevice {
                 .map_err(fault)?;
             self.queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
             Ok(buffer)
+        }
+    }
+
+    /// Waits until what went out is not too much, with what ends with `last` and takes as long as a portion.
+    fn follow(&self, course: &Course<'_>, last: Option<Event>) -> Result<(), Fault> {
+        self.queue.flush().map_err(fault)?;
+        let before = last.and_then(|last| self.line.sent(course.took(), last));
+        before.map_or(Ok(()), |before| before.wait()).map_err(fault)
+    }
+
+    /// Hands the steps to the queue, portion by portion. Gives the last one of the last portion, if there is any.
+    ///
+    /// # Safety
+    /// Grids are whole workgroups; the buffers of the kernels live until the queue has been finished.
+    unsafe fn launch(
+        &self,
+        kernels: &[(Kernel, usize)],
+        course: &mut Course<'_>,
+    ) -> Result<Option<Event>, Fault> {
+        let local = [WORKGROUP as usize];
+        let mut last: Option<Event> = None;
+        while let Some(steps) = course.next_portion() {
+            for (kernel, total) in &kernels[steps] {
+                let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
+                let kernel = kernel.get();
+                // SAFETY: the caller's promise.
+                let queued =
+                    unsafe { self.queue.enqueue_nd_range_kernel(kernel, 1, ptr::null(), global, local, &[]) };
+                last = Some(queued.map_err(fault)?);
+            }
+            if !course.all_begun() {
+                self.follow(course, last.take())?;
+            }
+        }
+        course.end().map(|()| last)
+    }
+
+    /// Hands all commands of a run to the queue, in order. Gives the last one, if there is any.
+    ///
+    /// # Safety
+    /// Spans lie inside the arena by the plan, and grids are whole workgroups; what is read from and written to on the host must live until
+    /// the last command has ended. Where `early` is true nothing is written there, and what is read has been read when this returns.
+    unsafe fn enqueue(
+        &self,
+        memory: &mut Memory,
+        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<u8>>)>,
+        outputs: &mut [Output<Buffer<u8>>],
+        early: bool,
+        course: &mut Course<'_>,
+    ) -> Result<Option<Event>, Fault> {
+        let Memory { arena, room, kernels } = memory;
+        let (queue, storage) = (&self.queue, self.target.storage);
+        let at = |span: &Span| storage.bytes() * span.at;
+        let size = |span: &Span| storage.bytes() * span.floats;
+        // What is converted is in the same room each time.
+        let upload = if storage == Storage::F32 && !early { CL_NON_BLOCKING } else { CL_BLOCKING };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut last = None;
+            for (span, feed) in inputs {
+                let queued = match feed {
+                    Feed::Host(data) => {
+                        let bytes = &stored(storage, data, room)[..size(&span)];
+                        queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
+                    }
+                    Feed::There(from) => {
+                        queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[])
+                    }
+                };
+                last = Some(queued.map_err(fault)?);
+            }
+            last = self.launch(kernels, course)?.or(last);
+            for (span, place) in outputs {
+                last = Some(match place {
+                    Place::Home(data) => {
+                        data.resize(span.floats, 0.0);
+                        read(queue, arena, at(span), storage, data, room)?
+                    }
+                    Place::There(to) => {
+                        queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
+                    }
+                });
+            }
+            Ok(last)
         }
     }
 }
@@ -185,83 +270,6 @@ unsafe fn read(
                 Ok(read)
             }
         }
-    }
-}
-
-/// Hands the steps to the queue, portion by portion; never more than two of them wait there. Gives the last one, if there is any.
-///
-/// # Safety
-/// Grids are whole workgroups; the buffers of the kernels live until the queue has been finished.
-unsafe fn launch(
-    queue: &CommandQueue,
-    kernels: &[(Kernel, usize)],
-    course: &mut Course<'_>,
-) -> Result<Option<Event>, Fault> {
-    let local = [WORKGROUP as usize];
-    let (mut before, mut last): (Option<Event>, Option<Event>) = (None, None);
-    while let Some(steps) = course.next_portion() {
-        for (kernel, total) in &kernels[steps] {
-            let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
-            // SAFETY: the caller's promise.
-            let queued =
-                unsafe { queue.enqueue_nd_range_kernel(kernel.get(), 1, ptr::null(), global, local, &[]) };
-            last = Some(queued.map_err(fault)?);
-        }
-        if !course.all_begun() {
-            queue.flush().map_err(fault)?;
-            if let Some(before) = std::mem::replace(&mut before, last.take()) {
-                before.wait().map_err(fault)?;
-            }
-        }
-    }
-    course.end().map(|()| last)
-}
-
-/// Hands all commands of a run to the queue, in order. Gives the last one, if there is any.
-///
-/// # Safety
-/// Spans lie inside the arena by the plan, and grids are whole workgroups; what is read from and written to on the host must live until
-/// the last command has ended. Where `early` is true nothing is written there, and what is read has been read when this returns.
-unsafe fn enqueue(
-    queue: &CommandQueue,
-    storage: Storage,
-    memory: &mut Memory,
-    inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<u8>>)>,
-    outputs: &mut [Output<Buffer<u8>>],
-    early: bool,
-    course: &mut Course<'_>,
-) -> Result<Option<Event>, Fault> {
-    let Memory { arena, room, kernels } = memory;
-    let at = |span: &Span| storage.bytes() * span.at;
-    let size = |span: &Span| storage.bytes() * span.floats;
-    // What is converted is in the same room each time.
-    let upload = if storage == Storage::F32 && !early { CL_NON_BLOCKING } else { CL_BLOCKING };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut last = None;
-        for (span, feed) in inputs {
-            let queued = match feed {
-                Feed::Host(data) => {
-                    let bytes = &stored(storage, data, room)[..size(&span)];
-                    queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
-                }
-                Feed::There(from) => queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[]),
-            };
-            last = Some(queued.map_err(fault)?);
-        }
-        last = launch(queue, kernels, course)?.or(last);
-        for (span, place) in outputs {
-            last = Some(match place {
-                Place::Home(data) => {
-                    data.resize(span.floats, 0.0);
-                    read(queue, arena, at(span), storage, data, room)?
-                }
-                Place::There(to) => {
-                    queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
-                }
-            });
-        }
-        Ok(last)
     }
 }
 
@@ -335,19 +343,24 @@ impl Device for OpenClDevice {
         outputs: &mut [Output<Buffer<u8>>],
         course: &mut Course<'_>,
     ) -> Result<(), Fault> {
-        let early = !course.waits() && outputs.iter().all(|(_, place)| matches!(place, Place::There(_)));
-        let storage = self.target.storage;
+        let early = outputs.iter().all(|(_, place)| matches!(place, Place::There(_)));
         // SAFETY: what is read and written on the host is borrowed until every command has ended below, errors or not, or was read
         // already. The driver keeps buffers and kernels for as long as commands need them.
-        let queued = unsafe { enqueue(&self.queue, storage, memory, inputs, outputs, early, course) };
-        let ended = match &queued {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) if early => self.queue.flush(),
-            Ok(Some(last)) => last.wait(),
-            Err(_) => self.queue.finish(),
-        };
-        queued?;
-        ended.map_err(fault)
+        match unsafe { self.enqueue(memory, inputs, outputs, early, course) } {
+            Ok(last) if early => self.follow(course, last),
+            Ok(last) => {
+                last.map_or(Ok(()), |last| last.wait()).map_err(fault)?;
+                self.line.ended();
+                Ok(())
+            }
+            Err(fault) => self.finish().and(Err(fault)),
+        }
+    }
+
+    fn finish(&self) -> Result<(), Fault> {
+        self.queue.finish().map_err(fault)?;
+        self.line.ended();
+        Ok(())
     }
 
     fn buffer(&self, floats: usize) -> Result<Buffer<u8>, Fault> {
@@ -380,6 +393,6 @@ impl Device for OpenClDevice {
             };
             queued.map_err(fault)?;
         }
-        self.queue.finish().map_err(fault)
+        self.finish()
     }
 }

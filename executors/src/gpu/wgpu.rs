@@ -4,7 +4,7 @@
 mod sending;
 
 use super::adapter::{SLOT, halves, layout, rank, share};
-use super::course::Course;
+use super::course::{Course, Line};
 use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
 use super::lower::{Page, Plan, Source, Span, Target};
@@ -28,6 +28,7 @@ pub struct WgpuDevice {
     pipeline_layout: wgpu::PipelineLayout,
     pipelines: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
     lost: Arc<OnceLock<String>>,
+    line: Line<wgpu::SubmissionIndex>,
     edit: Option<Edit>,
 }
 
@@ -129,7 +130,8 @@ impl WgpuDevice {
         });
         let pipelines = Mutex::new(HashMap::new());
         let target = Target { share, storage, ..target() };
-        Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, edit })
+        let line = Line::default();
+        Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, line, edit })
     }
 
     /// Runs `work`; any error that wgpu reports meanwhile in this thread becomes a fault.
@@ -319,8 +321,7 @@ impl Device for WgpuDevice {
                 }
             }
             if home == 0 {
-                let index = self.queue.submit([encoder.finish()]);
-                return if course.waits() { self.wait(index) } else { Ok(()) };
+                return self.send(encoder, course);
             }
             self.submit_and_read(encoder, readback, mapped, home, |mut all| {
                 for (span, place) in outputs {
@@ -332,6 +333,10 @@ impl Device for WgpuDevice {
                 }
             })
         })
+    }
+
+    fn finish(&self) -> Result<(), Fault> {
+        self.scoped(|| self.wait(None))
     }
 
     fn buffer(&self, floats: usize) -> Result<wgpu::Buffer, Fault> {
@@ -364,7 +369,7 @@ impl Device for WgpuDevice {
                     pass.dispatch_workgroups(launch.grid.0, launch.grid.1, 1);
                 }
             }
-            self.wait(self.queue.submit([encoder.finish()]))
+            self.wait(Some(self.queue.submit([encoder.finish()])))
         })
     }
 }

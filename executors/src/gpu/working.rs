@@ -13,7 +13,7 @@ use crate::stop::Stop;
 use crate::tensor::{DType, Data, Tensor};
 use std::any::Any;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What all instances of a prepared segment share.
 pub(super) struct Shared<D: Device> {
@@ -30,6 +30,8 @@ pub(super) struct Shared<D: Device> {
     pub storage: Storage,
     /// As [`super::course::work`] has it.
     pub work: Vec<u64>,
+    /// What a run takes.
+    pub spent: Duration,
     /// Node, kernel and arithmetic of each step.
     pub steps: Vec<(String, Spec, u64)>,
 }
@@ -52,7 +54,7 @@ impl<D: Device> Prepared for Ready<D> {
         let shelves = shared.outputs.iter().map(|_| Shelves::default()).collect();
         let running = Vec::with_capacity(shared.outputs.len());
         let targets = Vec::with_capacity(shared.outputs.len());
-        Ok(Box::new(Working { shared, memory, shelves, targets, running, spent: Duration::ZERO }))
+        Ok(Box::new(Working { shared, memory, shelves, targets, running }))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -132,8 +134,6 @@ struct Working<D: Device> {
     /// Those of the run, in the order of the outputs that come from the arena.
     targets: Vec<Target<D>>,
     running: Vec<Output<D::Buffer>>,
-    /// What the last run took.
-    spent: Duration,
 }
 
 impl<D: Device> Working<D> {
@@ -220,14 +220,13 @@ impl<D: Device> Shared<D> {
     }
 }
 
-impl<D: Device> Working<D> {
-    fn go(
+impl<D: Device> Instance for Working<D> {
+    fn advance(
         &mut self,
         inputs: &[Held],
         home: &[bool],
         outputs: &mut Vec<Held>,
         stop: &Stop,
-        wait: bool,
     ) -> Result<(), ExecError> {
         check_inputs(&self.shared.graph, &self.shared.inputs, inputs)?;
         for (held, place) in inputs.iter().zip(&self.shared.places) {
@@ -239,39 +238,17 @@ impl<D: Device> Working<D> {
         let shared = &*self.shared;
         let mut feeds =
             inputs.iter().zip(&shared.places).filter_map(|(held, place)| shared.feed(held, *place));
-        let mut course = Course::new(&shared.work, self.spent, stop, wait);
-        let (memory, running, begun) = (&mut self.memory, &mut self.running, Instant::now());
+        let mut course = Course::new(&shared.work, shared.spent, stop);
+        let (memory, running) = (&mut self.memory, &mut self.running);
         let ran = shared.device.run(&shared.segment, memory, &mut feeds, running, &mut course);
         shared.meter.dispatched(course.begun());
         ran.map_err(|f| failed::<D>(&shared.graph, f))?;
-        // Of a run that was not waited for nobody knows what it took.
-        if wait {
-            self.spent = begun.elapsed();
-        }
         self.end(inputs, outputs);
         Ok(())
     }
-}
 
-impl<D: Device> Instance for Working<D> {
-    fn advance(
-        &mut self,
-        inputs: &[Held],
-        home: &[bool],
-        outputs: &mut Vec<Held>,
-        stop: &Stop,
-    ) -> Result<(), ExecError> {
-        self.go(inputs, home, outputs, stop, true)
-    }
-
-    fn advance_early(
-        &mut self,
-        inputs: &[Held],
-        home: &[bool],
-        outputs: &mut Vec<Held>,
-        stop: &Stop,
-    ) -> Result<(), ExecError> {
-        self.go(inputs, home, outputs, stop, false)
+    fn finish(&mut self) -> Result<(), ExecError> {
+        self.shared.device.finish().map_err(|f| failed::<D>(&self.shared.graph, f))
     }
 
     fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {

@@ -8,11 +8,25 @@ use super::{Segment, WgpuDevice};
 use std::sync::Arc;
 
 impl WgpuDevice {
-    /// Waits for a submission.
-    pub(super) fn wait(&self, index: wgpu::SubmissionIndex) -> Result<(), Fault> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(PATIENCE) };
+    /// Waits for a submission, or for all of them.
+    pub(super) fn wait(&self, index: Option<wgpu::SubmissionIndex>) -> Result<(), Fault> {
+        let all = index.is_none();
+        let poll = wgpu::PollType::Wait { submission_index: index, timeout: Some(PATIENCE) };
         let waited = self.device.poll(poll);
-        waited.map(|_| ()).map_err(|e| Fault::Died(format!("waiting for the device: {e}")))
+        waited.map_err(|e| Fault::Died(format!("waiting for the device: {e}")))?;
+        if all {
+            self.line.ended();
+        }
+        Ok(())
+    }
+
+    /// Submits a portion, and waits until what went out is not too much.
+    pub(super) fn send(&self, encoder: wgpu::CommandEncoder, course: &Course<'_>) -> Result<(), Fault> {
+        let index = self.queue.submit([encoder.finish()]);
+        match self.line.sent(course.took(), index) {
+            Some(before) => self.wait(Some(before)),
+            None => Ok(()),
+        }
     }
 
     /// Records the steps, and submits every portion but the last, which goes out with the outputs.
@@ -23,7 +37,6 @@ impl WgpuDevice {
         encoder: &mut wgpu::CommandEncoder,
         course: &mut Course<'_>,
     ) -> Result<(), Fault> {
-        let mut before = None;
         while let Some(steps) = course.next_portion() {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for i in steps {
@@ -36,16 +49,14 @@ impl WgpuDevice {
             if !course.all_begun() {
                 let full =
                     std::mem::replace(encoder, self.device.create_command_encoder(&Default::default()));
-                if let Some(before) = before.replace(self.queue.submit([full.finish()])) {
-                    self.wait(before)?;
-                }
+                self.send(full, course)?;
             }
         }
-        if let (Err(stopped), Some(before)) = (course.end(), before) {
-            self.wait(before)?;
-            return Err(stopped);
+        let end = course.end();
+        if end.is_err() {
+            self.wait(None)?;
         }
-        course.end()
+        end
     }
 
     /// Submits, waits, and gives the first `bytes` of `readback` to `with`.
@@ -60,8 +71,9 @@ impl WgpuDevice {
         let index = self.queue.submit([encoder.finish()]);
         let telling = mapped.clone();
         readback.map_async(wgpu::MapMode::Read, 0..bytes, move |result| telling.tell(result));
-        self.wait(index)?;
+        self.wait(Some(index))?;
         mapped.wait()?;
+        self.line.ended();
         let view = readback.get_mapped_range(0..bytes);
         let view = view.map_err(|e| Fault::Failed(format!("reading results back: {e}")))?;
         with(&view);
