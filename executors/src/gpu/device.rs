@@ -70,8 +70,8 @@ pub trait Device: Send + Sync + 'static {
     fn software(&self) -> bool;
     /// Compiles and uploads.
     fn prepare(&self, plan: &Plan) -> Result<Self::Segment, Fault>;
-    /// Allocates.
-    fn spawn(&self, segment: &Self::Segment) -> Result<Self::Memory, Fault>;
+    /// Working memory, with an arena of its `own` or the common one.
+    fn spawn(&self, segment: &Self::Segment, own: bool) -> Result<Self::Memory, Fault>;
     /// Brings `inputs` to their places, runs the steps in the portions that `course` gives, and brings `outputs` where they go. It waits
     /// for all of that if any output goes to the host; else it may still be at work when it returns, and whatever is run or read on this
     /// device later comes after it. No more is at work than a [`Line`](super::course::Line) lets out. A run that is stopped ends when what
@@ -201,7 +201,7 @@ impl<D: Device> Gpu<D> {
     /// Runs a segment on whatever is in memory: drivers compile at the first launch, which is paid for now, and the second one tells
     /// what a run takes. No kernel takes an index from the arena, so that the contents do not matter.
     fn first_runs(&self, segment: &D::Segment, work: &[u64]) -> Result<(D::Memory, Duration), Fault> {
-        let (mut memory, stop) = (self.device.spawn(segment)?, Stop::default());
+        let (mut memory, stop) = (self.device.spawn(segment, false)?, Stop::default());
         let mut once = || {
             let mut course = Course::new(work, Duration::ZERO, &stop);
             let begun = Instant::now();

@@ -2,6 +2,7 @@
 //! It refuses hand-written twins of a kernel and any device that is shared by the whole process.
 
 mod adapter;
+pub mod arena;
 pub mod course;
 pub mod device;
 pub mod kernel;

@@ -1,12 +1,15 @@
 //! The `opencl` processor: OpenCL C kernels. Each processor owns its context; only the list of devices is found once for the process.
 //! It refuses relaxed mathematics: NaN and infinity stay what they are.
 
+mod sending;
+
+use super::arena::{Arena, Common};
 use super::course::{Course, Line};
 use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::ir::MAX_PARAMS;
 use super::kernel::print::{Dialect, OpenClC, WORKGROUP};
 use super::lower::{Page, Plan, Span, Target};
-use super::stored::{self, loaded, stored};
+use super::stored::{self, stored};
 use crate::processor::{ExecError, Options, Processor, Row, Storage};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
@@ -16,7 +19,7 @@ use opencl3::kernel::Kernel;
 use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE, ClMem};
 use opencl3::platform::get_platforms;
 use opencl3::program::Program;
-use opencl3::types::{CL_BLOCKING, CL_NON_BLOCKING};
+use opencl3::types::CL_BLOCKING;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
@@ -38,6 +41,7 @@ pub struct OpenClDevice {
     /// All commands, in order: a run may begin before the one whose outputs it reads has ended.
     queue: CommandQueue,
     line: Line<Event>,
+    common: Common<Buffer<u8>>,
     edit: Option<Edit>,
 }
 
@@ -57,7 +61,7 @@ struct Launch {
 
 /// Working memory and kernels with their arguments set, for one run at a time.
 pub struct Memory {
-    arena: Buffer<u8>,
+    arena: Arc<Arena<Buffer<u8>>>,
     /// What is converted on its way to the device and back.
     room: Vec<u16>,
     kernels: Vec<(Kernel, usize)>,
@@ -118,7 +122,16 @@ impl OpenClDevice {
         let target = Target { max_binding, storage, ..target(cpu) };
         let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
-        Ok(Self { context, device, target, programs, queue, line: Line::default(), edit })
+        Ok(Self {
+            context,
+            device,
+            target,
+            programs,
+            queue,
+            line: Line::default(),
+            common: Common::default(),
+            edit,
+        })
     }
 
     fn program(&self, key: &Key) -> Result<Arc<Program>, Fault> {
@@ -144,90 +157,6 @@ impl OpenClDevice {
             Ok(buffer)
         }
     }
-
-    /// Waits until what went out is not too much, with what ends with `last` and takes as long as a portion.
-    fn follow(&self, course: &Course<'_>, last: Option<Event>) -> Result<(), Fault> {
-        self.queue.flush().map_err(fault)?;
-        let before = last.and_then(|last| self.line.sent(course.took(), last));
-        before.map_or(Ok(()), |before| before.wait()).map_err(fault)
-    }
-
-    /// Hands the steps to the queue, portion by portion. Gives the last one of the last portion, if there is any.
-    ///
-    /// # Safety
-    /// Grids are whole workgroups; the buffers of the kernels live until the queue has been finished.
-    unsafe fn launch(
-        &self,
-        kernels: &[(Kernel, usize)],
-        course: &mut Course<'_>,
-    ) -> Result<Option<Event>, Fault> {
-        let local = [WORKGROUP as usize];
-        let mut last: Option<Event> = None;
-        while let Some(steps) = course.next_portion() {
-            for (kernel, total) in &kernels[steps] {
-                let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
-                let kernel = kernel.get();
-                // SAFETY: the caller's promise.
-                let queued =
-                    unsafe { self.queue.enqueue_nd_range_kernel(kernel, 1, ptr::null(), global, local, &[]) };
-                last = Some(queued.map_err(fault)?);
-            }
-            if !course.all_begun() {
-                self.follow(course, last.take())?;
-            }
-        }
-        course.end().map(|()| last)
-    }
-
-    /// Hands all commands of a run to the queue, in order. Gives the last one, if there is any.
-    ///
-    /// # Safety
-    /// Spans lie inside the arena by the plan, and grids are whole workgroups; what is read from and written to on the host must live until
-    /// the last command has ended. Where `early` is true nothing is written there, and what is read has been read when this returns.
-    unsafe fn enqueue(
-        &self,
-        memory: &mut Memory,
-        inputs: &mut dyn Iterator<Item = (Span, Feed<'_, Buffer<u8>>)>,
-        outputs: &mut [Output<Buffer<u8>>],
-        early: bool,
-        course: &mut Course<'_>,
-    ) -> Result<Option<Event>, Fault> {
-        let Memory { arena, room, kernels } = memory;
-        let (queue, storage) = (&self.queue, self.target.storage);
-        let at = |span: &Span| storage.bytes() * span.at;
-        let size = |span: &Span| storage.bytes() * span.floats;
-        // What is converted is in the same room each time.
-        let upload = if storage == Storage::F32 && !early { CL_NON_BLOCKING } else { CL_BLOCKING };
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut last = None;
-            for (span, feed) in inputs {
-                let queued = match feed {
-                    Feed::Host(data) => {
-                        let bytes = &stored(storage, data, room)[..size(&span)];
-                        queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
-                    }
-                    Feed::There(from) => {
-                        queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[])
-                    }
-                };
-                last = Some(queued.map_err(fault)?);
-            }
-            last = self.launch(kernels, course)?.or(last);
-            for (span, place) in outputs {
-                last = Some(match place {
-                    Place::Home(data) => {
-                        data.resize(span.floats, 0.0);
-                        read(queue, arena, at(span), storage, data, room)?
-                    }
-                    Place::There(to) => {
-                        queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
-                    }
-                });
-            }
-            Ok(last)
-        }
-    }
 }
 
 fn queue(context: &Context, device: &cl::Device) -> opencl3::Result<CommandQueue> {
@@ -241,36 +170,6 @@ fn queue(context: &Context, device: &cl::Device) -> opencl3::Result<CommandQueue
 fn fault(e: opencl3::error_codes::ClError) -> Fault {
     // CL_DEVICE_NOT_AVAILABLE, CL_OUT_OF_RESOURCES after a crash of the driver: only the first says that the device is gone.
     if e.0 == -2 { Fault::Died(e.to_string()) } else { Fault::Failed(e.to_string()) }
-}
-
-/// Reads so many numbers from a byte of `buffer` on, and waits for them where they must be converted.
-///
-/// # Safety
-/// They lie inside the buffer; `to` lives until the queue has been finished.
-unsafe fn read(
-    queue: &CommandQueue,
-    buffer: &Buffer<u8>,
-    at: usize,
-    storage: Storage,
-    to: &mut [f32],
-    room: &mut Vec<u16>,
-) -> Result<Event, Fault> {
-    // SAFETY: the caller's promise; what is read into `room` is waited for.
-    unsafe {
-        match storage {
-            Storage::F32 => {
-                let bytes = bytemuck::cast_slice_mut(to);
-                queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
-            }
-            Storage::F16 => {
-                room.resize(to.len(), 0);
-                let bytes = bytemuck::cast_slice_mut(room);
-                let read = queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
-                loaded(storage, bytes, to);
-                Ok(read)
-            }
-        }
-    }
 }
 
 impl Device for OpenClDevice {
@@ -315,8 +214,9 @@ impl Device for OpenClDevice {
         Ok(Segment { steps, params: self.filled(&params)?, pages, arena: plan.arena })
     }
 
-    fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
-        let arena = self.buffer(segment.arena)?;
+    fn spawn(&self, segment: &Segment, own: bool) -> Result<Memory, Fault> {
+        let arena = self.common.arena(segment.arena, own, || self.buffer(segment.arena))?;
+        let buffer = arena.turn().get();
         let mut kernels = Vec::with_capacity(segment.steps.len());
         for (i, step) in segment.steps.iter().enumerate() {
             let kernel = Kernel::create(&step.program, "entry").map_err(fault)?;
@@ -326,7 +226,7 @@ impl Device for OpenClDevice {
             unsafe {
                 kernel.set_arg(0, &segment.params.get()).map_err(fault)?;
                 kernel.set_arg(1, &slot).map_err(fault)?;
-                kernel.set_arg(2, &arena.get()).map_err(fault)?;
+                kernel.set_arg(2, &buffer).map_err(fault)?;
                 kernel.set_arg(3, &segment.pages[step.page].get()).map_err(fault)?;
             }
             let workgroup = WORKGROUP as usize;
@@ -372,12 +272,14 @@ impl Device for OpenClDevice {
 
     fn read(&self, buffer: &Buffer<u8>, to: &mut [f32]) -> Result<(), Fault> {
         // SAFETY: the read comes after the run that writes the buffer, and is waited for.
-        let read = unsafe { read(&self.queue, buffer, 0, self.target.storage, to, &mut Vec::new()) }?;
+        let read =
+            unsafe { sending::read(&self.queue, buffer, 0, self.target.storage, to, &mut Vec::new()) }?;
         read.wait().map_err(fault)
     }
 
     fn repeat(&self, _: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {
         let (kernel, total) = &memory.kernels[step];
+        let _turn = memory.arena.turn();
         let (global, local) = ([*total], [WORKGROUP as usize]);
         for _ in 0..times {
             // SAFETY: arguments were set in `spawn`; the grid is whole workgroups.

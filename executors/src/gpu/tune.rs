@@ -112,7 +112,7 @@ fn seconds<D: Device>(
     let forced = Target { tuned: BTreeMap::from([(met.key.clone(), choice)]).into(), ..target.clone() };
     let plan = lower::lower(graph, &forced).map_err(|(_, _, why)| Fault::Failed(why))?;
     let segment = device.prepare(&plan)?;
-    let mut memory = device.spawn(&segment)?;
+    let mut memory = device.spawn(&segment, true)?;
     (0..plan.steps.len()).map(|step| time_step(device, &segment, &mut memory, step)).sum()
 }
 

@@ -4,6 +4,7 @@
 mod sending;
 
 use super::adapter::{SLOT, halves, layout, rank, share};
+use super::arena::{Arena, Common};
 use super::course::{Course, Line};
 use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
@@ -29,6 +30,7 @@ pub struct WgpuDevice {
     pipelines: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
     lost: Arc<OnceLock<String>>,
     line: Line<wgpu::SubmissionIndex>,
+    common: Common<wgpu::Buffer>,
     edit: Option<Edit>,
 }
 
@@ -49,7 +51,7 @@ struct Launch {
 
 /// Buffers of one run at a time.
 pub struct Memory {
-    arena: wgpu::Buffer,
+    arena: Arc<Arena<wgpu::Buffer>>,
     readback: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     mapped: Arc<Mapped>,
@@ -130,8 +132,8 @@ impl WgpuDevice {
         });
         let pipelines = Mutex::new(HashMap::new());
         let target = Target { share, storage, ..target() };
-        let line = Line::default();
-        Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, line, edit })
+        let (line, common) = (Line::default(), Common::default());
+        Ok(Self { device, queue, info, target, layout, pipeline_layout, pipelines, lost, line, common, edit })
     }
 
     /// Runs `work`; any error that wgpu reports meanwhile in this thread becomes a fault.
@@ -258,10 +260,13 @@ impl Device for WgpuDevice {
         })
     }
 
-    fn spawn(&self, segment: &Segment) -> Result<Memory, Fault> {
+    fn spawn(&self, segment: &Segment, own: bool) -> Result<Memory, Fault> {
         use wgpu::BufferUsages as Use;
         self.scoped(|| {
-            let arena = self.labelled("arena", segment.arena, Use::STORAGE | Use::COPY_DST | Use::COPY_SRC);
+            let usage = Use::STORAGE | Use::COPY_DST | Use::COPY_SRC;
+            let make = || Ok(self.labelled("arena", segment.arena, usage));
+            let arena = self.common.arena(segment.arena as usize, own, make)?;
+            let buffer = arena.turn().clone();
             let readback = self.labelled("readback", segment.readback, Use::MAP_READ | Use::COPY_DST);
             let bind = |page: &wgpu::Buffer| {
                 let slot =
@@ -272,7 +277,7 @@ impl Device for WgpuDevice {
                     layout: &self.layout,
                     entries: &[
                         entry(0, wgpu::BindingResource::Buffer(slot)),
-                        entry(1, arena.as_entire_binding()),
+                        entry(1, buffer.as_entire_binding()),
                         entry(2, page.as_entire_binding()),
                         entry(3, page.as_entire_binding()),
                     ],
@@ -296,6 +301,7 @@ impl Device for WgpuDevice {
         let size = |span: &Span| stored::bytes(storage, span.floats) as u64;
         self.scoped(|| {
             let Memory { arena, readback, groups, mapped, room } = memory;
+            let arena = &*arena.turn();
             let mut encoder = self.device.create_command_encoder(&Default::default());
             for (span, feed) in inputs {
                 match feed {
@@ -359,6 +365,7 @@ impl Device for WgpuDevice {
 
     fn repeat(&self, segment: &Segment, memory: &mut Memory, step: usize, times: usize) -> Result<(), Fault> {
         self.scoped(|| {
+            let _turn = memory.arena.turn();
             let mut encoder = self.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());

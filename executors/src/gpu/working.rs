@@ -38,7 +38,7 @@ pub(super) struct Shared<D: Device> {
 
 /// A prepared segment.
 pub(super) struct Ready<D: Device> {
-    /// The memory of the first run, for the first caller.
+    /// The memory of the first run, for the first caller; others are there to run beside it, and have arenas of their own.
     pub first: Mutex<Option<D::Memory>>,
     pub shared: Arc<Shared<D>>,
 }
@@ -49,7 +49,7 @@ impl<D: Device> Prepared for Ready<D> {
         let first = self.first.lock().unwrap_or_else(|e| e.into_inner()).take();
         let memory = match first {
             Some(memory) => memory,
-            None => shared.device.spawn(&shared.segment).map_err(|f| failed::<D>(&shared.graph, f))?,
+            None => shared.device.spawn(&shared.segment, true).map_err(|f| failed::<D>(&shared.graph, f))?,
         };
         let shelves = shared.outputs.iter().map(|_| Shelves::default()).collect();
         let running = Vec::with_capacity(shared.outputs.len());
