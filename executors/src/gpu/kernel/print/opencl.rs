@@ -111,8 +111,8 @@ impl Dialect for OpenClC {
     }
 }
 
-/// The exponential function of a vector, off by less than two units in the last place: `2^k e^r` with whole `k` and `|r| < 0.35`. Half as long as
-/// the built-in one of pocl, because what is below `e^-87` is 0. NaN stays NaN, and what is too large infinite. Adding 1.5 times 2^23 rounds, and
+/// The exponential function of a vector, off by less than two units in the last place: `2^k e^r` with whole `k` and `|r| < 0.35`. Shorter
+/// than the built-in one of pocl; what is below `e^-87` is 0. NaN stays NaN, and what is too large infinite. Adding 1.5 times 2^23 rounds, and
 /// leaves `k` in the lowest bits.
 fn exp(width: u32) -> String {
     let v = format!("float{width}");
