@@ -7,7 +7,7 @@ use crate::guide::Vote;
 use cosched_env::observation::{Action, Candidate, Observation};
 
 /// Up to so many candidates are all looked at.
-pub const SHORTLIST: usize = 16;
+pub const SHORTLIST: usize = 12;
 
 /// The candidates of an observation that are looked at, as numbers. Reused from decision to decision.
 #[derive(Default)]

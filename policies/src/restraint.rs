@@ -1,18 +1,22 @@
 //! A heuristic with its hands tied and its clock wrong: some streams are not served at all, some variants do not run on some processors,
 //! and some requests seem to be due earlier or later than they are. Giving up a stream that overload would spoil for all, keeping a long
 //! model off the processor that short ones need, one variant instead of another, which of two streams comes first and what is too late to
-//! be worth a launch: list schedulers see none of that in one decision, but a search on the case's own stage does (`anneal.rs`).
+//! be worth a launch, a processor that is better left idle because somebody needs it in a moment: list schedulers see none of that in one
+//! decision, but a search on the case's own stage does (`anneal.rs`).
 //! It refuses to tie anything while a processor is down.
 
+mod restrained;
+#[cfg(test)]
+mod tests;
+
 use crate::anneal::{ALL_SEEDS, Space, anneal};
-use crate::board::{drop_of, wait};
 use crate::stage::{Run, Stage};
 use cosched_env::case::{Case, ProcessorId, StreamId, StreamTable, VariantId};
-use cosched_env::observation::{Action, Candidate, Observation, RequestView};
-use cosched_env::time::Time;
-use cosched_env::world::{Decision, Policy};
+use cosched_env::scenario::ArrivalKind;
+use cosched_env::world::Policy;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
+use restrained::{Kept, Restrained};
 
 /// What is tied, and what decides under it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +33,16 @@ pub(crate) struct Restraint {
     only: Vec<Option<VariantId>>,
     /// Per stream: a bit for each processor that it stays off.
     off: Vec<u64>,
+    /// Per stream: the processor that is kept free for its next request.
+    keeps: Vec<Option<Keep>>,
+}
+
+/// A processor that is kept free for the next request of a stream: launches of others have to end in time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Keep {
+    processor: ProcessorId,
+    /// So many eighths of its deadline after its arrival they may end.
+    eighths: u8,
 }
 
 impl Restraint {
@@ -40,6 +54,7 @@ impl Restraint {
             haste: vec![0; case.streams.len()],
             only: vec![None; case.streams.len()],
             off: vec![0; case.streams.len()],
+            keeps: vec![None; case.streams.len()],
         }
     }
 
@@ -63,6 +78,10 @@ impl Restraint {
             able: streams.map(|s| able(s).collect()).collect(),
             only: self.only.clone(),
             off: self.off.clone(),
+            kept: (0_u16..)
+                .zip(&self.keeps)
+                .filter_map(|(s, keep)| Some(Kept::new(case, StreamId(s), (*keep)?)))
+                .collect(),
             haste_ns: eighths.map(|(&haste, s)| i64::from(haste) * (s.deadline.0 / 8) as i64).collect(),
             requests: Vec::new(),
             candidates: Vec::new(),
@@ -117,6 +136,8 @@ enum Change {
     Only,
     /// A stream stays off a processor or not.
     Off,
+    /// A processor is kept free for the next request of a stream, or is not.
+    Keep,
 }
 
 /// Changes that are drawn from, each as often as it stands here.
@@ -128,6 +149,8 @@ const CHANGES: [Change; 10] = {
 const MOVES: [Change; 3] = [Change::Haste; 3];
 /// More of them, where streams share a task: to forbid its variants something would forbid it to all of them.
 const APART: [Change; 3] = [Change::Only, Change::Only, Change::Off];
+/// More of them, where it is known when requests come.
+const KEEPS: [Change; 3] = [Change::Keep; 3];
 
 /// Requests that a run should have.
 const REQUESTS: f64 = 250.0;
@@ -140,16 +163,21 @@ enum Round {
     Moves,
     /// Streams that share a task are told apart.
     Apart,
+    /// Processors are kept free for requests to come.
+    Keeps,
 }
 
 /// The rounds of so many attempts, with one heuristic after the other: plain ones and ones with moved deadlines in turn, and half as many
-/// more where streams share a task.
+/// more where streams share a task, and where requests come regularly.
 fn rounds(case: &Case, bases: usize, attempts: usize) -> Vec<Round> {
     let round =
         |attempt: usize| if (attempt / bases).is_multiple_of(2) { Round::Plain } else { Round::Moves };
     let shares = |(i, s): (usize, &StreamTable)| case.streams[..i].iter().any(|other| other.task == s.task);
-    let more = if case.streams.iter().enumerate().any(shares) { attempts / 2 } else { 0 };
-    (0..attempts).map(round).chain(vec![Round::Apart; more]).collect()
+    let apart = case.streams.iter().enumerate().any(shares);
+    let keeps = case.streams.len() > 1 && case.streams.iter().any(|s| s.kind == ArrivalKind::Periodic);
+    let more = |wanted: bool, round| vec![round; if wanted { attempts / 2 } else { 0 }];
+    let extra = [more(apart, Round::Apart), more(keeps, Round::Keeps)].concat();
+    (0..attempts).map(round).chain(extra).collect()
 }
 
 /// The best restraints of these heuristics, each of an attempt of so many emulated runs. An attempt begins at one of them and draws its
@@ -167,6 +195,7 @@ pub(crate) fn search(
             Round::Plain => &[],
             Round::Moves => &MOVES,
             Round::Apart => &APART,
+            Round::Keeps => &KEEPS,
         };
         let changes = [&CHANGES, more].concat();
         anneal(&Restraints { stage, pieces, bases, changes }, &starts, runs, attempt as u64)
@@ -218,75 +247,15 @@ impl Space for Restraints<'_> {
                 point.only[stream] = variants.get(rng.random_range(0..=variants.len())).copied();
             }
             Change::Off => point.off[stream(rng)] ^= processor,
+            Change::Keep => {
+                let stream = stream(rng);
+                let kept = case.streams[stream].kind == ArrivalKind::Periodic && rng.random_range(0..4) > 0;
+                let processor = ProcessorId(rng.random_range(0..case.processor_count()) as u16);
+                point.keeps[stream] = kept.then(|| Keep { processor, eighths: rng.random_range(0..=8) });
+            }
         }
         if !point.is_possible(case) {
             *point = before;
         }
     }
 }
-
-struct Restrained {
-    inner: Box<dyn Policy>,
-    /// As the heuristic sees it.
-    case: Case,
-    served: Vec<bool>,
-    /// Per stream and variant: whether it can serve the stream.
-    able: Vec<Vec<bool>>,
-    only: Vec<Option<VariantId>>,
-    off: Vec<u64>,
-    /// Per stream: so much earlier its requests seem to be due.
-    haste_ns: Vec<i64>,
-    /// As the heuristic sees them.
-    requests: Vec<RequestView>,
-    /// What it may choose from, and where that stands among all candidates.
-    candidates: Vec<Candidate>,
-    original: Vec<usize>,
-}
-
-impl Policy for Restrained {
-    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
-        let unserved = observation.requests.iter().position(|r| !self.served[r.stream.0 as usize]);
-        if let Some(index) = unserved {
-            return drop_of(observation, index);
-        }
-        if observation.processors.iter().any(|p| !p.up) {
-            return self.inner.decide(observation);
-        }
-        self.candidates.clear();
-        self.original.clear();
-        for (choice, candidate) in observation.candidates.iter().enumerate() {
-            let mut seen = *candidate;
-            if let Action::Launch { request, variant, first, last, processor } = candidate.action {
-                let table = self.case.variant(variant);
-                let stream = observation.requests[request as usize].stream.0 as usize;
-                // What has begun goes on in its variant, whatever was to be.
-                let able = first > 0 || self.able[stream][variant.0 as usize];
-                let forbidden =
-                    table.reach(processor, first).is_none() || table.best_rest_ns(0).is_infinite();
-                if forbidden || !able || self.off[stream] >> processor.0 & 1 == 1 {
-                    continue;
-                }
-                seen.rest_ns = table.best_rest_ns(last + 1);
-                seen.handover_ns = table.handover_ns(processor, last + 1);
-            }
-            self.candidates.push(seen);
-            self.original.push(choice);
-        }
-        let can_launch = self.candidates.first().is_some_and(|c| matches!(c.action, Action::Launch { .. }));
-        if !can_launch {
-            return wait(observation);
-        }
-        self.requests.clear();
-        self.requests.extend(observation.requests.iter().map(|request| {
-            let stream = request.stream.0 as usize;
-            let due = request.deadline.0.saturating_add_signed(-self.haste_ns[stream]);
-            RequestView { deadline: Time(due), variant: request.variant.or(self.only[stream]), ..*request }
-        }));
-        let seen = observation.narrowed(&self.case, &self.requests, &self.candidates);
-        let choice = self.inner.decide(&seen);
-        Decision(self.original[choice.0])
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -103,7 +103,7 @@ impl Observer for Served {
 }
 
 /// A piece out of a long run of a case: what follows a timetable (traces, apps that open and close, phases of a link) begins in the
-/// middle of it, and a device that heats up does so as far as it would in [`LONG_RUN_S`]. Where a request's worth hangs on how its stream
+/// middle of it, and a device that heats up does so as far as it would in one of [`LONG_RUNS_S`]. Where a request's worth hangs on how its stream
 /// was served before and the streams have no end, they were served before as in the piece itself: who gives one up does not live off its past.
 pub(crate) struct Excerpt {
     case: Arc<Case>,
@@ -113,8 +113,13 @@ pub(crate) struct Excerpt {
     seed: u64,
 }
 
-/// Seconds of a long run.
-const LONG_RUN_S: f64 = 30.0;
+/// Seconds of long runs, in turn. Nobody says how long a run will be, and where a device heats up, what is best for a short one is not for a long one.
+const LONG_RUNS_S: [f64; 3] = [30.0, 15.0, 60.0];
+
+fn long_run_s(seed: u64) -> f64 {
+    LONG_RUNS_S[seed as usize % LONG_RUNS_S.len()]
+}
+
 /// Requests of the longest run.
 const MOST_REQUESTS: f64 = 30_000.0;
 
@@ -126,7 +131,7 @@ impl Excerpt {
         let mut case = shifted(case, share);
         if case.device.thermal.is_some() {
             let mut device = case.device.clone();
-            let condensed = (horizon.since(Time::ZERO).seconds() / LONG_RUN_S).min(1.0);
+            let condensed = (horizon.since(Time::ZERO).seconds() / long_run_s(seed)).min(1.0);
             if let Some(thermal) = &mut device.thermal {
                 thermal.time_constant_s *= condensed;
                 // The governor keeps up with it.
@@ -137,10 +142,12 @@ impl Excerpt {
         Excerpt { case: Arc::new(case), remembers, horizon, seed }
     }
 
-    /// A long run as it is: the timetable begins at a `share` of its length, and the device heats up as it does. Where that would be more
-    /// than [`MOST_REQUESTS`], a piece of so many.
+    /// A long run as it is: the timetable begins at a `share` of its length and is gone through once at most, and the device heats up as it
+    /// does. Where that would be more than [`MOST_REQUESTS`], a piece of so many.
     pub(crate) fn whole(case: &Case, share: f64, seed: u64) -> Excerpt {
-        let horizon = Time((LONG_RUN_S * 1e9) as u64);
+        let timetable_s = timetable_ms(case) / 1e3;
+        let seconds = if timetable_s > 0.0 { long_run_s(seed).min(timetable_s) } else { long_run_s(seed) };
+        let horizon = Time((seconds * 1e9) as u64);
         if self::horizon(case, MOST_REQUESTS) < horizon {
             return Excerpt::new(case, share, MOST_REQUESTS, seed);
         }

@@ -34,11 +34,11 @@ const CONTESTANTS: &[&str] = &[
 pub struct Budget {
     /// Runs with other arrivals.
     pub runs: u64,
-    /// Requests that a run should have; infinite: whole runs of 30 s, in which a device heats up as it does and rare things happen.
+    /// Requests that a run should have; infinite: whole runs of 15, 30 and 60 s, in which a device heats up as it does and rare things happen.
     pub requests: f64,
     /// Emulated runs of the search behind `static`, and of each attempt at a restraint; 0: neither plays.
     pub placement_runs: usize,
-    /// Attempts at a restraint; half as many more where streams share a task.
+    /// Attempts at a restraint; half as many more where streams share a task, and where it is known when requests come.
     pub attempts: usize,
 }
 

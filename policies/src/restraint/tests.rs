@@ -1,10 +1,13 @@
 //! What is tied is not done, and nothing else is. It refuses to judge what a search finds.
 
 use super::*;
+use crate::board::wait;
 use crate::short_run::short_run;
+use cosched_env::observation::{Action, Observation};
 use cosched_env::plan::{Cost, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use cosched_env::scenario::{Scenario, Stream};
 use cosched_env::time::{Span, Time};
+use cosched_env::world::Decision;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -176,6 +179,52 @@ fn haste_moves_what_seems_due_and_nothing_else() {
     // 4 ms less two eighths, and more by four.
     assert!(noted.contains(&(0, 3.0)) && noted.contains(&(1, 6.0)), "{noted:?}");
     assert!(noted.iter().all(|&n| n == (0, 3.0) || n == (1, 6.0)), "{noted:?}");
+}
+
+/// Notes what another stream launches on processor 0: when it begins, and by how much it is expected to end after stream 1's next
+/// request comes, both in milliseconds.
+struct Ends(Box<dyn Policy>, Arc<Mutex<Vec<(f64, f64)>>>);
+
+impl Policy for Ends {
+    fn decide(&mut self, observation: &Observation<'_>) -> Decision {
+        let decision = self.0.decide(observation);
+        let candidate = &observation.candidates[decision.0];
+        if let Action::Launch { request: 0, processor: ProcessorId(0), .. } = candidate.action
+            && observation.requests[0].stream == StreamId(0)
+        {
+            let (last, now) = (observation.streams[1].last_arrival, observation.now.ms_after(Time::ZERO));
+            let next = last.map_or(0.0, |last| last.ms_after(Time::ZERO) + 4.0);
+            let seen = (now, now + candidate.expected_ns / 1e6 - next);
+            self.1.lock().expect("nobody panicked").push(seen);
+        }
+        decision
+    }
+}
+
+#[test]
+fn a_kept_processor_is_free_when_the_next_request_comes() {
+    // Stream 1 comes 1 ms after stream 0, which takes 1.8 ms in its better variant; it stops in the middle.
+    let mut scenario = case().scenario.clone();
+    scenario.streams[1].offset_ms = 1.0;
+    scenario.streams[1].open_ms = vec![[0.0, 100.0]];
+    let case = Arc::new(Case::new(case().plan, scenario).expect("the case is well-formed"));
+    let ends = |keeps: Vec<Option<Keep>>| {
+        let noted = Arc::new(Mutex::new(Vec::new()));
+        let restraint = Restraint { keeps, ..Restraint::none(&case, "eft") };
+        let mut policy = Ends(restraint.policy(&case), noted.clone());
+        short_run(&case, &mut policy, 1, Time::ZERO + Span::from_ms(200.0)).expect("requests arrive");
+        let noted = noted.lock().expect("nobody panicked");
+        noted.clone()
+    };
+    let late = |ends: &[(f64, f64)], by: f64| ends.iter().any(|&(at, end)| at < 95.0 && end > by);
+    let keep = |eighths: u8| vec![None, Some(Keep { processor: ProcessorId(0), eighths })];
+    let free = ends(vec![None, None]);
+    assert!(late(&free, 0.5), "{free:?}");
+    assert!(!late(&ends(keep(0)), 0.0), "{:?}", ends(keep(0)));
+    // Four eighths of 4 ms.
+    assert!(late(&ends(keep(4)), 0.5) && !late(&ends(keep(4)), 2.0), "{:?}", ends(keep(4)));
+    // Who comes no more is not waited for.
+    assert!(ends(keep(0)).iter().any(|&(at, _)| at > 110.0), "{:?}", ends(keep(0)));
 }
 
 #[test]
