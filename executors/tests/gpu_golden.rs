@@ -89,7 +89,28 @@ fn depthwise(width: u32) -> Spec {
     let across = if width == 1 { 2 } else { 1 };
     let kernel = [3, 3];
     let act = Unary::Clip;
-    Spec::Strip(Strip { width, across, rows: 2, outs: 1, kernel, stride: 2, residual: false, act })
+    let (single, narrow) = (width > 1, false);
+    let strip =
+        Strip { width, across, rows: 2, outs: 1, kernel, stride: 2, single, narrow, residual: false, act };
+    Spec::Strip(strip)
+}
+
+/// All of a depthwise plane that is narrower than the vector.
+fn narrow() -> Spec {
+    let (kernel, act) = ([3, 3], Unary::Clip);
+    let (single, narrow, residual) = (true, true, true);
+    Spec::Strip(Strip {
+        width: 8,
+        across: 1,
+        rows: 2,
+        outs: 1,
+        kernel,
+        stride: 1,
+        single,
+        narrow,
+        residual,
+        act,
+    })
 }
 
 fn pool_strip(width: u32) -> Spec {
@@ -122,8 +143,8 @@ fn generated_kernels_are_the_committed_ones() {
             ("pool_strip", pool_strip(if target.rows { 16 } else { 1 })),
             ("copy_rows", Spec::CopyRows(Buf::Arena, 4, if target.rows { 16 } else { 1 }, 2)),
             ("copy_lines", Spec::CopyLines(Buf::Arena, 4, 2, !target.rows)),
-            ("winograd_input", Spec::WinogradInput(2)),
-            ("winograd_output", Spec::WinogradOutput(2, true, Unary::Clip)),
+            ("winograd_input", Spec::WinogradInput(2, if target.rows { 4 } else { 1 })),
+            ("winograd_output", Spec::WinogradOutput(2, if target.rows { 4 } else { 1 }, true, Unary::Clip)),
         ]
     };
     for (name, spec) in specs(&wgpu::target()) {
@@ -134,6 +155,8 @@ fn generated_kernels_are_the_committed_ones() {
     let text = print(&shared().build(), &Wgsl, Kept::default());
     assert_eq!(validate(&text), Ok(()));
     insta::assert_snapshot!("shared.wgsl", text);
+    let narrow = print(&narrow().build(), &OpenClC, Kept::default());
+    insta::assert_snapshot!("narrow.cl", narrow);
     for (name, spec) in specs(&opencl::target(true)) {
         insta::assert_snapshot!(format!("{name}.cl"), print(&spec.build(), &OpenClC, Kept::default()));
     }

@@ -80,8 +80,15 @@ fn every_operator_agrees_with_onnxruntime_on_opencl() {
 }
 
 /// Rows that have every way among their candidates.
-const NAMES: [&str; 5] =
-    ["conv", "conv 1x1", "conv and a sum", "conv 3x3 with many channels", "matmul by a constant, biased"];
+const NAMES: [&str; 7] = [
+    "conv",
+    "conv 1x1",
+    "conv and a sum",
+    "conv 3x3 with many channels",
+    "matmul by a constant, biased",
+    "depthwise of wide rows",
+    "conv 3x3 of wide rows",
+];
 
 fn each_way<D: Device>(gpu: &Gpu<D>) {
     let mut ways = BTreeSet::new();
@@ -192,17 +199,23 @@ const SABOTEURS: &[(&str, Way, &[&str], Edit)] = &[
     ("average pool", Way::Any, BOTH, |t| t.replace("count_1 + ", "1.0f + count_1 + ")),
     // The first channel of the window is forgotten; the window is one channel off.
     ("lrn", Way::Any, BOTH, |t| t.replace("= 0; j_1", "= 1; j_1")),
-    ("lrn", Way::Any, BOTH, |t| t.replace("(x_first_1 + (j_1 * p_inner))", "x_here_1")),
+    ("lrn", Way::Any, BOTH, |t| t.replace("x_first_1 + (j_1 * p_inner)", "x_here_1")),
     // A strip's second weight is forgotten for its first.
     ("conv depthwise", Way::Strip, BOTH, |t| t.replace("(w_2 ", "(w_1 ").replace("(w_2)", "(w_1)")),
     ("conv and a sum", Way::Strip, BOTH, left_counts),
     ("max pool of wide rows", Way::Any, BOTH, left_counts),
+    ("depthwise of wide rows", Way::Strip, BOTH, left_counts),
+    // The last row of a narrow plane ends too early.
+    ("depthwise of wide rows", Way::Strip, CL, |t| t.replace("> 5))", "> 500))").replace("> 9))", "> 900))")),
+    // What lies left of the image counts; rows that end with a whole tile are not stored to their ends.
+    ("conv 3x3 of wide rows", Way::Winograd(4), CL, |t| t.replace(">= zero_1)", ">= (zero_1 - 9.0f))")),
+    ("conv 3x3 of wide rows", Way::Winograd(4), CL, |t| t.replace("(end_1 <= p_ow)", "(end_1 < p_ow)")),
     // The second row of outputs is divided by what the first one counts.
     ("average pool of wide rows", Way::Any, BOTH, |t| {
         t.replace("* rows_2)", "* rows_1)").replace("(rows_2)", "(rows_1)")
     }),
     // The second part of a row is the first one again.
-    ("long rows that move", Way::Any, BOTH, |t| t.replace("(x_index_1 + q_2)", "(x_index_1 + q_1)")),
+    ("long rows that move", Way::Any, BOTH, |t| t.replace("x_index_1 + q_2)", "x_index_1 + q_1)")),
     // The tensor that is added is not read where it is.
     ("conv and a sum", Way::Channels, CL, |t| t.replace("+ res_step_1", "+ 0")),
     ("conv and a sum", Way::Shared, GL, |t| t.replace("+ res_step_1", "+ 0")),

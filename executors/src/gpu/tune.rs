@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub const VARIABLE: &str = "COSCHED_TUNE_DIR";
 
 /// Version of the kernels: choices of another one are not looked at.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The file.
 #[derive(Serialize, Deserialize)]

@@ -16,6 +16,9 @@ pub fn rows() -> Vec<Row> {
         row("conv transposed in blocks", 1e-4, 2e-5, blocks),
         row("silu in two nodes", 1e-5, 1e-6, silu),
         row("gelu in five nodes", 1e-5, 1e-6, gelu),
+        row("sigmoid and softmax of extremes", 1e-5, 1e-6, extremes),
+        row("depthwise of wide rows", 1e-5, 1e-5, depthwise),
+        row("conv 3x3 of wide rows", 1e-4, 3e-4, many),
     ]
 }
 
@@ -147,4 +150,66 @@ fn gelu(n: &mut Net) {
         let product = n.node("Mul", &[half, x], &[]);
         n.out("Mul", &[product, lifted], &[]);
     }
+}
+
+/// Where exponentials end: nothing, something, infinite.
+fn extremes(n: &mut Net) {
+    let edges = [f32::NEG_INFINITY, -1e9, -104.0, -88.0, -87.1, -86.9, -0.0, 86.9, 88.6, 89.5, 1e9];
+    let shape = [n.between(1, 3), n.between(16, 60)];
+    let mut data = n.floats(shape[0] * shape[1], -20.0, 20.0);
+    edges.iter().enumerate().for_each(|(i, edge)| data[i * 3 / 2] = *edge);
+    let x = n.input_of(&shape, data);
+    if n.coin() {
+        n.out("Softmax", &[x], &[("axis", Attr::Int(1))]);
+        return;
+    }
+    let one = n.constant(&shape[1..], 0.0, 0.01);
+    let y = n.node("Add", &[x, one], &[]);
+    n.out("Sigmoid", &[y], &[]);
+}
+
+fn ints(v: &[usize]) -> Attr {
+    Attr::Ints(v.iter().map(|&v| v as i64).collect())
+}
+
+/// Planes a little narrower than a vector, or wider than one, and lower or higher than a strip.
+fn depthwise(n: &mut Net) {
+    let (kernel, stride) = ([3, 5][n.below(2)], n.between(1, 2));
+    let (batch, channels) = (n.between(1, 2), n.between(2, 8));
+    let side = |n: &mut Net| stride * if n.coin() { n.between(5, 15) } else { n.between(16, 40) };
+    let (h, w) = (side(n), side(n));
+    let x = n.input(&[batch, channels, h, w]);
+    let weights = n.constant(&[channels, 1, kernel, kernel], -0.5, 0.5);
+    let bias = n.constant(&[channels], -1.0, 1.0);
+    let attrs = [
+        ("strides", ints(&[stride; 2])),
+        ("pads", ints(&[kernel / 2; 4])),
+        ("group", Attr::Int(channels as i64)),
+        ("kernel_shape", ints(&[kernel; 2])),
+    ];
+    let y = n.node("Conv", &[x, weights, bias], &attrs);
+    sum_and_function(n, y, &[batch, channels, h.div_ceil(stride), w.div_ceil(stride)]);
+}
+
+/// Tiles of Winograd's way for vectors of every width.
+fn many(n: &mut Net) {
+    let (ins, outs) = (n.between(16, 20), n.between(16, 20));
+    let (h, w) = (n.between(5, 14), [n.between(13, 30), n.between(31, 62), n.between(63, 90)][n.below(3)]);
+    let x = n.input(&[1, ins, h, w]);
+    let weights = n.constant(&[outs, ins, 3, 3], -0.5, 0.5);
+    let bias = n.constant(&[outs], -1.0, 1.0);
+    let attrs = [("kernel_shape", ints(&[3, 3])), ("pads", ints(&[1; 4]))];
+    let y = n.node("Conv", &[x, weights, bias], &attrs);
+    sum_and_function(n, y, &[1, outs, h, w]);
+}
+
+/// Half of the time a tensor of this shape that is added, then a function.
+fn sum_and_function(n: &mut Net, y: ValueId, shape: &[usize]) {
+    let mut y = y;
+    if n.coin() {
+        let other = n.input(shape);
+        y = n.node("Add", &[y, other], &[]);
+    }
+    let op = ["Relu", "Sigmoid"][n.below(2)];
+    n.out(op, &[y], &[]);
 }

@@ -174,6 +174,13 @@ impl Expr {
             _ => self.clone(),
         }
     }
+    /// Lanes of a vector; 1 of anything else.
+    pub fn width(&self) -> u32 {
+        match self.ty {
+            Ty::Vec(n) | Ty::Mask(n) => n,
+            _ => 1,
+        }
+    }
     /// Int to float.
     pub fn to_float(&self) -> Expr {
         assert_eq!(self.ty, Ty::Int);

@@ -14,6 +14,7 @@ pub mod tile;
 pub mod unary;
 pub mod window;
 pub mod winograd;
+mod winograd_rows;
 
 use elementwise::{AcrossRows, Binary};
 use ir::{Buf, Kernel};
@@ -31,10 +32,10 @@ pub enum Spec {
     Tile(Tile),
     /// Convolution by strips of rows.
     Strip(Strip),
-    /// Winograd's transform of the input, for so many outputs a side.
-    WinogradInput(u32),
-    /// Winograd's transform of the products; `true`: another tensor is added; then a fused function.
-    WinogradOutput(u32, bool, Unary),
+    /// Winograd's transform of the input, for so many outputs a side, by vectors of so many tiles.
+    WinogradInput(u32, u32),
+    /// Winograd's transform of the products, likewise; `true`: another tensor is added; then a fused function.
+    WinogradOutput(u32, u32, bool, Unary),
     /// One operand, contiguous.
     Unary(Unary),
     /// One operand or two, by vectors along the last axis, then a fused function.
@@ -80,8 +81,12 @@ impl Spec {
         match *self {
             Spec::Tile(tile) => tile::build(tile),
             Spec::Strip(strip) => strip::build(strip),
-            Spec::WinogradInput(size) => winograd::input(size),
-            Spec::WinogradOutput(size, residual, act) => winograd::output(size, residual, act),
+            Spec::WinogradInput(size, 1) => winograd::input(size),
+            Spec::WinogradInput(size, width) => winograd_rows::input(size, width),
+            Spec::WinogradOutput(size, 1, residual, act) => winograd::output(size, residual, act),
+            Spec::WinogradOutput(size, width, residual, act) => {
+                winograd_rows::output(size, width, residual, act)
+            }
             Spec::Unary(unary) => elementwise::unary(unary),
             Spec::AcrossRows(rows) => elementwise::across_rows(rows),
             Spec::Broadcast(op, a, b, rank, then) => elementwise::broadcast(op, a, b, rank, then),

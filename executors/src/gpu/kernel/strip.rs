@@ -1,11 +1,12 @@
 //! Strips of rows: every invocation computes some rows of neighbouring positions for some output channels, straight from the window.
-//! For depthwise convolutions and few input channels. It refuses dilation, and outputs narrower than a strip.
+//! For depthwise convolutions and few input channels. It refuses dilation.
 //!
-//! A strip that would stick out at the right or at the bottom begins earlier: it writes what its neighbour writes.
+//! A strip that would stick out at the right or at the bottom begins earlier: it writes what its neighbour writes. Where a plane is narrower than
+//! a vector one invocation computes all of it: each row writes beyond its end, and the next one puts that right.
 
 use super::builder::Builder;
 use super::columns::Columns;
-use super::ir::{Buf, Expr, Kernel, f, i, load, load_row, select, splat};
+use super::ir::{Buf, Expr, Kernel, f, i, lanes, load, load_row, select, splat};
 use super::unary::{self, Unary};
 
 /// The specialisation of a strip.
@@ -23,6 +24,10 @@ pub struct Strip {
     pub kernel: [u32; 2],
     /// Its stride on both axes, 1 or 2.
     pub stride: u32,
+    /// One input channel and one output channel a group (depthwise): no loop over channels, and a row is stored as soon as it is complete.
+    pub single: bool,
+    /// The output has fewer columns than the one vector, more than half as many, and as many rows as the strip.
+    pub narrow: bool,
     /// Another tensor in the shape of the output is added before the function.
     pub residual: bool,
     /// The fused function.
@@ -66,27 +71,48 @@ pub fn build(t: Strip) -> Kernel {
     let ins = b.param("ic");
     let (ih, iw) = (b.param("ih"), b.param("iw"));
     let masks = t.columns().masks(&mut b, &place.left, &iw);
+    let in_rows = (t.rows - 1) * t.stride + t.kernel[0];
+    let input_row = |b: &mut Builder, row: u32, plane: &Expr, weights: &dyn Fn(u32) -> Expr| {
+        let y = b.let_("y", &place.top + row as i32);
+        let inside = b.let_("inside", y.ge(0).and(y.lt(&ih)));
+        b.if_(inside, |b| {
+            let at = b.let_("at", plane + &y * &iw + &place.left);
+            let loaded = t.columns().loads(b, &at, Some(&masks), &f(0.0));
+            for out_row in 0..t.rows {
+                let Some(tap) = row.checked_sub(out_row * t.stride).filter(|tap| *tap < t.kernel[0]) else {
+                    continue;
+                };
+                multiply(b, &t, weights, tap, &loaded, &sums, out_row as usize);
+            }
+        });
+    };
+    if t.single {
+        assert_eq!(t.outs, 1, "a depthwise strip has one channel");
+        let all: Vec<Expr> = (0..t.kernel[0] * t.kernel[1])
+            .map(|tap| b.let_("w", load(Buf::Weights, &place.w + tap as i32)))
+            .collect();
+        let ending = ending(&mut b, &t, &place);
+        for row in 0..in_rows {
+            input_row(&mut b, row, &place.x, &|at| all[at as usize].clone());
+            // The last input row that this output row needs.
+            if row + 1 >= t.kernel[0] && (row + 1 - t.kernel[0]).is_multiple_of(t.stride) {
+                finish(&mut b, &t, &ending, &sums, ((row + 1 - t.kernel[0]) / t.stride) as usize);
+            }
+        }
+        return b.finish(&format!("strip {t:?}"));
+    }
     b.for_("c", ins, |b, c| {
         let plane = b.let_("x_plane", &place.x + &c * &place.plane);
         let taps = (t.kernel[0] * t.kernel[1] * t.outs) as i32;
         let w = b.let_("w_plane", &place.w + &c * taps);
-        for row in 0..(t.rows - 1) * t.stride + t.kernel[0] {
-            let y = b.let_("y", &place.top + row as i32);
-            let inside = b.let_("inside", y.ge(0).and(y.lt(&ih)));
-            b.if_(inside, |b| {
-                let at = b.let_("at", &plane + &y * &iw + &place.left);
-                let loaded = t.columns().loads(b, &at, Some(&masks), &f(0.0));
-                for out_row in 0..t.rows {
-                    let Some(tap) = row.checked_sub(out_row * t.stride).filter(|tap| *tap < t.kernel[0])
-                    else {
-                        continue;
-                    };
-                    multiply(b, &t, &w, tap, &loaded, &sums, out_row as usize);
-                }
-            });
+        for row in 0..in_rows {
+            input_row(b, row, &plane, &|at| load(Buf::Weights, &w + at as i32));
         }
     });
-    finish(&mut b, &t, &place, &sums);
+    let ending = ending(&mut b, &t, &place);
+    for row in 0..t.rows {
+        finish(&mut b, &t, &ending, &sums, row as usize);
+    }
     b.finish(&format!("strip {t:?}"))
 }
 
@@ -102,7 +128,7 @@ fn place(b: &mut Builder, t: &Strip) -> Place {
     let z = b.let_("z", &rest / &tiles_n);
     let group = b.let_("group", &z % &groups);
     let x0 = b.let_("x0", &tile_x * t.span() as i32);
-    let x0 = b.let_("x0", x0.min_int(&ow - t.span() as i32));
+    let x0 = if t.narrow { x0 } else { b.let_("x0", x0.min_int(&ow - t.span() as i32)) };
     let y0 = b.let_("y0", &tile_y * t.rows as i32);
     let y0 = b.let_("y0", y0.min_int(&oh - t.rows as i32));
     let (ic, ih, iw) = (b.param("ic"), b.param("ih"), b.param("iw"));
@@ -128,7 +154,7 @@ fn place(b: &mut Builder, t: &Strip) -> Place {
 fn multiply(
     b: &mut Builder,
     t: &Strip,
-    w: &Expr,
+    weights: &dyn Fn(u32) -> Expr,
     tap: u32,
     loaded: &[Expr],
     sums: &[Vec<Vec<Expr>>],
@@ -136,8 +162,8 @@ fn multiply(
 ) {
     for s in 0..t.kernel[1] {
         for (o, sums) in sums.iter().enumerate() {
-            let at = ((tap * t.kernel[1] + s) * t.outs) as i32 + o as i32;
-            let weight = b.let_("w", load(Buf::Weights, w + at));
+            let weight = weights((tap * t.kernel[1] + s) * t.outs + o as u32);
+            let weight = if t.single { weight } else { b.let_("w", weight) };
             for (v, sum) in sums[row].iter().enumerate() {
                 let x = &loaded[t.columns().place(v as u32, s)];
                 b.set(sum, sum + splat(weight.clone(), t.width) * x);
@@ -146,7 +172,17 @@ fn multiply(
     }
 }
 
-fn finish(b: &mut Builder, t: &Strip, place: &Place, sums: &[Vec<Vec<Expr>>]) {
+/// What rows need when they are stored.
+struct Ending {
+    constants: Vec<Expr>,
+    ow: Expr,
+    /// From an element of the output to that of the tensor that is added.
+    residual: Option<Expr>,
+    /// Bias and first output element of each channel.
+    channels: Vec<(Expr, Expr)>,
+}
+
+fn ending(b: &mut Builder, t: &Strip, place: &Place) -> Ending {
     let constants = unary::constants(b, t.act);
     let (oh, ow, n) = (b.param("oh"), b.param("ow"), b.param("n"));
     let tiles_n = b.param("tiles_n");
@@ -155,7 +191,8 @@ fn finish(b: &mut Builder, t: &Strip, place: &Place, sums: &[Vec<Vec<Expr>>]) {
         let step = b.param("res_at") - b.param("out_at");
         b.let_("res_step", step)
     });
-    for (o, sums) in sums.iter().enumerate() {
+    let mut channels = Vec::new();
+    for o in 0..t.outs {
         let bias = b.let_("bias", load(Buf::Weights, &place.bias + o as i32));
         let channel = match o {
             0 => i(0),
@@ -171,17 +208,37 @@ fn finish(b: &mut Builder, t: &Strip, place: &Place, sums: &[Vec<Vec<Expr>>]) {
             }
         };
         let plane = b.let_("out_plane", &place.out + last * &size);
-        for (row, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                let at = b.let_("at", &plane + &ow * row as i32 + v as i32 * t.width as i32);
-                let mut value = sum + splat(bias.clone(), t.width);
-                if let Some(step) = &residual {
-                    value = value + load_row(Buf::Arena, t.width, &at + step, 1);
-                }
-                let value = t.act.emit(b, &constants, value);
-                let value = b.let_("value", value);
-                b.store_row(at, value);
+        channels.push((bias, plane));
+    }
+    Ending { constants, ow, residual, channels }
+}
+
+/// Stores output row `row` of all channels.
+fn finish(b: &mut Builder, t: &Strip, ending: &Ending, sums: &[Vec<Vec<Expr>>], row: usize) {
+    let Ending { constants, ow, residual, channels } = ending;
+    for ((bias, plane), sums) in channels.iter().zip(sums) {
+        for (v, sum) in sums[row].iter().enumerate() {
+            let at = b.let_("at", plane + ow * row as i32 + v as i32 * t.width as i32);
+            let mut value = sum + splat(bias.clone(), t.width);
+            if let Some(step) = residual {
+                value = value + load_row(Buf::Arena, t.width, &at + step, 1);
+            }
+            let value = t.act.emit(b, constants, value);
+            let value = b.let_("value", value);
+            match t.narrow && row + 1 == t.rows as usize {
+                true => store_some(b, t, &at, ow, &value),
+                false => b.store_row(at, value),
             }
         }
+    }
+}
+
+/// Stores the first `ow` lanes only: behind the last row another plane begins.
+fn store_some(b: &mut Builder, t: &Strip, at: &Expr, ow: &Expr, value: &Expr) {
+    let half = t.width / 2;
+    let first = b.let_("value", lanes((0..half).map(|l| value.lane(l)).collect()));
+    b.store_row(at.clone(), first);
+    for l in half..t.width {
+        b.if_(ow.gt(l as i32), |b| b.store(at + l as i32, value.lane(l)));
     }
 }

@@ -52,7 +52,7 @@ pub fn matrices(size: u32) -> Matrices {
 }
 
 /// `matrix * values * matrix^T`, names for every step.
-fn both(b: &mut Builder, matrix: &[&[f32]], values: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
+pub(super) fn both(b: &mut Builder, matrix: &[&[f32]], values: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
     let columns = values[0].len();
     let half: Vec<Vec<Expr>> = matrix
         .iter()
@@ -65,7 +65,7 @@ fn both(b: &mut Builder, matrix: &[&[f32]], values: &[Vec<Expr>]) -> Vec<Vec<Exp
 }
 
 /// The sum of `values` times `factors`.
-fn combine(b: &mut Builder, factors: &[f32], values: &[Expr]) -> Expr {
+pub(super) fn combine(b: &mut Builder, factors: &[f32], values: &[Expr]) -> Expr {
     let mut sum: Option<Expr> = None;
     for (&factor, value) in factors.iter().zip(values).filter(|(factor, _)| **factor != 0.0) {
         let term = if factor.abs() == 1.0 { value.clone() } else { value * f(factor.abs()) };

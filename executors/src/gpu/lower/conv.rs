@@ -270,6 +270,8 @@ fn strip(lower: &mut Lower<'_>, layer: &Layer, packing: Arc<Packing>, places: Pl
         outs,
         kernel: w.kernel.map(|k| k as u32),
         stride: w.stride[0] as u32,
+        single: lower.target.rows && layer.ins() == 1 && layer.outs() == 1,
+        narrow: width > 1 && w.output[1] < width as usize,
         residual: places.residual.is_some(),
         act: places.act.0,
     };

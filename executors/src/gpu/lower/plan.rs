@@ -222,6 +222,7 @@ impl Lower<'_> {
         let beyond = |d: &Draft| match d.spec {
             Spec::Strip(strip) => strip.width > 1,
             Spec::PoolStrip(strip) => strip.width > 1,
+            Spec::WinogradInput(_, width) | Spec::WinogradOutput(_, width, ..) => width > 1,
             _ => false,
         };
         let guard = if self.drafts.iter().any(beyond) { GUARD } else { 0 };

@@ -8,7 +8,7 @@ use super::conv::Places;
 use super::layer::Layer;
 use super::packing::Packing;
 use super::product::{Narrow, Product, Wide, pack};
-use super::{Args, Lower, Operand};
+use super::{Args, Lower, Operand, Target};
 use std::sync::Arc;
 
 /// `[xi][tile][in][lane]` of the transformed weights.
@@ -58,8 +58,12 @@ pub(super) fn emit(
     let (from, products) = (Operand::Slot(from), Operand::Slot(products));
     // The side that fills the lanes is contiguous.
     let stride = |channels: usize| if by_position { (tiles, 1) } else { (1, channels) };
+    let vector = if by_position { neighbours(lower.target, tiles_x) } else { 1 };
+    let groups_x = tiles_x.div_ceil(vector as usize);
+    let groups = layer.batch * tiles_y * groups_x;
     let args = |channels: usize| {
-        Args::new().int("tiles_x", tiles_x).int("tiles_y", tiles_y).int("channels", channels).window(&w)
+        let args = Args::new().int("tiles_x", tiles_x).int("tiles_y", tiles_y).int("channels", channels);
+        args.int("groups_x", groups_x).window(&w)
     };
     let (in_c, in_t) = stride(ins);
     let step = args(ins)
@@ -68,7 +72,40 @@ pub(super) fn emit(
         .int("out_c", in_c)
         .int("out_t", in_t)
         .int("out_xi", ins * tiles);
-    lower.emit(Spec::WinogradInput(size), step, ins * tiles);
+    lower.emit(Spec::WinogradInput(size, vector), step, ins * groups);
+    multiply(lower, shape, [ins, outs, tiles, all], (weights, per_xi), [from, products]);
+    let bias = lower.blob(outs, move || (0..outs).map(|o| for_bias.bias(0, o)).collect());
+    let (out_c, out_t) = stride(outs);
+    let mut step = args(outs)
+        .at("x_at", products)
+        .int("x_c", out_c)
+        .int("x_t", out_t)
+        .int("x_xi", outs * tiles)
+        .at("bias_at", Operand::Blob(bias))
+        .at_plus("out_at", places.out, places.first)
+        .act(places.act.1);
+    if let Some(residual) = places.residual {
+        step = step.at_plus("res_at", residual, places.first);
+    }
+    let spec = Spec::WinogradOutput(size, vector, places.residual.is_some(), places.act.0);
+    lower.emit(spec, step, outs * groups);
+}
+
+/// Lanes of the vectors of neighbouring tiles that the transforms work on, of so many in a row.
+fn neighbours(target: &Target, tiles_x: usize) -> u32 {
+    let fits = |v: &u32| target.rows && *v <= target.width && *v as usize <= tiles_x;
+    [16, 8, 4].into_iter().find(fits).unwrap_or(1)
+}
+
+/// The products between the transforms: one matrix product for each of `all` elements of a tile. `weights`: a blob, and floats of one element.
+fn multiply(
+    lower: &mut Lower<'_>,
+    shape: TileShape,
+    [ins, outs, tiles, all]: [usize; 4],
+    (weights, per_xi): (usize, usize),
+    [from, products]: [Operand; 2],
+) {
+    let by_position = shape.along == Along::Positions;
     let (x_z, w_z) = ([0, 0, (ins * tiles) as i64], [0, 0, per_xi as i64]);
     let (wide, narrow) = match by_position {
         true => (Wide::Loose { at: from, k: tiles, lane: 1, z: x_z }, Narrow::Packed(weights, w_z)),
@@ -77,7 +114,7 @@ pub(super) fn emit(
     let (rows, columns) = if by_position { (outs, tiles) } else { (tiles, outs) };
     let bias = match by_position {
         true => lower.blob(outs, move || vec![0.0; outs]),
-        false => lower.lane_bias(outs, &shape, whole, None),
+        false => lower.lane_bias(outs, &shape, outs >= (shape.width * shape.chunks) as usize, None),
     };
     lower.product(Product {
         shape,
@@ -100,18 +137,4 @@ pub(super) fn emit(
         residual: None,
         act: (Unary::Clip, [f32::NEG_INFINITY, f32::INFINITY]),
     });
-    let bias = lower.blob(outs, move || (0..outs).map(|o| for_bias.bias(0, o)).collect());
-    let (out_c, out_t) = stride(outs);
-    let mut step = args(outs)
-        .at("x_at", products)
-        .int("x_c", out_c)
-        .int("x_t", out_t)
-        .int("x_xi", outs * tiles)
-        .at("bias_at", Operand::Blob(bias))
-        .at_plus("out_at", places.out, places.first)
-        .act(places.act.1);
-    if let Some(residual) = places.residual {
-        step = step.at_plus("res_at", residual, places.first);
-    }
-    lower.emit(Spec::WinogradOutput(size, places.residual.is_some(), places.act.0), step, outs * tiles);
 }
