@@ -142,12 +142,15 @@ impl Excerpt {
         Excerpt { case: Arc::new(case), remembers, horizon, seed }
     }
 
-    /// A long run as it is: the timetable begins at a `share` of its length and is gone through once at most, and the device heats up as it
-    /// does. Where that would be more than [`MOST_REQUESTS`], a piece of so many.
+    /// A long run as it is: the timetable begins at a `share` of its length, and the device heats up as it does; where none does, the run ends
+    /// with the timetable, so that its last phase counts no more than the others. Where there would be more than [`MOST_REQUESTS`], a piece
+    /// of so many.
     pub(crate) fn whole(case: &Case, share: f64, seed: u64) -> Excerpt {
-        let timetable_s = timetable_ms(case) / 1e3;
-        let seconds = if timetable_s > 0.0 { long_run_s(seed).min(timetable_s) } else { long_run_s(seed) };
-        let horizon = Time((seconds * 1e9) as u64);
+        let whole_s = match timetable_ms(case) / 1e3 {
+            timetable_s if timetable_s > 0.0 && case.device.thermal.is_none() => timetable_s,
+            _ => f64::INFINITY,
+        };
+        let horizon = Time((long_run_s(seed).min(whole_s) * 1e9) as u64);
         if self::horizon(case, MOST_REQUESTS) < horizon {
             return Excerpt::new(case, share, MOST_REQUESTS, seed);
         }
