@@ -206,6 +206,15 @@ impl Device for WgpuDevice {
     type Memory = Memory;
     type Buffer = wgpu::Buffer;
 
+    fn reopen(&self) -> Result<Self, ExecError> {
+        Self::open_with(self.edit, self.target.storage)
+    }
+
+    fn lose(&self) -> bool {
+        self.device.destroy();
+        true
+    }
+
     fn describe(&self) -> String {
         let i = &self.info;
         let stored = self.target.storage.of_device();
