@@ -1,6 +1,6 @@
 //! The baselines of online learning: the tournament on the device as it is observed to be. It refuses to learn; `agent::online` does.
 
-use crate::tournament::{Budget, Standing, finalists};
+use crate::tournament::{Before, Budget, Standing, finalists};
 use cosched_agent::online::{Arena, Rival};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,19 +10,20 @@ pub const LIVE: Budget = Budget { runs: 3, requests: 400.0, placement_runs: 200,
 /// So many earlier winners play again: those of the last three tournaments.
 const VETERANS: usize = 3 * cosched_agent::guide::GUIDES;
 
-/// Where the policies of the table play against each other, the `first` time and `then`; the best few are given. What won before plays again: a
-/// search is a matter of luck, and what was found on the device as it was may be better than anything that a short search finds
-/// on the device as it is.
+/// Where the policies of the table play against each other, the `first` time and `then`; the best few are given. What won before plays again,
+/// and each search goes on from there with other draws: a search is a matter of luck, and many short ones come to what a long one
+/// finds.
 pub fn arena(first: Budget, then: Budget) -> Arena {
-    let veterans = Mutex::new((first, Vec::<Standing>::new()));
+    let so_far = Mutex::new((first, Before::default()));
     Box::new(move |real| {
-        let mut veterans = veterans.lock().unwrap_or_else(PoisonError::into_inner);
-        let (budget, known) = &mut *veterans;
-        let best = finalists(real, budget, known);
+        let mut so_far = so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        let (budget, before) = &mut *so_far;
+        let best = finalists(real, budget, before);
+        before.attempts += budget.attempts.max(1);
         *budget = then;
-        known.retain(|old| !best.iter().any(|new| new.same_as(old)));
-        known.splice(0..0, best.iter().cloned());
-        known.truncate(VETERANS);
+        before.veterans.retain(|old| !best.iter().any(|new| new.same_as(old)));
+        before.veterans.splice(0..0, best.iter().cloned());
+        before.veterans.truncate(VETERANS);
         let rival = |standing: Standing| Rival {
             name: standing.name.to_owned(),
             score: standing.score,

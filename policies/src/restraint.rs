@@ -168,28 +168,45 @@ enum Round {
 }
 
 /// The rounds of so many attempts, with one heuristic after the other: plain ones and ones with moved deadlines in turn, and half as many
-/// more where streams share a task, and where requests come regularly.
-fn rounds(case: &Case, bases: usize, attempts: usize) -> Vec<Round> {
+/// more where streams share a task, and where requests come regularly. Where others were `made` before, all kinds take turns.
+fn rounds(case: &Case, bases: usize, attempts: usize, made: usize) -> Vec<Round> {
     let round =
         |attempt: usize| if (attempt / bases).is_multiple_of(2) { Round::Plain } else { Round::Moves };
     let shares = |(i, s): (usize, &StreamTable)| case.streams[..i].iter().any(|other| other.task == s.task);
     let apart = case.streams.iter().enumerate().any(shares);
     let keeps = case.streams.len() > 1 && case.streams.iter().any(|s| s.kind == ArrivalKind::Periodic);
+    if made > 0 {
+        let kinds =
+            [(true, Round::Plain), (true, Round::Moves), (apart, Round::Apart), (keeps, Round::Keeps)];
+        let kinds: Vec<_> = kinds.into_iter().filter(|(wanted, _)| *wanted).map(|(_, kind)| kind).collect();
+        return (made..made + attempts).map(|attempt| kinds[attempt % kinds.len()]).collect();
+    }
     let more = |wanted: bool, round| vec![round; if wanted { attempts / 2 } else { 0 }];
     let extra = [more(apart, Round::Apart), more(keeps, Round::Keeps)].concat();
     (0..attempts).map(round).chain(extra).collect()
 }
 
-/// The best restraints of these heuristics, each of an attempt of so many emulated runs. An attempt begins at one of them and draws its
-/// own changes: what is found is a matter of luck.
+/// What earlier searches for restraints left.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Made {
+    /// How many attempts there were.
+    pub attempts: usize,
+    /// Restraints worth going on from.
+    pub best: Vec<Restraint>,
+}
+
+/// The best restraints of these heuristics, each of an attempt of so many emulated runs. An attempt begins at one of them, or at what was
+/// `made` before if that is better, and draws its own changes: what is found is a matter of luck.
 pub(crate) fn search(
     stage: &dyn Stage,
     bases: &[&'static str],
     runs: usize,
     attempts: usize,
+    made: &Made,
 ) -> Vec<Restraint> {
     let find = |(attempt, round): (usize, Round)| {
-        let starts = [Restraint::none(stage.case(), bases[attempt % bases.len()])];
+        let mut starts = vec![Restraint::none(stage.case(), bases[attempt % bases.len()])];
+        starts.extend(made.best.iter().cloned());
         let pieces = stage.pieces(ALL_SEEDS, REQUESTS);
         let more: &[Change] = match round {
             Round::Plain => &[],
@@ -200,7 +217,7 @@ pub(crate) fn search(
         let changes = [&CHANGES, more].concat();
         anneal(&Restraints { stage, pieces, bases, changes }, &starts, runs, attempt as u64)
     };
-    rounds(stage.case(), bases.len(), attempts).into_iter().enumerate().map(find).collect()
+    (made.attempts..).zip(rounds(stage.case(), bases.len(), attempts, made.attempts)).map(find).collect()
 }
 
 /// All restraints of a case.

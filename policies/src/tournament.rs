@@ -5,7 +5,7 @@
 
 use crate::TABLE;
 use crate::placement_search;
-use crate::restraint::{self, Restraint};
+use crate::restraint::{self, Made, Restraint};
 use crate::stage::Stage;
 use crate::static_placement::{Follower, RUNS, Route};
 use cosched_agent::guide::{Guides, Squad};
@@ -115,11 +115,30 @@ impl Standing {
 
 /// All that played, best first; of equals the first of the table, restraints last.
 pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
-    rematch(stage, budget, &[])
+    rematch(stage, budget, &Before::default())
 }
 
-/// As [`tournament`]; the `veterans`, which played elsewhere before, play too.
-fn rematch(stage: &dyn Stage, budget: &Budget, veterans: &[Standing]) -> Vec<Standing> {
+/// What earlier tournaments of the same streams left, on the device as it was then.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    /// Attempts at restraints that were made.
+    pub attempts: usize,
+    /// Their best, who play again.
+    pub veterans: Vec<Standing>,
+}
+
+impl Before {
+    fn made(&self) -> Made {
+        let restraint = |s: &Standing| match &s.way {
+            Way::Restrained(restraint) => Some(restraint.clone()),
+            _ => None,
+        };
+        Made { attempts: self.attempts, best: self.veterans.iter().filter_map(restraint).collect() }
+    }
+}
+
+/// As [`tournament`], after others.
+fn rematch(stage: &dyn Stage, budget: &Budget, before: &Before) -> Vec<Standing> {
     let mut standings: Vec<Standing> = TABLE
         .iter()
         .filter(|row| CONTESTANTS.contains(&row.name))
@@ -138,10 +157,10 @@ fn rematch(stage: &dyn Stage, budget: &Budget, veterans: &[Standing]) -> Vec<Sta
     if budget.placement_runs > 0 {
         let plain = standings.iter().filter(|s| matches!(s.way, Way::Plain)).map(|s| s.name);
         let bases: Vec<&'static str> = plain.take(BASES).collect();
-        let found = restraint::search(stage, &bases, budget.placement_runs, budget.attempts);
+        let found = restraint::search(stage, &bases, budget.placement_runs, budget.attempts, &before.made());
         let found =
             found.into_iter().map(|restraint| Standing::new("restrained", Way::Restrained(restraint)));
-        for mut standing in found.chain(veterans.iter().filter(|v| v.way != Way::Plain).cloned()) {
+        for mut standing in found.chain(before.veterans.iter().filter(|v| v.way != Way::Plain).cloned()) {
             standing.score = runs.iter().map(|run| run.worth(&|case| standing.policy(case))).sum();
             standings.push(standing);
         }
@@ -157,12 +176,12 @@ fn rank(standings: &mut [Standing]) {
 
 /// The best of a tournament as guides.
 pub fn scout(stage: &dyn Stage, budget: &Budget) -> Squad {
-    squad(finalists(stage, budget, &[]))
+    squad(finalists(stage, budget, &Before::default()))
 }
 
-/// As many of the best of a tournament as there are guides; the `veterans` of others play too.
-pub(crate) fn finalists(stage: &dyn Stage, budget: &Budget, veterans: &[Standing]) -> Vec<Standing> {
-    let mut standings = rematch(stage, budget, veterans);
+/// As many of the best of a tournament as there are guides.
+pub(crate) fn finalists(stage: &dyn Stage, budget: &Budget, before: &Before) -> Vec<Standing> {
+    let mut standings = rematch(stage, budget, before);
     standings.truncate(cosched_agent::guide::GUIDES);
     standings
 }

@@ -51,7 +51,7 @@ impl Default for Settings {
             bounds: Bounds::default(),
             batch: 1024,
             check_s: 1.0,
-            scout_s: 20.0,
+            scout_s: 5.0,
             moved: 1.25,
             shadow_runs: 3,
             shadow_requests: 250.0,
