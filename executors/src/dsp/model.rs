@@ -6,7 +6,7 @@ use super::{NAME, fold, numbers, ops, quantise};
 use crate::graph::{Graph, ValueId};
 use crate::processor::ExecError;
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A graph and what the samples showed of its tensors.
 pub struct Calibrated {
@@ -46,12 +46,17 @@ impl Calibrated {
         Ok(Self { graph, plan, seen })
     }
 
-    /// The graph in QDQ form, with the same inputs and outputs. `limit` is the largest weight, see [`numbers::weight_limit`].
+    /// The graph in QDQ form, with the same inputs and outputs. What a Softmax gives keeps its whole range whatever the method. `limit` is the
+    /// largest weight, see [`numbers::weight_limit`].
     ///
     /// # Errors
     /// [`ExecError::Failed`] when a range is not finite.
     pub fn quantise(&self, method: Method, limit: f32) -> Result<Graph, ExecError> {
-        let ranges = self.seen.iter().map(|(id, seen)| (*id, seen.range(method))).collect();
+        // Of attention the rare large weights count most, and entropy alone would cut them off at a quarter of the range.
+        let attention = self.graph.nodes.iter().filter(|n| n.op == "Softmax");
+        let whole: BTreeSet<ValueId> = attention.flat_map(|n| n.outputs.iter().flatten().copied()).collect();
+        let method_of = |id: &ValueId| if whole.contains(id) { Method::MinMax } else { method };
+        let ranges = self.seen.iter().map(|(id, seen)| (*id, seen.range(method_of(id)))).collect();
         quantise::rewrite(&self.graph, &self.plan, &ranges, limit).map_err(|e| failed(&self.graph, e))
     }
 

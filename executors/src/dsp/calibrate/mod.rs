@@ -22,8 +22,7 @@ pub enum Method {
     /// The middle so many percent of all numbers, half of the rest cut on each side.
     Percentile(f64),
     /// The range whose u8 form tells least apart from the original: least Kullback-Leibler divergence (S. Migacz, "8-bit inference
-    /// with TensorRT", GTC 2017). It suits convolutional networks; it
-    /// cuts off what is rare and large, which the answer of a transformer may hang on.
+    /// with TensorRT", GTC 2017). It suits convolutional networks.
     Entropy,
 }
 
