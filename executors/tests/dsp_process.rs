@@ -8,7 +8,7 @@ use cosched_executors::dsp::pace::Pace;
 use cosched_executors::dsp::queue::shared_dir;
 use cosched_executors::dsp::{Dsp, Limits};
 use cosched_executors::held::Held;
-use cosched_executors::processor::{ExecError, Instance, Options, Prepared, Processor};
+use cosched_executors::processor::{ExecError, Instance, Options, Processor};
 use cosched_executors::stop::Stop;
 use cosched_executors::tensor::Tensor;
 use dsp_common::*;
