@@ -23,9 +23,10 @@ use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
 use cosched_executors::profile::{self, assumed_watts};
 use cosched_executors::remote;
+use cosched_executors::samples;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
-use cosched_experiments::app::{App, Model as Source, Part, Remote, Storage};
+use cosched_experiments::app::{App, Dsp, Model as Source, Part, Remote, Storage};
 use cosched_experiments::config::{ConfigError, suggestion};
 use cosched_experiments::log::RunLog;
 use cosched_policies::PolicyError;
@@ -124,11 +125,15 @@ pub struct Session {
     pub deployment: Arc<Deployment>,
     /// Processors that were asked for and are not here, with the reason.
     pub absent: Vec<(String, String)>,
-    /// Parts of the CPU and remote servers among the processors, and how GPUs store numbers.
+    /// Parts of the CPU and remote servers among the processors, how GPUs store numbers, and how the DSP computes.
     parts: Vec<Part>,
     remotes: Vec<Remote>,
     storage: BTreeMap<String, Storage>,
+    dsp: Dsp,
 }
+
+/// Samples of a model that are kept: what every segment reads for each of them stays in memory.
+const MOST_SAMPLES: usize = 64;
 
 /// A deployment with as many slots as the app says.
 fn with_slots(app: &App, mut deployment: Deployment) -> Arc<Deployment> {
@@ -155,8 +160,14 @@ fn load_models(app: &App) -> Result<Vec<Model>, SessionError> {
                 }
                 Source::File(path) => onnx::load(&path, &BTreeMap::new())?,
             };
-            let name = variant.plan_name();
-            models.push(Model { name, task: task.name.clone(), accuracy: variant.accuracy, graph });
+            let samples = match &variant.samples {
+                None => Vec::new(),
+                Some(path) => samples::read(&app.resolve(path), &graph, MOST_SAMPLES).map_err(|e| {
+                    ConfigError::new(&app.file, format!("task[{t}].variant[{v}].samples: {e}"))
+                })?,
+            };
+            let (name, task) = (variant.plan_name(), task.name.clone());
+            models.push(Model { name, task, accuracy: variant.accuracy, graph, samples: Arc::new(samples) });
         }
     }
     if models.is_empty() {
@@ -179,8 +190,9 @@ impl Session {
         let (processors, absent) = open_processors(app, &options.processors)?;
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = with_slots(app, Deployment::new(models, processors, &cut, progress)?);
-        let (parts, remotes, storage) = (app.parts.clone(), app.remotes.clone(), app.storage.clone());
-        Ok(Session { deployment, absent, parts, remotes, storage })
+        let (parts, remotes) = (app.parts.clone(), app.remotes.clone());
+        let (storage, dsp) = (app.storage.clone(), app.dsp.clone());
+        Ok(Session { deployment, absent, parts, remotes, storage, dsp })
     }
 
     /// A session for an app that has changed: processors that are open and models that are the same are taken over.
@@ -195,6 +207,7 @@ impl Session {
         let unchanged = self.remotes == app.remotes
             && self.parts == app.parts
             && self.storage == app.storage
+            && self.dsp == app.dsp
             && names.iter().all(|n| here(n) || gone(n));
         let (processors, absent) = if unchanged {
             let by_name = |n: &&str| self.deployment.processors.iter().find(|p| p.name() == *n).cloned();
@@ -204,8 +217,9 @@ impl Session {
         };
         let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };
         let deployment = Deployment::again(Some(&self.deployment), models, processors, &cut, progress)?;
-        let (parts, remotes, storage) = (app.parts.clone(), app.remotes.clone(), app.storage.clone());
-        Ok(Session { deployment: with_slots(app, deployment), absent, parts, remotes, storage })
+        let (parts, remotes) = (app.parts.clone(), app.remotes.clone());
+        let (storage, dsp) = (app.storage.clone(), app.dsp.clone());
+        Ok(Session { deployment: with_slots(app, deployment), absent, parts, remotes, storage, dsp })
     }
 
     /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
@@ -219,8 +233,8 @@ impl Session {
             return Ok(false);
         }
         let deployment = Arc::new(deployment);
-        let (absent, parts, remotes, storage) = Default::default();
-        let part = Session { deployment, absent, parts, remotes, storage };
+        let (absent, parts, remotes, storage, dsp) = Default::default();
+        let part = Session { deployment, absent, parts, remotes, storage, dsp };
         plan.variants.extend(part.profile(app, progress)?.variants);
         Ok(true)
     }

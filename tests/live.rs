@@ -177,7 +177,13 @@ fn on_one_gpu() -> (Arc<Gpu<WgpuDevice>>, Arc<Deployment>, Arc<Case>) {
     let gpu = Arc::new(Gpu::new(WgpuDevice::open(None).unwrap()));
     let bytes = zoo::bytes("kws_small", &zoo::Options::default()).unwrap();
     let graph = onnx::from_bytes("kws_small", &bytes, &BTreeMap::new()).unwrap();
-    let model = Model { name: app.tasks[0].variants[0].plan_name(), task: "k".into(), accuracy: 0.9, graph };
+    let model = Model {
+        name: app.tasks[0].variants[0].plan_name(),
+        task: "k".into(),
+        accuracy: 0.9,
+        graph,
+        samples: Default::default(),
+    };
     let cut = CutOptions { max_segments: 2, min_share: 0.1 };
     let deployment = Deployment::new(vec![model], vec![gpu.clone()], &cut, &mut |_, _, _| {}).unwrap();
     let quick = profile::Options { warm_up: 1, least_runs: 3, most_runs: 5, ..Default::default() };

@@ -22,7 +22,12 @@ pub struct Model {
     pub accuracy: f64,
     /// The loaded graph.
     pub graph: Graph,
+    /// Example inputs, each in the order of the graph's; random ones are made where there are none.
+    pub samples: Samples,
 }
+
+/// Example inputs of a model.
+pub type Samples = Arc<Vec<Vec<Tensor>>>;
 
 /// A segment prepared on a processor, or why it is not.
 pub type Preparation = Result<Arc<dyn Prepared>, String>;
@@ -37,7 +42,7 @@ pub struct Deployed {
     /// How tensors flow between them.
     pub chain: Chain,
     /// Sample inputs of the model.
-    pub samples: Vec<Vec<Tensor>>,
+    pub samples: Samples,
     /// `[segment][sample]`: inputs of each segment for each sample, as the cpu computes them.
     pub segment_samples: Vec<Vec<Vec<Tensor>>>,
     /// `[segment][processor]`.
@@ -63,7 +68,7 @@ pub fn whole_name(variant: &str, processor: &str) -> String {
     format!("{variant}@{processor}")
 }
 
-/// Samples that calibrate int8 and feed the profile.
+/// Random samples that calibrate int8 and feed the profile where the user gives none.
 const SAMPLES: usize = 4;
 
 /// How far preparing has come: segments done, of how many, and the next one's name.
@@ -85,7 +90,7 @@ impl Deployment {
         Deployment::again(None, models, processors, options, progress)
     }
 
-    /// As [`Deployment::new`]; what is the same in `previous` (the graph, the cut, all processors) is taken over and not prepared again.
+    /// As [`Deployment::new`]; what is the same in `previous` (graph, samples, cut, all processors) is taken over and not prepared again.
     ///
     /// # Errors
     /// As [`Deployment::new`].
@@ -100,7 +105,8 @@ impl Deployment {
         let mut variants = Vec::new();
         for model in models {
             let known = previous.and_then(|p| {
-                p.variants.iter().find(|v| v.whole_on.is_none() && v.model.graph == model.graph)
+                let same = |v: &&Deployed| v.model.graph == model.graph && v.model.samples == model.samples;
+                p.variants.iter().filter(|v| v.whole_on.is_none()).find(same)
             });
             variants.push(match known {
                 Some(known) => Deployed { model, ..known.clone() },
@@ -149,7 +155,9 @@ fn whole(
     for model in variants.iter().map(|v| &v.model) {
         for (p, processor) in processors.iter().enumerate() {
             let known = previous.and_then(|previous| {
-                let same = |v: &&Deployed| v.whole_on == Some(p) && v.model.graph == model.graph;
+                let same = |v: &&Deployed| {
+                    v.whole_on == Some(p) && v.model.graph == model.graph && v.model.samples == model.samples
+                };
                 previous.variants.iter().find(same)
             });
             let name = whole_name(&model.name, processor.name());
@@ -208,7 +216,8 @@ impl Deployed {
 
     fn of(model: Model, segments: Vec<Segment>) -> Result<Deployed, ExecError> {
         let chain = Chain::new(&model.graph, &segments);
-        let samples: Vec<_> = (0..SAMPLES as u64).map(|i| sample_inputs(&model.graph, i)).collect();
+        let random = || Arc::new((0..SAMPLES as u64).map(|i| sample_inputs(&model.graph, i)).collect());
+        let samples = if model.samples.is_empty() { random() } else { model.samples.clone() };
         let segment_samples = run_samples(&chain, &segments, &samples)?;
         let prepared = segments.iter().map(|_| Vec::new()).collect();
         Ok(Deployed { model, segments, chain, samples, segment_samples, prepared, whole_on: None })

@@ -26,6 +26,7 @@ pub mod profile;
 pub mod providers;
 pub mod remote;
 pub mod runtime;
+pub mod samples;
 pub mod segment;
 pub mod stop;
 pub mod submit;

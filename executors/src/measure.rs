@@ -4,6 +4,7 @@
 use crate::beside::Beside;
 use crate::deploy::sample_inputs;
 use crate::dsp;
+use crate::dsp::calibrate::Method;
 use crate::graph::Graph;
 use crate::held::Held;
 use crate::in_segments::InSegments;
@@ -177,7 +178,8 @@ impl Contest {
             let samples = std::slice::from_ref(&inputs);
             if processor.name() == dsp::ROW.name {
                 contest.add(PLAIN_INT8, || {
-                    Plain::open(&dsp::quantise_segment(graph, samples)?, &inputs, threads)
+                    let form = dsp::quantise_segment(graph, samples, Method::default())?;
+                    Plain::open(&form, &inputs, threads)
                 })?;
             }
             contest.add(processor.name(), || {

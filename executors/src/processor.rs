@@ -1,6 +1,8 @@
 //! What a processor is, and the one table of them: a file a row. `open`, then three verbs for a segment: prepare, spawn, run.
 //! A processor refuses nodes that it cannot run before anything is prepared; it never falls back in silence.
 
+use crate::dsp::calibrate::Method;
+use crate::dsp::pace::Pace;
 use crate::graph::{Graph, Node};
 use crate::held::{Held, Traffic};
 use crate::stop::Stop;
@@ -130,6 +132,10 @@ pub struct Options {
     pub cpu_threads: usize,
     /// The command that starts a DSP worker process; empty: this executable with the argument `dsp-worker`.
     pub dsp_command: Vec<String>,
+    /// How the DSP chooses the ranges of its int8 numbers.
+    pub calibration: Method,
+    /// The speed of the DSP that is emulated; as fast as it computes when `None`.
+    pub pace: Option<Pace>,
     /// GPU processors measure which kernels are best where that is not known yet (seconds to minutes, once a device and model).
     pub tune: bool,
     /// How GPU processors store tensors and weights, by their names; f32 where they are not named.
@@ -138,7 +144,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpu_threads: 1, dsp_command: Vec::new(), tune: false, storage: BTreeMap::new() }
+        Self {
+            cpu_threads: 1,
+            dsp_command: Vec::new(),
+            calibration: Method::default(),
+            pace: None,
+            tune: false,
+            storage: BTreeMap::new(),
+        }
     }
 }
 

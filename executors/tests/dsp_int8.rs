@@ -7,6 +7,7 @@
 
 mod dsp_common;
 
+use cosched_executors::dsp::calibrate::Method;
 use cosched_executors::dsp::{Dsp, quantise_segment};
 use cosched_executors::graph::{Attr, Graph, ValueId};
 use cosched_executors::processor::{Prepared, Processor};
@@ -269,7 +270,7 @@ fn saboteurs_are_rejected() {
     let graph = b.done(&[y]);
     let samples = samples(&mut rng, &graph, 1);
     let want = reference(&graph, &samples[0]);
-    let right = quantise_segment(&graph, &samples).unwrap();
+    let right = quantise_segment(&graph, &samples, Method::MinMax).unwrap();
     let db = |quantised: &Graph| {
         let mut instance = dsp.prepare_quantised(&graph, quantised).unwrap().spawn().unwrap();
         sqnr(&want, &instance.run(&[&samples[0][0]]).unwrap())
@@ -326,14 +327,14 @@ fn what_a_dsp_lacks_is_refused_with_a_reason() {
     let mut rng = Rng::new(1);
     let mut b = Build::new("refused");
     let (x, y) = (b.input(&[4, 4]), b.input(&[4, 4]));
-    let product = b.same("MatMul", &[x, y]);
-    let erf = b.same("Erf", &[product]);
-    let sum = b.gemm(&mut rng, erf, 4, false);
+    let product = b.same("Gemm", &[x, y]);
+    let sharp = b.same("Hardmax", &[product]);
+    let sum = b.gemm(&mut rng, sharp, 4, false);
     let graph = b.done(&[sum]);
     let why = |i: usize| dsp.supports(&graph, &graph.nodes[i]);
     assert!(why(0).unwrap_err().contains("not constant"));
-    assert!(why(1).unwrap_err().contains("Erf"));
+    assert!(why(1).unwrap_err().contains("Hardmax"));
     why(2).unwrap();
     let error = dsp.prepare(&graph, &[vec![]]).err().unwrap().to_string();
-    assert!(error.contains("MatMul_0") && error.contains("not constant"), "{error}");
+    assert!(error.contains("Gemm_0") && error.contains("not constant"), "{error}");
 }

@@ -4,9 +4,12 @@
 
 mod dsp_common;
 
+use cosched_executors::dsp::pace::Pace;
 use cosched_executors::dsp::queue::shared_dir;
 use cosched_executors::dsp::{Dsp, Limits};
-use cosched_executors::processor::{ExecError, Instance, Processor};
+use cosched_executors::held::Held;
+use cosched_executors::processor::{ExecError, Instance, Options, Processor};
+use cosched_executors::stop::Stop;
 use cosched_executors::tensor::Tensor;
 use dsp_common::*;
 use std::io::{BufRead, BufReader};
@@ -250,7 +253,7 @@ fn loads_and_unloads_leave_the_worker_flat() {
     let y = b.gemm(&mut rng, x, 2048, true);
     let graph = b.done(&[y]);
     let samples = samples(&mut rng, &graph, 1);
-    let quantised = cosched_executors::dsp::quantise_segment(&graph, &samples).unwrap();
+    let quantised = cosched_executors::dsp::quantise_segment(&graph, &samples, Default::default()).unwrap();
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", dsp.worker_pid().unwrap())).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap().to_owned();
@@ -266,4 +269,43 @@ fn loads_and_unloads_leave_the_worker_flat() {
     // 2 MB of weights each time: sixty of them leaked would be 120 MB.
     let (before, after) = (cycle(20), cycle(60));
     assert!(after < before + 30.0, "{before} MB, then {after} MB");
+}
+
+#[test]
+fn a_paced_dsp_takes_its_time_and_can_be_stopped() {
+    let graph = tiny_graph(12);
+    let samples = samples(&mut Rng::new(12), &graph, 2);
+    // 4 x 4 pixels, 4 to 4 channels: 512 operations, so 40 ms, and 10 ms a call.
+    let pace = Pace { gops: 512.0 / 40e6, rpc_us: 10_000.0 };
+    let open = |pace| Dsp::open(&Options { pace, ..options() }, Limits::default()).unwrap();
+    let (paced, free) = (open(Some(pace)), open(None));
+    assert!(paced.device().ends_with("us a call") && !free.device().contains("paced"), "{}", paced.device());
+    let spawn = |dsp: &Dsp| dsp.prepare_segment(&graph, &samples).unwrap().spawn_seat().unwrap();
+    let (mut slow, mut fast) = (spawn(&paced), spawn(&free));
+    let begun = Instant::now();
+    let numbers = slow.run(&[&samples[0][0]]).unwrap();
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(slow.busy_ns(), 40_000_000, "the rest is the price of the call");
+    // The saboteur: the same without a pace, which is faster, with the same numbers.
+    assert_eq!(fast.run(&[&samples[0][0]]).unwrap(), numbers);
+    let begun = Instant::now();
+    for _ in 0..5 {
+        fast.run(&[&samples[0][0]]).unwrap();
+    }
+    assert!(begun.elapsed() < 5 * Duration::from_millis(50), "{:?}", begun.elapsed());
+    // A minute a call: nobody waits for its end.
+    let endless = open(Some(Pace { gops: 1.0, rpc_us: 60e6 }));
+    let (mut instance, stop) = (spawn(&endless), Stop::default());
+    let inputs = [Held::from(samples[0][0].clone())];
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            stop.stop();
+        });
+        let ended = instance.advance(&inputs, &[], &mut Vec::new(), &stop);
+        assert!(matches!(ended, Err(ExecError::Stopped { .. })), "{ended:?}");
+    });
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

@@ -37,6 +37,11 @@ proptest! {
             Ok(Reply::Failed { reason: got }) => prop_assert!(reason.starts_with(&got) && (got.len() > PAYLOAD - 4 || got == reason)),
             other => prop_assert!(false, "{other:?}"),
         }
+        let (kind, bytes) = Reply::Here { name: reason.clone() }.encode();
+        match Reply::decode(kind, &bytes) {
+            Ok(Reply::Here { name }) => prop_assert!(reason.starts_with(&name)),
+            other => prop_assert!(false, "{other:?}"),
+        }
         let (kind, bytes) = Reply::Stopped.encode();
         prop_assert_eq!(Reply::decode(kind, &bytes), Ok(Reply::Stopped));
         prop_assert!(Reply::decode(kind, &[0]).is_err());

@@ -17,6 +17,7 @@ mod learning;
 mod load;
 mod policy;
 mod profile;
+mod quantize;
 mod replay;
 mod report;
 mod run;
@@ -63,6 +64,8 @@ enum Command {
     Zoo(zoo::Args),
     /// Show a model's inputs, operators and segments, and which processor supports what.
     Inspect(inspect::Args),
+    /// Write a model in int8, and report what it loses on samples.
+    Quantize(quantize::Args),
     /// Measure every segment of an app's models on every processor, and write the plan.
     Profile(profile::Args),
     /// Make a plan of measurements of others: ncnn, AI Hub, ONNX Runtime.
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Zoo(args) => zoo::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Import(args) => import::run(&args),
         #[cfg(feature = "train")]

@@ -2,9 +2,11 @@
 //! It refuses unknown names; a processor that is not here is given back with the reason, and no error as long as another one is.
 
 use super::SessionError;
+use cosched_executors::dsp::calibrate::{Method, PERCENTILE};
+use cosched_executors::dsp::pace;
 use cosched_executors::processor::{self, Processor};
 use cosched_executors::{cpu, providers, remote};
-use cosched_experiments::app::{App, Part, Processors, Remote, Storage};
+use cosched_experiments::app::{App, Calibration, Dsp, Pace, Part, Processors, Remote, Storage};
 use cosched_experiments::config::ConfigError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,12 @@ pub type Opened = (Vec<Arc<dyn Processor>>, Vec<(String, String)>);
 pub fn open_processors(app: &App, options: &processor::Options) -> Result<Opened, SessionError> {
     let mut options = options.clone();
     options.storage.extend(app.storage.iter().map(|(name, stored)| (name.clone(), storage(*stored))));
+    let dsp = &app.dsp;
+    options.calibration = method(dsp);
+    options.pace = dsp.pace.map(|Pace { gops, rpc_us }| pace::Pace { gops, rpc_us });
+    if !dsp.worker.is_empty() {
+        options.dsp_command = app.dsp_worker();
+    }
     let (mut open, mut absent) = (Vec::new(), Vec::new());
     for name in chosen(app)? {
         let opened = match processor::row(name) {
@@ -67,6 +75,14 @@ fn known(app: &App) -> Result<Vec<&str>, ConfigError> {
         known.push(name);
     }
     Ok(known)
+}
+
+fn method(dsp: &Dsp) -> Method {
+    match dsp.method {
+        Calibration::MinMax => Method::MinMax,
+        Calibration::Percentile => Method::Percentile(dsp.percentile.unwrap_or(PERCENTILE)),
+        Calibration::Entropy => Method::Entropy,
+    }
 }
 
 fn storage(stored: Storage) -> processor::Storage {

@@ -186,7 +186,8 @@ pub fn deployment(gate: &Arc<Gate>) -> Deployment {
         for v in &task.variants {
             let name = v.plan_name();
             let graph = graph(v.model.strip_prefix("zoo:").unwrap());
-            models.push(Model { name, task: task.name.clone(), accuracy: v.accuracy, graph });
+            let (task, samples) = (task.name.clone(), Arc::default());
+            models.push(Model { name, task, accuracy: v.accuracy, graph, samples });
         }
     }
     let cut = CutOptions { max_segments: app.segments.max, min_share: app.segments.min_share };

@@ -1,7 +1,7 @@
 //! What the tests of the binary share: a folder to run it in, and the judgement of how it refuses. It holds no test.
 #![allow(dead_code)]
 
-mod apps;
+pub mod apps;
 
 use apps::keyword_app;
 use std::path::PathBuf;

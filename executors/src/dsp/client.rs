@@ -54,6 +54,11 @@ impl Client {
         state.connection.as_ref().filter(|c| c.dead().is_none()).map(|c| c.pid)
     }
 
+    /// What the present worker says that it computes with.
+    pub fn worker_name(&self) -> Option<String> {
+        self.alive().and_then(|c| c.name().map(str::to_owned))
+    }
+
     /// How often a worker was started after the first one.
     pub fn restarts(&self) -> u64 {
         self.starts.load(Ordering::Relaxed).saturating_sub(1)

@@ -79,6 +79,7 @@ pub struct Connection {
     inbox: Mutex<BTreeMap<u64, Reply>>,
     bell: Condvar,
     dead: OnceLock<String>,
+    name: OnceLock<String>,
     served: AtomicBool,
     next: AtomicU64,
 }
@@ -128,6 +129,7 @@ impl Connection {
             inbox: Mutex::default(),
             bell: Condvar::new(),
             dead: OnceLock::new(),
+            name: OnceLock::new(),
             served: AtomicBool::new(false),
             next: AtomicU64::new(1),
         });
@@ -150,6 +152,11 @@ impl Connection {
     /// Why the worker is dead, if it is.
     pub fn dead(&self) -> Option<&str> {
         self.dead.get().map(String::as_str)
+    }
+
+    /// What the worker says that it computes with, if it has said so.
+    pub fn name(&self) -> Option<&str> {
+        self.name.get().map(String::as_str)
     }
 
     /// Whether this worker has completed a run: one that never does is restarted ever more slowly.
@@ -193,6 +200,10 @@ impl Connection {
                     self.served.store(true, Ordering::Relaxed);
                 }
                 Ok(busy_ns)
+            }
+            Reply::Here { name } => {
+                let _ = self.name.set(name);
+                Ok(0)
             }
             Reply::Failed { reason } => Err(CallError::Failed(reason)),
             Reply::Stopped => Err(CallError::Stopped),

@@ -2,20 +2,28 @@
 //! It refuses operators that such DSPs lack and to guess ranges without samples; the death of its process is a failed launch,
 //! never a crash, and the next one finds a new process.
 //!
-//! The way of a segment: [`ops::supports`] says yes to each node; `prepare` folds batch normalisations, calibrates on the samples, rewrites
-//! the segment into QDQ form and gives it to the worker; `spawn` makes shared memory for the tensors and binds it there; `run` copies the inputs
+//! The way of a segment: [`ops::supports`] says yes to each node; `prepare` ([`model`]) folds batch normalisations, calibrates on the samples,
+//! rewrites the segment into QDQ form and gives it to the worker; `spawn` makes shared memory for the tensors and binds it there; `run` copies the inputs
 //! in, posts one message, and copies the outputs out. The DSP has one slot: runs of all threads queue up.
+//!
+//! The worker computes with whatever [`accelerator::Accelerator`] it was started with: onnxruntime's int8 kernels, or a vendor's DSP. A DSP that
+//! is not there can be emulated in real time: [`pace`].
 //!
 //! Fidelity: numbers are those of onnxruntime's int8 kernels with u8 activations and s8 weights. On x86 processors without VNNI
 //! weights have 7 bits instead of 8, because sums there saturate at 16 bits.
 
+pub mod accelerator;
 pub mod area;
 pub mod calibrate;
 pub mod client;
 pub mod connection;
 pub mod fold;
+pub mod loss;
+pub mod model;
 pub mod numbers;
+mod onnx;
 pub mod ops;
+pub mod pace;
 pub mod quantise;
 pub mod queue;
 pub mod wire;
@@ -26,11 +34,16 @@ use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
 use crate::stop::Stop;
 use crate::tensor::{Data, Tensor};
+use calibrate::Method;
 use client::{Client, Loaded, Seat};
 use connection::CallError;
 pub use connection::Limits;
+pub use model::quantise_segment;
+use model::{Port, check_inputs};
+use pace::Pacer;
 use std::sync::Arc;
-pub use worker::{EXIT_VERSION, worker_main};
+use std::time::Duration;
+pub use worker::{EXIT_VERSION, worker_main, worker_with};
 
 const NAME: &str = "dsp";
 
@@ -44,6 +57,8 @@ pub const ROW: Row = Row {
 /// The DSP shim with its worker process. Shared by all threads.
 pub struct Dsp {
     client: Arc<Client>,
+    method: Method,
+    pacer: Option<Arc<Pacer>>,
     device: String,
 }
 
@@ -66,8 +81,8 @@ impl Dsp {
             reason,
             hint: hint.into(),
         };
-        let version = crate::runtime::version()
-            .map_err(|e| absent(e.to_string(), "the DSP shim computes with onnxruntime's int8 kernels"))?;
+        crate::runtime::version()
+            .map_err(|e| absent(e.to_string(), "the DSP's ranges are calibrated with onnxruntime"))?;
         let mut command = options.dsp_command.clone();
         if command.is_empty() {
             let exe = std::env::current_exe().map_err(|e| {
@@ -83,12 +98,17 @@ impl Dsp {
             };
             absent(reason, &format!("the DSP worker is started with `{words} <queue>`"))
         })?;
-        let bits = if numbers::weight_limit() > 100.0 { 8 } else { 7 };
+        let (method, pacer) = (options.calibration, options.pace.map(|pace| Arc::new(Pacer::new(pace))));
+        let paced = options.pace.map_or(String::new(), |pace| {
+            format!(", paced to {} GOPS and {} us a call", pace.gops, pace.rpc_us)
+        });
         let device = format!(
-            "int8 shim (u8 activations, s8 weights of {bits} bits, queue version {}), onnxruntime {version}",
-            queue::VERSION
+            "int8 shim (u8 activations, s8 weights of {} bits, {method} calibration, queue version {}), {}{paced}",
+            numbers::weight_bits(),
+            queue::VERSION,
+            client.worker_name().unwrap_or_else(|| "a worker without a name".to_owned())
         );
-        Ok(Self { client: Arc::new(client), device })
+        Ok(Self { client: Arc::new(client), method, pacer, device })
     }
 
     /// Process id of the worker, if one lives now.
@@ -114,7 +134,7 @@ impl Dsp {
                 reason,
             })?;
         }
-        let quantised = quantise_segment(segment, samples)?;
+        let quantised = quantise_segment(segment, samples, self.method)?;
         self.prepare_quantised(segment, &quantised)
     }
 
@@ -123,13 +143,7 @@ impl Dsp {
     /// # Errors
     /// [`ExecError::Failed`] when the worker refuses it, [`ExecError::Died`] when it dies of it.
     pub fn prepare_quantised(&self, segment: &Graph, quantised: &Graph) -> Result<DspSegment, ExecError> {
-        let ports = |ids: &[ValueId]| -> Vec<Port> {
-            let port = |id: &ValueId| {
-                let value = segment.value(*id);
-                Port { name: value.name.clone(), shape: value.shape.clone() }
-            };
-            ids.iter().map(port).collect()
-        };
+        let ports = |ids: &[ValueId]| -> Vec<Port> { ids.iter().map(|id| Port::of(segment, *id)).collect() };
         let onnx = crate::onnx::to_onnx(quantised);
         let loaded = Loaded::new(self.client.clone(), onnx).map_err(|e| explain(&segment.name, e))?;
         Ok(DspSegment {
@@ -137,6 +151,8 @@ impl Dsp {
             graph: segment.name.clone().into(),
             inputs: ports(&segment.inputs).into(),
             outputs: ports(&segment.outputs).into(),
+            operations: crate::flops::total(segment),
+            pacer: self.pacer.clone(),
         })
     }
 }
@@ -159,59 +175,14 @@ impl Processor for Dsp {
     }
 }
 
-/// Calibrates `segment` on `samples` and rewrites it into QDQ form, with the same inputs and outputs (f32).
-///
-/// # Errors
-/// [`ExecError::Failed`] without samples, with a range that is not finite, or when onnxruntime fails; [`ExecError::Input`] when a sample does
-/// not fit.
-pub fn quantise_segment(segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Graph, ExecError> {
-    let failed =
-        |reason: String| ExecError::Failed { processor: NAME.into(), graph: segment.name.clone(), reason };
-    if samples.is_empty() {
-        return Err(failed(
-            "calibration samples are needed: int8 ranges are measured on example inputs, and none were given"
-                .into(),
-        ));
-    }
-    let made = |id: &ValueId| segment.nodes.iter().any(|n| n.outputs.contains(&Some(*id)));
-    if let Some(id) = segment.outputs.iter().find(|id| !made(id)) {
-        return Err(failed(format!(
-            "output `{}` is made by no node of the segment",
-            segment.value(*id).name
-        )));
-    }
-    let ports: Vec<Port> = segment
-        .inputs
-        .iter()
-        .map(|id| Port { name: segment.value(*id).name.clone(), shape: segment.value(*id).shape.clone() })
-        .collect();
-    for sample in samples {
-        check_inputs(&segment.name, &ports, &sample.iter().collect::<Vec<_>>())?;
-    }
-    let folded = fold::fold_batch_norm(segment);
-    let plan = quantise::Plan::new(&folded).map_err(failed)?;
-    let ranges = calibrate::ranges(&folded, &plan.needed(), samples).map_err(failed)?;
-    quantise::rewrite(&folded, &plan, &ranges, numbers::weight_limit()).map_err(failed)
-}
-
-/// An input or output of a segment: f32.
-struct Port {
-    name: String,
-    shape: Vec<usize>,
-}
-
-impl Port {
-    fn bytes(&self) -> usize {
-        4 * self.shape.iter().product::<usize>()
-    }
-}
-
 /// A quantised segment that the worker has, or gets again when it is needed.
 pub struct DspSegment {
     loaded: Arc<Loaded>,
     graph: Arc<str>,
     inputs: Arc<[Port]>,
     outputs: Arc<[Port]>,
+    operations: u64,
+    pacer: Option<Arc<Pacer>>,
 }
 
 impl DspSegment {
@@ -227,6 +198,8 @@ impl DspSegment {
             graph: self.graph.clone(),
             inputs: self.inputs.clone(),
             outputs: self.outputs.clone(),
+            operations: self.operations,
+            pacer: self.pacer.clone(),
             busy_ns: 0,
         })
     }
@@ -248,11 +221,13 @@ pub struct DspInstance {
     graph: Arc<str>,
     inputs: Arc<[Port]>,
     outputs: Arc<[Port]>,
+    operations: u64,
+    pacer: Option<Arc<Pacer>>,
     busy_ns: u64,
 }
 
 impl DspInstance {
-    /// Nanoseconds that the worker spent on the last run: the rest of a run's time is the price of the queue.
+    /// Nanoseconds that the worker spent on the last run, or that the paced DSP would have: the rest of a run's time is the price of the queue.
     pub fn busy_ns(&self) -> u64 {
         self.busy_ns
     }
@@ -275,36 +250,21 @@ impl Instance for DspInstance {
         let bytes: Vec<&[u8]> = inputs.iter().filter_map(|t| t.as_f32().map(bytemuck::cast_slice)).collect();
         let mut results: Vec<Vec<f32>> = self.outputs.iter().map(|p| vec![0f32; p.bytes() / 4]).collect();
         let mut slices: Vec<&mut [u8]> = results.iter_mut().map(|v| bytemuck::cast_slice_mut(v)).collect();
+        let turn = self.pacer.as_deref().map(|pacer| (pacer, pacer.begin(self.operations)));
         self.busy_ns = self.seat.run(&bytes, &mut slices, stop).map_err(|e| explain(&self.graph, e))?;
+        if let Some((pacer, turn)) = turn {
+            pacer.notice(&self.graph, Duration::from_nanos(self.busy_ns), self.operations);
+            if !turn.wait(stop) {
+                return Err(ExecError::Stopped { processor: NAME.into() });
+            }
+            self.busy_ns = self.busy_ns.max(pacer.pace().work_ns(self.operations) as u64);
+        }
         let tensor = |(port, data): (&Port, Vec<f32>)| {
             Tensor { shape: port.shape.clone(), data: Data::F32(data) }.into()
         };
         outputs.extend(self.outputs.iter().zip(results).map(tensor));
         Ok(())
     }
-}
-
-fn check_inputs(graph: &str, ports: &[Port], inputs: &[&Tensor]) -> Result<(), ExecError> {
-    let wrong = |input: &str, expected: String, got: String| {
-        Err(ExecError::Input { graph: graph.into(), input: input.into(), expected, got })
-    };
-    if inputs.len() != ports.len() {
-        return wrong("(all)", format!("{} tensors", ports.len()), format!("{} tensors", inputs.len()));
-    }
-    for (port, tensor) in ports.iter().zip(inputs) {
-        if tensor.as_f32().is_none() || tensor.shape != port.shape {
-            let got = format!("{} {:?}", tensor.dtype(), tensor.shape);
-            return wrong(&port.name, format!("f32 {:?}", port.shape), got);
-        }
-        if tensor.as_f32().map(<[f32]>::len) != Some(port.bytes() / 4) {
-            return wrong(
-                &port.name,
-                format!("{} elements", port.bytes() / 4),
-                "another number of elements".into(),
-            );
-        }
-    }
-    Ok(())
 }
 
 fn explain(graph: &str, e: CallError) -> ExecError {

@@ -90,14 +90,31 @@ pub fn quantise_weights(
     Weights { data, scales, bias }
 }
 
-/// The largest weight magnitude that this machine multiplies without saturating: 127 with VNNI instructions (and off x86), else 64.
-pub fn weight_limit() -> f32 {
+/// Bits of the weights that this machine multiplies without saturating: 8 with VNNI instructions (and off x86), else 7.
+pub fn weight_bits() -> u32 {
     #[cfg(target_arch = "x86_64")]
     if !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"))
     {
-        return 64.0;
+        return 7;
     }
-    127.0
+    8
+}
+
+/// The largest magnitude of weights of 7 or 8 bits.
+///
+/// # Errors
+/// For another number of bits.
+pub fn limit_of_bits(bits: u32) -> Result<f32, String> {
+    match bits {
+        7 => Ok(64.0),
+        8 => Ok(127.0),
+        _ => Err(format!("expected 7 or 8, got {bits}")),
+    }
+}
+
+/// The largest weight magnitude that this machine multiplies without saturating.
+pub fn weight_limit() -> f32 {
+    limit_of_bits(weight_bits()).unwrap_or(127.0)
 }
 
 #[cfg(test)]

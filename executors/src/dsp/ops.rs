@@ -1,7 +1,7 @@
-//! The one table of operators that the DSP runs, and how each is treated by the quantiser. A real DSP runs the operators of
-//! convolutional networks; what is not here (LayerNormalization, Erf, Gather, ...) is refused with a reason and runs elsewhere.
+//! The one table of operators that the DSP runs, and how each is treated by the quantiser. What is not here (Gather, Einsum, ...) is
+//! refused with a reason and runs elsewhere.
 
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::{DType, Tensor};
 
 /// How the quantiser treats an operator.
@@ -38,6 +38,7 @@ const fn row(op: &'static str, kind: Kind, check: fn(&Graph, &Node) -> Result<()
 pub static OPS: &[OpRow] = &[
     row("Conv", Kind::Weighted, conv),
     row("Gemm", Kind::Weighted, gemm),
+    row("ConvTranspose", Kind::Weighted, conv_transpose),
     row("MatMul", Kind::Weighted, matmul),
     row("Add", Kind::Quantised, any),
     row("Mul", Kind::Quantised, any),
@@ -67,13 +68,29 @@ pub static OPS: &[OpRow] = &[
     row("Sigmoid", Kind::Float, any),
     row("Tanh", Kind::Float, any),
     row("Softmax", Kind::Float, any),
+    row("Erf", Kind::Float, any),
+    row("Gelu", Kind::Float, any),
+    row("Exp", Kind::Float, any),
+    row("Sqrt", Kind::Float, any),
+    row("Pow", Kind::Float, any),
     row("ReduceMean", Kind::Float, any),
+    row("ReduceSum", Kind::Float, any),
+    row("LayerNormalization", Kind::Float, one_output),
     row("BatchNormalization", Kind::Float, batch_norm),
 ];
 
 /// The row of an operator.
 pub fn find(node: &Node) -> Option<&'static OpRow> {
     OPS.iter().find(|row| row.op == node.op && (node.domain.is_empty() || node.domain == "ai.onnx"))
+}
+
+/// How the quantiser treats `node`, whose row is known: a product of two tensors that are computed has no weights.
+pub fn kind(graph: &Graph, node: &Node, row: &OpRow) -> Kind {
+    let computed = |id: &ValueId| graph.constant(*id).is_none();
+    if row.op == "MatMul" && node.inputs.get(1).copied().flatten().is_some_and(|id| computed(&id)) {
+        return Kind::Quantised;
+    }
+    row.kind
 }
 
 /// Whether the DSP runs `node`; the error says why not.
@@ -100,13 +117,9 @@ pub fn supports(graph: &Graph, node: &Node) -> Result<(), String> {
             return Err(format!("output `{}` is {}, expected f32", value.name, value.dtype));
         }
     }
-    if node
-        .inputs
-        .first()
-        .copied()
-        .flatten()
-        .is_none_or(|id| row.kind != Kind::Quantised && graph.constant(id).is_some())
-    {
+    let may_be_constant = matches!(kind(graph, node, row), Kind::Quantised | Kind::Float);
+    let first = node.inputs.first().copied().flatten();
+    if first.is_none_or(|id| !may_be_constant && graph.constant(id).is_some()) {
         return Err("its first input is missing or constant".into());
     }
     (row.check)(graph, node)
@@ -160,7 +173,19 @@ fn gemm(graph: &Graph, node: &Node) -> Result<(), String> {
     bias(graph, node, w.shape[usize::from(node.int("transB", 0) == 0)])
 }
 
+/// Weights are [channels in, channels out, kernel...]; with groups a scale would belong to several channels.
+fn conv_transpose(graph: &Graph, node: &Node) -> Result<(), String> {
+    let w = weights(graph, node, 3)?;
+    if node.int("group", 1) != 1 {
+        return Err("it has groups".into());
+    }
+    bias(graph, node, w.shape[1])
+}
+
 fn matmul(graph: &Graph, node: &Node) -> Result<(), String> {
+    if graph.input(node, 1).is_some() && graph.constant_input(node, 1).is_none() {
+        return Ok(());
+    }
     weights(graph, node, 2).map(drop)
 }
 

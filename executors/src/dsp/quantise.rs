@@ -1,9 +1,9 @@
 //! Rewrites an f32 segment into QDQ form, which onnxruntime fuses into int8 kernels: u8 activations, s8 weights per output channel, i32
-//! bias. Operators of [`Kind::Float`] stay f32 between a dequantise and a quantise. It takes ranges from [`super::calibrate`] and
-//! refuses what [`super::ops`] refuses; it never guesses a range.
+//! bias. Operators of [`Kind::Float`], and those that [`super::ops`] refuses, stay f32 between a dequantise and a quantise. It takes ranges
+//! from [`super::calibrate`] and never guesses one.
 
 use super::numbers::{QParams, quantise_weights};
-use super::ops::{Kind, clip_range, find};
+use super::ops::{Kind, clip_range, find, kind, supports};
 use crate::graph::{Attr, Graph, Node, Value, ValueId};
 use crate::tensor::{DType, Data, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,18 +21,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans a segment.
-    ///
-    /// # Errors
-    /// The name and operator of a node that the DSP does not run.
-    pub fn new(graph: &Graph) -> Result<Self, String> {
-        let kinds = graph
-            .nodes
-            .iter()
-            .map(|n| {
-                find(n).map(|row| row.kind).ok_or(format!("node `{}` ({}) is not for the DSP", n.name, n.op))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+    /// Plans a graph. What the DSP does not run stays f32.
+    pub fn new(graph: &Graph) -> Self {
+        let treated =
+            |n: &Node| find(n).filter(|_| supports(graph, n).is_ok()).map(|row| kind(graph, n, row));
+        let kinds = graph.nodes.iter().map(|n| treated(n).unwrap_or(Kind::Float)).collect();
         let mut uses: BTreeMap<ValueId, usize> = BTreeMap::new();
         let read = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten());
         read.chain(&graph.outputs).for_each(|id| *uses.entry(*id).or_default() += 1);
@@ -67,7 +60,7 @@ impl Plan {
             }
         }
         plan.choose_quantised(graph);
-        Ok(plan)
+        plan
     }
 
     fn choose_quantised(&mut self, graph: &Graph) {
@@ -87,6 +80,21 @@ impl Plan {
         }
         let int8: BTreeSet<ValueId> = self.quantised.clone();
         self.root.retain(|id, _| int8.contains(id));
+    }
+
+    /// How node `i` is treated.
+    pub fn kind(&self, i: usize) -> Kind {
+        self.kinds[i]
+    }
+
+    /// Whether node `i` computes in int8, or moves int8 numbers.
+    pub fn is_int8(&self, i: usize) -> bool {
+        self.int8[i]
+    }
+
+    /// How many nodes compute in int8, or move int8 numbers.
+    pub fn int8_nodes(&self) -> usize {
+        self.int8.iter().filter(|int8| **int8).count()
     }
 
     /// The values whose range must be known.
@@ -269,7 +277,7 @@ impl Writer<'_> {
         Ok(self.dequantise(bytes, q, None))
     }
 
-    /// Replaces weights and bias of a Conv, Gemm or MatMul by dequantised int8 constants.
+    /// Replaces weights and bias of a [`Kind::Weighted`] node by dequantised int8 constants.
     fn weights(&mut self, node: &Node, new: &mut Node) -> Result<(), String> {
         let graph = self.graph;
         let wrong = |what: &str| format!("node `{}` ({}): {what}", node.name, node.op);
@@ -280,6 +288,7 @@ impl Writer<'_> {
             .ok_or_else(|| wrong("weights are not constant f32"))?;
         let axis = match node.op.as_str() {
             "Conv" => Some(0),
+            "ConvTranspose" => Some(1),
             "Gemm" => Some(usize::from(node.int("transB", 0) == 0)),
             _ => (w_value.shape.len() == 2).then_some(1),
         };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Version of everything in shared memory: header, slots, messages, areas. Both sides must agree exactly.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Slots of each ring.
 pub const SLOTS: usize = 64;
 /// Bytes of payload in one slot.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// What the scheduler asks of the worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Are you there?
+    /// Are you there, and what do you compute with?
     Ping,
     /// Compile the quantised ONNX model that is blob 0 of the area at `path`.
     Load {
@@ -49,6 +49,11 @@ pub enum Reply {
     Done {
         /// Nanoseconds between taking the request and answering it.
         busy_ns: u64,
+    },
+    /// The answer to a ping.
+    Here {
+        /// What the worker computes with, with its version: for people, and so that plans of another one are refused.
+        name: String,
     },
     /// It was stopped before its end.
     Stopped,
@@ -122,16 +127,13 @@ impl Request {
 }
 
 impl Reply {
-    /// Kind and payload for a slot. A long reason is cut at a character boundary.
+    /// Kind and payload for a slot. A long text is cut at a character boundary.
     pub fn encode(&self) -> (u32, Vec<u8>) {
         match self {
             Reply::Done { busy_ns } => (101, busy_ns.to_le_bytes().to_vec()),
-            Reply::Failed { reason } => {
-                let end =
-                    (0..=reason.len().min(PAYLOAD)).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
-                (102, reason.as_bytes()[..end].to_vec())
-            }
+            Reply::Failed { reason } => (102, text(reason)),
             Reply::Stopped => (103, Vec::new()),
+            Reply::Here { name } => (104, text(name)),
         }
     }
 
@@ -149,7 +151,14 @@ impl Reply {
             102 => Ok(Reply::Failed { reason: String::from_utf8_lossy(payload).into_owned() }),
             103 if payload.is_empty() => Ok(Reply::Stopped),
             103 => Err(bad("expected no payload")),
-            _ => Err(bad("expected a reply kind from 101 to 103")),
+            104 => Ok(Reply::Here { name: String::from_utf8_lossy(payload).into_owned() }),
+            _ => Err(bad("expected a reply kind from 101 to 104")),
         }
     }
+}
+
+/// As much of a text as fits a slot.
+fn text(text: &str) -> Vec<u8> {
+    let end = (0..=text.len().min(PAYLOAD)).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    text.as_bytes()[..end].to_vec()
 }

@@ -1,17 +1,13 @@
 //! The DSP worker: the process on the far side of the queue, which runs quantised segments one at a time, as a DSP does.
 //! It refuses to outlive its parent: it ends at the end of its standard input, and when it finds itself adopted.
 
+use super::accelerator::{Accelerator, Bound, Fault, Memory, Program};
 use super::area::Area;
+use super::onnx::Onnxruntime;
 use super::queue::{Control, Message, NO_REPLY, QueueError, Side};
 use super::wire::{Reply, Request};
-use crate::bound::Halter;
 use crate::stop::Stop;
-use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{IoBinding, Session};
-use ort::value::{Shape, TensorRefMut, ValueType};
-use ort::{AsPointer, memory};
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,10 +22,16 @@ pub const BEAT: Duration = Duration::from_millis(100);
 /// Exit code when the queue is of another protocol version.
 pub const EXIT_VERSION: u8 = 3;
 
-/// Runs the worker until its parent closes the pipe. `args` are the words after the subcommand: the path of the control segment.
+/// Runs the worker with onnxruntime's int8 kernels, as [`worker_with`].
+pub fn worker_main(args: &[String]) -> ExitCode {
+    worker_with(args, Box::new(Onnxruntime))
+}
+
+/// Runs the worker with any accelerator until its parent closes the pipe. `args` are the words after the command: the path of the control
+/// segment. Standard output belongs to the queue: an accelerator must write its messages elsewhere.
 ///
 /// Exit codes: 0 the parent went, 1 the queue broke, 2 wrong usage or no queue there, 3 another protocol version.
-pub fn worker_main(args: &[String]) -> ExitCode {
+pub fn worker_with(args: &[String], accelerator: Box<dyn Accelerator>) -> ExitCode {
     let [path] = args else {
         eprintln!("cosched dsp-worker: expected one argument, the path of a DSP queue, got {}", args.len());
         return ExitCode::from(2);
@@ -45,7 +47,7 @@ pub fn worker_main(args: &[String]) -> ExitCode {
     let now = Arc::new(Now::default());
     let (beating, looking) = (control.clone(), now.clone());
     std::thread::spawn(move || beat(&beating, &looking));
-    match serve(&control, &now) {
+    match serve(&control, &now, accelerator) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("cosched dsp-worker: {e}");
@@ -100,8 +102,8 @@ fn beat(control: &Control, now: &Now) {
 }
 
 /// Takes requests until the pipe ends.
-fn serve(control: &Control, now: &Now) -> Result<(), QueueError> {
-    let mut dsp = Dsp::default();
+fn serve(control: &Control, now: &Now, accelerator: Box<dyn Accelerator>) -> Result<(), QueueError> {
+    let mut dsp = Dsp { accelerator, instances: BTreeMap::new(), segments: BTreeMap::new() };
     let mut stdin = std::io::stdin().lock();
     let mut idle = Instant::now();
     loop {
@@ -134,9 +136,15 @@ fn serve(control: &Control, now: &Now) -> Result<(), QueueError> {
 }
 
 /// Posts a reply and wakes whoever sleeps for it. `false`: nobody listens any more.
-fn answer(control: &Control, seq: u64, done: Result<(), Fault>, start: Instant) -> Result<bool, QueueError> {
+fn answer(
+    control: &Control,
+    seq: u64,
+    done: Result<Option<String>, Fault>,
+    start: Instant,
+) -> Result<bool, QueueError> {
     let reply = match done {
-        Ok(()) => Reply::Done { busy_ns: start.elapsed().as_nanos().min(u128::from(u64::MAX)) as u64 },
+        Ok(Some(name)) => Reply::Here { name },
+        Ok(None) => Reply::Done { busy_ns: start.elapsed().as_nanos().min(u128::from(u64::MAX)) as u64 },
         Err(Fault::Failed(reason)) => Reply::Failed { reason },
         Err(Fault::Stopped) => Reply::Stopped,
     };
@@ -156,74 +164,48 @@ fn answer(control: &Control, seq: u64, done: Result<(), Fault>, start: Instant) 
     Ok(true)
 }
 
-/// Why a request was not done.
-enum Fault {
-    Failed(String),
-    Stopped,
-}
-
-impl From<String> for Fault {
-    fn from(reason: String) -> Fault {
-        Fault::Failed(reason)
-    }
-}
-
 /// Everything loaded.
-#[derive(Default)]
 struct Dsp {
+    accelerator: Box<dyn Accelerator>,
     instances: BTreeMap<u64, Instance>,
-    segments: BTreeMap<u64, Session>,
+    segments: BTreeMap<u64, Box<dyn Program>>,
 }
 
-/// Bound tensors of one instance. Fields drop in this order: the binding before the tensors that it names, those before the memory.
+/// What is bound, and the memory that it is bound to. Fields drop in this order.
 struct Instance {
-    binding: IoBinding,
-    _tensors: Vec<TensorRefMut<'static, f32>>,
+    bound: Box<dyn Bound>,
     _area: Area,
     segment: u64,
-    halter: Arc<Halter>,
 }
 
 impl Dsp {
-    fn handle(&mut self, message: &Message, stop: &Stop) -> Result<(), Fault> {
+    /// Does what is asked; the name of the accelerator where that is asked.
+    fn handle(&mut self, message: &Message, stop: &Stop) -> Result<Option<String>, Fault> {
         match Request::decode(message.kind, &message.payload).map_err(|e| e.to_string())? {
-            Request::Ping => Ok(()),
+            Request::Ping => return Ok(Some(self.accelerator.name())),
             Request::Load { segment, path } => {
-                let session = load(&path)?;
-                self.segments.insert(segment, session);
-                Ok(())
+                let program = self.accelerator.compile(&model(&path)?)?;
+                self.segments.insert(segment, program);
             }
             Request::Spawn { instance, segment, path } => {
-                let session =
-                    self.segments.get_mut(&segment).ok_or(format!("segment {segment} is not loaded"))?;
-                let spawned = spawn(session, segment, &path)?;
+                let program =
+                    self.segments.get(&segment).ok_or(format!("segment {segment} is not loaded"))?;
+                let spawned = spawn(program.as_ref(), segment, &path)?;
                 self.instances.insert(instance, spawned);
-                Ok(())
             }
             Request::Run { instance } => {
-                let found =
-                    self.instances.get(&instance).ok_or(format!("instance {instance} was not spawned"))?;
-                let session = self.segments.get_mut(&found.segment);
-                let session = session.ok_or(format!("segment {} is not loaded", found.segment))?;
-                let ran = stop.during(&found.halter, || {
-                    session.run_binding_with_options(&found.binding, found.halter.options()).map(drop)
-                });
-                match ran {
-                    Some(Ok(())) => Ok(()),
-                    Some(Err(e)) if !stop.stopped() => Err(e.to_string().into()),
-                    _ => Err(Fault::Stopped),
-                }
+                let found = self.instances.get_mut(&instance);
+                found.ok_or(format!("instance {instance} was not spawned"))?.bound.run(stop)?;
             }
             Request::Free { instance } => {
                 self.instances.remove(&instance);
-                Ok(())
             }
             Request::Unload { segment } => {
                 self.instances.retain(|_, i| i.segment != segment);
                 self.segments.remove(&segment);
-                Ok(())
             }
         }
+        Ok(None)
     }
 }
 
@@ -234,86 +216,34 @@ fn take_area(path: &Path) -> Result<Area, String> {
     Ok(area)
 }
 
-/// Compiles the model in blob 0: one thread, as the one slot of a DSP.
-fn load(path: &Path) -> Result<Session, String> {
+/// The model in blob 0.
+fn model(path: &Path) -> Result<Vec<u8>, String> {
     let area = take_area(path)?;
     if area.len() != 1 {
         return Err(format!("a model area has 1 blob, this one has {}", area.len()));
     }
     let mut onnx = vec![0u8; area.blob_len(0)];
     area.read(0, &mut onnx).map_err(|e| e.to_string())?;
-    crate::runtime::session(&onnx, 1, GraphOptimizationLevel::All, Ok).map_err(|e| e.to_string())
+    Ok(onnx)
 }
 
-/// Binds the blobs of an area as inputs and outputs, in order: onnxruntime then reads and writes the shared memory itself.
-fn spawn(session: &mut Session, segment: u64, path: &Path) -> Result<Instance, String> {
+/// Binds the blobs of an area as inputs and outputs, in order: the accelerator then reads and writes the shared memory itself.
+fn spawn(program: &dyn Program, segment: u64, path: &Path) -> Result<Instance, String> {
     let area = take_area(path)?;
-    let outlets: Vec<(String, Vec<i64>)> = session
-        .inputs()
-        .iter()
-        .chain(session.outputs())
-        .map(|o| {
-            static_shape(o.dtype())
-                .map(|s| (o.name().to_owned(), s))
-                .map_err(|e| format!("`{}`: {e}", o.name()))
-        })
-        .collect::<Result<_, _>>()?;
-    if outlets.len() != area.len() {
-        return Err(format!("the area has {} tensors, the segment {}", area.len(), outlets.len()));
+    let outlets = || program.inputs().iter().chain(program.outputs());
+    if outlets().count() != area.len() {
+        return Err(format!("the area has {} tensors, the segment {}", area.len(), outlets().count()));
     }
-    let inputs = session.inputs().len();
-    let mut binding = session.create_binding().map_err(|e| e.to_string())?;
-    let mut tensors = Vec::with_capacity(outlets.len());
-    for (i, (name, shape)) in outlets.iter().enumerate() {
-        let need = 4 * shape.iter().product::<i64>() as usize;
-        let address = area.address(i).filter(|_| area.blob_len(i) == need);
+    let memory = outlets().enumerate().map(|(i, outlet)| {
+        let bytes = outlet.bytes().ok_or(format!("`{}` is too large", outlet.name))?;
+        let address = area.address(i).filter(|_| area.blob_len(i) == bytes);
+        let name = &outlet.name;
         let address =
-            address.ok_or(format!("`{name}` takes {need} bytes, its blob has {}", area.blob_len(i)))?;
-        let tensor = tensor_at(address, shape).map_err(|e| format!("`{name}`: {e}"))?;
-        if i < inputs {
-            bind_input(&mut binding, name, &tensor)?;
-            tensors.push(tensor);
-        } else {
-            binding.bind_output(name.as_str(), tensor).map_err(|e| format!("`{name}`: {e}"))?;
-        }
-    }
-    Ok(Instance { binding, _tensors: tensors, _area: area, segment, halter: Halter::new()? })
-}
-
-/// A tensor over shared memory.
-fn tensor_at(address: *mut u8, shape: &[i64]) -> ort::Result<TensorRefMut<'static, f32>> {
-    let info = memory::MemoryInfo::new(
-        memory::AllocationDevice::CPU,
-        0,
-        memory::AllocatorType::Device,
-        memory::MemoryType::Default,
-    )?;
-    // SAFETY: the caller checked that the blob holds the whole tensor; the area is kept beside the tensor and dropped after it.
-    unsafe { TensorRefMut::from_raw(info, address.cast(), Shape::new(shape.iter().copied())) }
-}
-
-/// Binds an input without the copy that [`IoBinding::bind_input`] makes of borrowed memory: the scheduler's process writes
-/// the next input to the same place.
-fn bind_input(
-    binding: &mut IoBinding,
-    name: &str,
-    tensor: &TensorRefMut<'static, f32>,
-) -> Result<(), String> {
-    let c_name = CString::new(name).map_err(|e| e.to_string())?;
-    // SAFETY: all three pointers are valid; the tensor is kept in the instance for as long as the binding.
-    let status = unsafe { (ort::api().BindInput)(binding.ptr_mut(), c_name.as_ptr(), tensor.ptr()) };
-    // SAFETY: `status` comes from the call above and is consumed once.
-    unsafe { ort::Error::result_from_status(status) }.map_err(|e| format!("`{name}`: {e}"))
-}
-
-/// The shape of an f32 tensor with static extents.
-fn static_shape(t: &ValueType) -> Result<Vec<i64>, String> {
-    match t {
-        ValueType::Tensor { ty: ort::value::TensorElementType::Float32, shape, .. }
-            if shape.iter().all(|d| *d >= 0) =>
-        {
-            Ok(shape.to_vec())
-        }
-        other => Err(format!("expected an f32 tensor of static shape, got {other}")),
-    }
+            address.ok_or(format!("`{name}` takes {bytes} bytes, its blob has {}", area.blob_len(i)))?;
+        Ok(Memory { address, bytes })
+    });
+    let memory = memory.collect::<Result<Vec<_>, String>>()?;
+    // SAFETY: the blobs were checked against the mapping, which the instance keeps and drops after what is bound; client and worker take turns.
+    let bound = unsafe { program.bind(&memory) }?;
+    Ok(Instance { bound, _area: area, segment })
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const GPUS: [&str; 2] = ["wgpu", "opencl"];
 
 /// A key and what is wrong with it.
-type Problem = (String, String);
+pub(super) type Problem = (String, String);
 
 impl App {
     /// Checks what the types do not say.
@@ -60,6 +60,7 @@ impl App {
                 return bad(format!("processors[{i}]"), format!("`{}` is there twice", names[i]));
             }
         }
+        self.dsp.check()?;
         self.check_parts()?;
         self.check_remotes()?;
         self.check_tasks()?;
@@ -199,7 +200,7 @@ impl App {
     }
 }
 
-fn bad<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Problem> {
+pub(super) fn bad<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Problem> {
     Err((key.into(), problem.into()))
 }
 
@@ -231,7 +232,7 @@ pub(super) fn share(key: &str, value: f64) -> Result<(), Problem> {
     }
 }
 
-fn at_least_zero(key: &str, value: f64) -> Result<(), Problem> {
+pub(super) fn at_least_zero(key: &str, value: f64) -> Result<(), Problem> {
     if value.is_finite() && value >= 0.0 {
         Ok(())
     } else {

@@ -5,8 +5,10 @@
 mod case;
 mod check;
 pub mod device;
+mod dsp;
 mod trace;
 
+pub use dsp::{Calibration, Dsp, Pace};
 pub use trace::read_trace;
 
 use crate::config::{ConfigError, parse_toml, read_json, read_text, suggestion};
@@ -112,6 +114,10 @@ pub struct Variant {
     /// Name, unique in the file; by default the model's.
     #[serde(default)]
     pub name: Option<String>,
+    /// Example inputs (`.npz`, `.npy` or a folder of them), relative to the app file: they calibrate int8, feed the profile and are what live
+    /// streams ask about; random numbers when absent.
+    #[serde(default)]
+    pub samples: Option<PathBuf>,
 }
 
 /// Where a model comes from.
@@ -232,6 +238,9 @@ pub struct App {
     /// How GPU processors store numbers, by their names, where that is not f32: a plan is of one way.
     #[serde(default)]
     pub storage: BTreeMap<String, Storage>,
+    /// How the `dsp` computes.
+    #[serde(default)]
+    pub dsp: Dsp,
     /// Servers that are processors.
     #[serde(rename = "remote", default)]
     pub remotes: Vec<Remote>,
