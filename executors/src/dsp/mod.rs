@@ -21,6 +21,8 @@ pub mod queue;
 pub mod wire;
 mod worker;
 
+use crate::cpu;
+use crate::energy::Supply;
 use crate::graph::{Graph, Node, ValueId};
 use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
@@ -85,8 +87,10 @@ impl Dsp {
         })?;
         let bits = if numbers::weight_limit() > 100.0 { 8 } else { 7 };
         let device = format!(
-            "int8 shim (u8 activations, s8 weights of {bits} bits, queue version {}), onnxruntime {version}",
-            queue::VERSION
+            "int8 shim of cosched {} (u8 activations, s8 weights of {bits} bits, queue version {}) on {}, onnxruntime {version}",
+            env!("CARGO_PKG_VERSION"),
+            queue::VERSION,
+            cpu::model_name()
         );
         Ok(Self { client: Arc::new(client), device })
     }
@@ -148,6 +152,10 @@ impl Processor for Dsp {
 
     fn device(&self) -> String {
         self.device.clone()
+    }
+
+    fn supply(&self) -> Supply {
+        Supply::Package
     }
 
     fn supports(&self, graph: &Graph, node: &Node) -> Result<(), String> {

@@ -7,6 +7,7 @@ use super::lower::choice::Met;
 use super::lower::{self, Plan, Span, Target};
 use super::tune;
 use super::working::{Ready, Shared};
+use crate::energy::Supply;
 use crate::graph::{Graph, Node};
 use crate::held::{Meter, Traffic};
 use crate::measure::cpu_ms;
@@ -62,6 +63,8 @@ pub trait Device: Send + Sync + 'static {
 
     /// Device, driver and library versions.
     fn describe(&self) -> String;
+    /// What feeds it.
+    fn supply(&self) -> Supply;
     /// What the lowering must know.
     fn target(&self) -> &Target;
     /// The language of its kernels.
@@ -138,6 +141,12 @@ pub fn text((spec, kept): &Key, dialect: &dyn Dialect, edit: Option<Edit>) -> St
         None => text,
     }
 }
+
+/// The version of the kernels, for [`Device::describe`].
+pub const KERNELS: &str = concat!("kernels of cosched ", env!("CARGO_PKG_VERSION"));
+
+/// What PCI calls NVIDIA.
+pub const NVIDIA: u32 = 0x10de;
 
 /// A GPU processor.
 pub struct Gpu<D: Device> {
@@ -251,6 +260,10 @@ impl<D: Device> Processor for Gpu<D> {
 
     fn device(&self) -> String {
         self.device.describe()
+    }
+
+    fn supply(&self) -> Supply {
+        self.device.supply()
     }
 
     fn traffic(&self) -> Traffic {
