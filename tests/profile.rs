@@ -204,6 +204,14 @@ fn power_comes_from_the_counter_unless_somebody_gives_it() {
     let gone = Options { powercap: "/nowhere".into(), ..quick() };
     let later = update(deployment, Some(&plan), &gone, &given, &mut |_, _, _| {}).unwrap();
     assert!(later.plan == plan && later.measured.is_empty());
+    assert!(later.kept.contains(&"power of one, three".into()), "{:?}", later.kept);
+    // Half of it may be given: the other half stays as it was measured, and stays so.
+    let half = |name: &str| Power { active: Some(9.0), ..given(name) };
+    let mixed = update(deployment, Some(&plan), &gone, &half, &mut |_, _, _| {}).unwrap().plan;
+    assert_eq!(source(&mixed, "one"), "app file (active), measured by RAPL package-0 beside idle");
+    assert_eq!(mixed.processors[0].idle_watts, plan.processors[0].idle_watts);
+    let again = update(deployment, Some(&mixed), &gone, &half, &mut |_, _, _| {}).unwrap();
+    assert!(again.plan == mixed && again.measured.is_empty(), "{:?}", again.measured);
     let all = |_: &str| Power::given((2.0, 0.5));
     let later = update(deployment, Some(&plan), &gone, &all, &mut |_, _, _| {}).unwrap().plan;
     let cost = later.variants[0].segments[0].costs[0].unwrap();

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(with(&named), same);
         let changes: &[&dyn Fn(&mut Graph)] = &[
             &|g| g.opset = 18,
-            &|g| drop(g.other_opsets.insert("com.microsoft".into(), 1)),
+            &|g| g.other_opsets = BTreeMap::from([("com.microsoft".into(), 1)]),
             &|g| g.values[0].shape = vec![1, 2],
             &|g| g.values[2].dtype = DType::F16,
             // The smallest step of one weight; the shape stays.

@@ -142,6 +142,8 @@ pub fn update(
         Plan { format: PLAN_FORMAT, provenance, processors, contention: together.contention, variants };
     let (mut measured, mut held) = kept.story();
     together.counts.tell(&mut measured, &mut held);
+    let names: Vec<&str> = deployment.processors.iter().map(|p| p.name()).collect();
+    power::tell(&drawn, &names, &mut measured, &mut held);
     Ok(Update { plan, measured, kept: held })
 }
 

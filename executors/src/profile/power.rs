@@ -42,6 +42,26 @@ pub(super) struct Drawn {
     pub watts: Watts,
     /// Which of the three it is.
     pub source: String,
+    /// When it was measured, if it was.
+    when: When,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Now,
+    Before,
+    Never,
+}
+
+/// Says in words whose power was measured now, and whose was kept.
+pub(super) fn tell(drawn: &[Drawn], names: &[&str], measured: &mut Vec<String>, kept: &mut Vec<String>) {
+    for (to, when) in [(measured, When::Now), (kept, When::Before)] {
+        let of = names.iter().zip(drawn).filter(|(_, drawn)| drawn.when == when).map(|(name, _)| *name);
+        let of: Vec<&str> = of.collect();
+        if !of.is_empty() {
+            to.push(format!("power of {}", of.join(", ")));
+        }
+    }
 }
 
 /// The key of the provenance that says where a processor's power comes from.
@@ -61,7 +81,7 @@ pub(super) fn all(
 ) -> Result<Vec<Drawn>, ExecError> {
     let processors = &kept.deployment.processors;
     let known: Vec<Power> = processors.iter().map(|p| known(p.name())).collect();
-    let mut found: Vec<Option<Drawn>> = (0..known.len()).map(|p| earlier(kept, p)).collect();
+    let mut found: Vec<Option<Drawn>> = (0..known.len()).map(|p| earlier(kept, p, &known[p])).collect();
     let missing = |p: usize, found: &[Option<Drawn>]| {
         found[p].is_none() && (known[p].active.is_none() || known[p].idle.is_none())
     };
@@ -77,13 +97,18 @@ pub(super) fn all(
             Ok(mut counter) => together(kept, &group, counter.as_mut(), options)?,
             Err(why) => Err(why),
         };
-        let assumed =
-            |q: usize, why: &str| Drawn { watts: known[q].assumed, source: format!("assumed ({why})") };
+        let assumed = |q: usize, why: &str| Drawn {
+            watts: known[q].assumed,
+            source: format!("assumed ({why})"),
+            when: When::Never,
+        };
         for (at, &q) in group.iter().enumerate() {
             found[q] = Some(match &measured {
-                Ok((name, watts)) => {
-                    Drawn { watts: watts[at], source: format!("{MEASURED}{name} beside idle") }
-                }
+                Ok((name, watts)) => Drawn {
+                    watts: watts[at],
+                    source: format!("{MEASURED}{name} beside idle"),
+                    when: When::Now,
+                },
                 Err(why) => assumed(q, why),
             });
         }
@@ -91,26 +116,39 @@ pub(super) fn all(
     Ok(known.iter().zip(found).map(|(known, found)| chosen(known, found)).collect())
 }
 
-/// What was measured for an earlier plan of the same processors.
-fn earlier(kept: &Kept<'_>, p: usize) -> Option<Drawn> {
+/// What was measured for an earlier plan of the same processors. Half of it may have been given, as it is now.
+fn earlier(kept: &Kept<'_>, p: usize, known: &Power) -> Option<Drawn> {
     let spec = kept.spec_of(p)?;
     let source = kept.same_processors()?.provenance.get(&key(&spec.name))?;
+    let source = half(known).and_then(|half| source.strip_prefix(&half)).unwrap_or(source);
     let measured = source.starts_with(MEASURED);
-    measured.then(|| Drawn { watts: (spec.active_watts, spec.idle_watts), source: source.clone() })
+    let watts = (spec.active_watts, spec.idle_watts);
+    measured.then(|| Drawn { watts, source: source.into(), when: When::Before })
 }
 
 /// What is given, and what was found for the rest.
 fn chosen(known: &Power, found: Option<Drawn>) -> Drawn {
-    match (known.active, known.idle, found) {
-        (None, None, Some(found)) => found,
-        (Some(active), Some(idle), _) => Drawn { watts: (active, idle), source: GIVEN.into() },
-        (active, idle, found) => {
-            let word = if active.is_some() { "active" } else { "idle" };
-            let (watts, source) = found.map_or((known.assumed, "assumed".into()), |f| (f.watts, f.source));
+    let nothing = || Drawn { watts: known.assumed, source: "assumed".into(), when: When::Never };
+    match (known.active, known.idle) {
+        (None, None) => found.unwrap_or_else(nothing),
+        (Some(active), Some(idle)) => Drawn { watts: (active, idle), source: GIVEN.into(), ..nothing() },
+        (active, idle) => {
+            let Drawn { watts, source, when } = found.unwrap_or_else(nothing);
             let watts = (active.unwrap_or(watts.0), idle.unwrap_or(watts.1));
-            Drawn { watts, source: format!("{GIVEN} ({word}), {source}") }
+            let given = half(known).unwrap_or_default();
+            Drawn { watts, source: given + &source, when }
         }
     }
+}
+
+/// How the source begins where one of the two numbers is given and the other is not.
+fn half(known: &Power) -> Option<String> {
+    let word = match (known.active, known.idle) {
+        (Some(_), None) => "active",
+        (None, Some(_)) => "idle",
+        _ => return None,
+    };
+    Some(format!("{GIVEN} ({word}), "))
 }
 
 /// Name of the counter, and the power of each of a group.
@@ -180,7 +218,8 @@ mod tests {
 
     #[test]
     fn what_is_given_wins_and_the_rest_is_said() {
-        let measured = || Some(Drawn { watts: (9.0, 2.0), source: format!("{MEASURED}RAPL package-0") });
+        let found = |watts, source: String| Some(Drawn { watts, source, when: When::Never });
+        let measured = || found((9.0, 2.0), format!("{MEASURED}RAPL package-0"));
         let of = |active, idle, found| {
             let drawn = chosen(&Power { active, idle, assumed: (4.0, 0.4) }, found);
             (drawn.watts, drawn.source)
@@ -189,7 +228,7 @@ mod tests {
         assert_eq!(of(Some(5.0), None, measured()).0, (5.0, 2.0));
         assert_eq!(of(Some(5.0), None, measured()).1, "app file (active), measured by RAPL package-0");
         assert_eq!(of(Some(5.0), Some(1.0), measured()), ((5.0, 1.0), "app file".into()));
-        let assumed = Some(Drawn { watts: (4.0, 0.4), source: "assumed (no counter)".into() });
+        let assumed = found((4.0, 0.4), "assumed (no counter)".into());
         assert_eq!(
             of(None, Some(1.0), assumed),
             ((4.0, 1.0), "app file (idle), assumed (no counter)".into())

@@ -71,9 +71,9 @@ pub(super) fn measure(
     let name = |p: usize| deployment.processors[p].name();
     let mut counts = Counts::default();
     let mut contention = vec![vec![1.0; n]; n];
-    for i in 0..n {
+    for (i, row) in contention.iter_mut().enumerate() {
         for j in others(i, n) {
-            contention[i][j] = match kept.pair(i, j) {
+            row[j] = match kept.pair(i, j) {
                 Some(factor) => {
                     counts.kept[0] += 1;
                     factor
