@@ -24,6 +24,10 @@ pub struct Triple {
     pub factor: f64,
 }
 
+/// Three that share everything evenly take three times as long each. Who takes longer waits for its turn: a short launch of a process that
+/// finds all cores taken sleeps for whole time slices, which is much by its own length and does not grow with the work.
+const FAIR: f64 = 3.0;
+
 /// What pairwise factors add up to: the linear superposition of slow-downs (as in PCCS, MICRO 2021, below saturation).
 pub fn additive(factors: impl Iterator<Item = f64>) -> f64 {
     1.0 + factors.map(|factor| factor - 1.0).sum::<f64>()
@@ -43,12 +47,14 @@ impl Crowd {
         (1.0 + sum + self.added * further).max(worst)
     }
 
-    /// The number with the least squared error over `triples`: the mean of what was measured beyond the sum of pairs. `pair` gives the
-    /// factor of one of the others by its name; a triple with somebody unknown is not counted. `None`: nothing was measured.
+    /// The number with the least squared error over `triples`: the mean of what was measured beyond the sum of pairs. Of a triple no more
+    /// than [`FAIR`] counts, unless its pairs add up to more. `pair` gives the factor of one of the others by its name; a triple with
+    /// somebody unknown is not counted. `None`: nothing was measured.
     pub fn fit(triples: Vec<Triple>, pair: impl Fn(&str) -> Option<f64>) -> Option<Crowd> {
         let beyond = |t: &Triple| {
             let [a, b] = &t.with;
-            Some(t.factor - additive([pair(a)?, pair(b)?].into_iter()))
+            let pairs = additive([pair(a)?, pair(b)?].into_iter());
+            Some(t.factor.min(FAIR.max(pairs)) - pairs)
         };
         let beyond: Vec<f64> = triples.iter().filter_map(beyond).collect();
         let added = beyond.iter().sum::<f64>() / beyond.len() as f64;
@@ -103,6 +109,9 @@ mod tests {
         for other in [0.0, 0.1, 0.19, 0.21, 0.3, -0.2] {
             assert!(error(other) > error(fitted.added), "{other}");
         }
+        // Who waits for its turn: 3 counts, not 100. The measurement itself stays as it is.
+        let waits = Crowd::fit(vec![triple("a", "b", 100.0)], pairs).unwrap();
+        assert!((waits.added - 1.7).abs() < 1e-12 && waits.triples[0].factor == 100.0, "{waits:?}");
         assert_eq!(Crowd::fit(vec![triple("a", "gone", 2.0)], pairs), None);
         assert_eq!(Crowd::fit(Vec::new(), pairs), None);
     }
