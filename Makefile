@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test experiments test-clients test-operators test-together test-page test-cluster clean check-fresh
+.PHONY: help setup demo test experiments test-clients test-operators test-together test-loads test-page test-cluster clean check-fresh
 
 # A shell that was open while rustup ran has no cargo in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -26,6 +26,7 @@ help:
 	@echo 'make test-clients serve models to the public Python clients of the inference protocol (installs them: 100 MB)'
 	@echo 'make test-operators CASES=50: every operator on every GPU processor, so many random cases each (minutes)'
 	@echo 'make test-together SECONDS=600: both GPU interfaces in one process for so long, every answer checked, memory flat'
+	@echo 'make test-loads LOADS=1000: every processor loads and unloads a model so often, memory flat'
 	@echo 'make check-fresh  clone the last commit into a new folder and run make test there, as a newcomer would'
 	@echo 'make clean        remove what was built and downloaded: target/, third_party/, runs/'
 
@@ -69,6 +70,14 @@ test-operators: export CASES ?= 50
 test-operators: setup
 	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
 	$(call step,cargo test --package cosched-executors --test gpu_ops $(CARGO_FLAGS) -- every_operator_agrees)
+
+# A thousand times what the tests do twenty times.
+test-loads: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
+test-loads: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
+test-loads: export LOADS ?= 1000
+test-loads: setup
+	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
+	$(call step,cargo test --package cosched-executors --test loads $(CARGO_FLAGS) -- --nocapture)
 
 # Ten minutes of what the tests do for five seconds.
 test-together: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa

@@ -120,10 +120,11 @@ pub fn begin(
     settings.keep = options.state.clone().map(|path| (path, options.save_minutes));
     let from = state.as_ref().map_or(&weights, |s| &s.good);
     let trainer = trainer(from)?;
+    // Before the run there is as much time as `learned` takes; beside it there is less.
+    let arena = arena(budget.unwrap_or_default(), budget.unwrap_or(LIVE));
     let Conditions { scheduler, emulator } = conditions.clone();
     let subject = Subject { case: case.clone(), options: scheduler, emulator };
-    let (actor, ear, learner) =
-        start(subject, &weights, state, settings, trainer, arena(budget.unwrap_or(LIVE)));
+    let (actor, ear, learner) = start(subject, &weights, state, settings, trainer, arena);
     // What cannot be written is found out before the run.
     learner.save()?;
     told(learner.report());

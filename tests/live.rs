@@ -8,11 +8,20 @@ use cosched::env::case::Case;
 use cosched::env::event::Outcome;
 use cosched::env::recording::Recording;
 use cosched::env::scheduler::Scheduler;
+use cosched::env::streams::Arrivals;
+use cosched::env::time::{Span, Time};
 use cosched::env::world::drive;
+use cosched::executors::deploy::{Deployment, Model};
+use cosched::executors::gpu::device::Gpu;
+use cosched::executors::gpu::wgpu::WgpuDevice;
+use cosched::executors::live::LiveWorld;
+use cosched::executors::segment::CutOptions;
+use cosched::executors::{onnx, profile, zoo};
+use cosched::experiments::app::App;
 use cosched::experiments::log::{LaunchRecord, RunLog};
 use cosched::experiments::summary::Summary;
 use cosched::session::RunOptions;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -158,6 +167,57 @@ fn a_killed_dsp_loses_no_request_and_comes_back() {
         |l: &&LaunchRecord| l.at >= last.at && l.completion.as_ref().is_some_and(|c| c.failure.is_none());
     assert!(log.launches.iter().any(|l| after(&l)), "nothing ran on the dsp after it came back");
     assert_eq!(&replay(&paper.text(), "fixed:dsp").unwrap(), log, "the replay is another run");
+}
+
+/// A network on a GPU that is all there is, and the device under it.
+fn on_one_gpu() -> (Arc<Gpu<WgpuDevice>>, Arc<Deployment>, Arc<Case>) {
+    let text = "name = \"lost\"\n[[task]]\nname = \"k\"\n[[task.variant]]\nmodel = \"zoo:kws_small\"\naccuracy = 0.9\n\
+                [[stream]]\ntask = \"k\"\nperiod_ms = 20\ndeadline_ms = 500\n";
+    let app = App::parse(text, "lost.toml".as_ref()).unwrap();
+    let gpu = Arc::new(Gpu::new(WgpuDevice::open(None).unwrap()));
+    let bytes = zoo::bytes("kws_small", &zoo::Options::default()).unwrap();
+    let graph = onnx::from_bytes("kws_small", &bytes, &BTreeMap::new()).unwrap();
+    let model = Model { name: app.tasks[0].variants[0].plan_name(), task: "k".into(), accuracy: 0.9, graph };
+    let cut = CutOptions { max_segments: 2, min_share: 0.1 };
+    let deployment = Deployment::new(vec![model], vec![gpu.clone()], &cut, &mut |_, _, _| {}).unwrap();
+    let quick = profile::Options { warm_up: 1, least_runs: 3, most_runs: 5, ..Default::default() };
+    let plan = profile::profile(&deployment, &quick, &|_| (1.0, 0.1), &mut |_, _, _| {}).unwrap();
+    (gpu, Arc::new(deployment), app.case_of(plan).unwrap())
+}
+
+#[test]
+fn a_gpu_that_its_driver_gives_up_is_opened_again_and_no_request_is_lost() {
+    let (gpu, deployment, case) = on_one_gpu();
+    let (stop, horizon) = (Arc::new(AtomicBool::new(false)), Time::ZERO + Span::from_ms(SECONDS * 1e3));
+    let (mut world, submitter) = LiveWorld::new(deployment, case.clone(), 1, horizon, stop.clone()).unwrap();
+    drop(submitter);
+    let mut log = RunLog::new("edf");
+    let end = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                std::thread::sleep(Duration::from_secs(1));
+                gpu.lose();
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            stop.store(true, Ordering::Relaxed);
+        });
+        let mut decider = cosched::policies::make("edf", &case).unwrap();
+        let mut scheduler = Scheduler::new(case.clone(), Default::default());
+        drive(&mut scheduler, &mut world, decider.as_mut(), &mut log).unwrap()
+    });
+    let log = log.finish(end);
+    let arrived: BTreeSet<_> =
+        Arrivals::new(case.clone(), 1, horizon).map(|r| r.id).take(log.arrived()).collect();
+    totals(&log, &case, &arrived).unwrap();
+    let health: Vec<bool> = log.health.iter().map(|h| h.up).collect();
+    let last = log.health.last().unwrap();
+    assert!(last.up && health.iter().filter(|up| !*up).count() >= 3, "{health:?}");
+    let failures: Vec<_> =
+        log.launches.iter().filter_map(|l| l.completion.as_ref()?.failure.as_ref()).collect();
+    assert!(failures.iter().any(|f| f.contains("`wgpu` died")), "{failures:?}");
+    let after =
+        |l: &&LaunchRecord| l.at >= last.at && l.completion.as_ref().is_some_and(|c| c.failure.is_none());
+    assert!(log.launches.iter().filter(after).count() > 10, "nothing ran after it came back");
 }
 
 #[test]

@@ -66,14 +66,23 @@ pub struct LiveWorld {
     pub keep_decision_ns: bool,
 }
 
-/// How a live world meets trouble. The default: it waits for a launch as long as it takes, and makes no trouble itself.
-#[derive(Clone, Debug, Default)]
+/// Seconds after which a launch counts as hanging, unless somebody says otherwise.
+pub const HANG_SECONDS: u16 = 10;
+
+/// How a live world meets trouble. The default: launches hang after [`HANG_SECONDS`], and it makes no trouble itself.
+#[derive(Clone, Debug)]
 pub struct Trouble {
     /// A launch that takes longer than this, and longer than [`TIMES`] what the plan says, is given up; its processor is down until it
-    /// comes back.
+    /// comes back. `None`: it is waited for as long as it takes.
     pub patience: Option<Duration>,
     /// Faults on purpose.
     pub injections: Vec<Injection>,
+}
+
+impl Default for Trouble {
+    fn default() -> Trouble {
+        Trouble { patience: Some(Duration::from_secs(HANG_SECONDS.into())), injections: Vec::new() }
+    }
 }
 
 /// How often a waiting world looks whether it was told to stop.

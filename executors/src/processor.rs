@@ -223,6 +223,11 @@ pub trait Instance: Send {
         Ok(())
     }
 
+    /// Whether what it was prepared on is gone: the next run prepares it again, which takes its time.
+    fn stale(&self) -> bool {
+        false
+    }
+
     /// As [`Instance::advance`], for callers with plain tensors: they are copied.
     ///
     /// # Errors

@@ -206,7 +206,16 @@ impl Worker {
         })
     }
 
-    /// Probes a dead processor until it runs its smallest segment again. `false`: nobody listens any more.
+    /// Runs what was prepared on something that is gone, so that it is prepared again now and not in a launch.
+    fn renew(&mut self) -> Result<(), ExecError> {
+        for (&(v, s), instance) in self.instances.iter_mut().filter(|(_, i)| i.stale()) {
+            let inputs: Vec<_> = self.deployment.variants[v].segment_samples[s][0].iter().collect();
+            instance.run(&inputs)?;
+        }
+        Ok(())
+    }
+
+    /// Probes a dead processor until it runs its smallest segment again, and prepares what was lost. `false`: nobody listens any more.
     fn revive(&mut self) -> bool {
         let work = |v: usize, s: usize| self.deployment.variants[v].segments[s].flops;
         let Some(probe) = self.instances.keys().copied().min_by_key(|&(v, s)| work(v, s)) else {
@@ -220,7 +229,7 @@ impl Worker {
                     worker.deployment.variants[probe.0].segment_samples[probe.1][0].iter().collect();
                 let outputs = worker.instances.get_mut(&probe).map_or(Ok(Vec::new()), |i| i.run(&inputs))?;
                 let spoilt = worker.clean.contains(&probe) && outputs.iter().any(Tensor::has_nan);
-                if spoilt { Err(worker.nan()) } else { Ok(()) }
+                if spoilt { Err(worker.nan()) } else { worker.renew() }
             });
             match alive {
                 Ok(()) => {

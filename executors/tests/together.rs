@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::memory::{flat, resident_mb};
 use support::{difference, random_inputs};
 
 /// Largest difference to onnxruntime, relative to the largest output.
@@ -90,24 +91,6 @@ fn work(name: &str, mut networks: [Ready; 2], end: Instant, answers: &AtomicU64)
     }
 }
 
-/// Megabytes that this process has in memory.
-#[cfg(target_os = "linux")]
-fn resident_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
-}
-
-/// The first third teaches allocators and drivers what they need; from there on memory may grow by so much.
-fn flat(samples: &[f64]) -> Result<(f64, f64), String> {
-    let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
-    let (early, late) = samples.split_at(samples.len() / 3);
-    let (before, after) = (most(early), most(late));
-    let grown = after - before;
-    let allowed = 8.0 + 0.03 * before;
-    if grown <= allowed { Ok((before, after)) } else { Err(format!("{before:.0} MB, then {after:.0} MB")) }
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn both_gpu_interfaces_work_side_by_side_in_one_process() {
@@ -132,7 +115,7 @@ fn both_gpu_interfaces_work_side_by_side_in_one_process() {
             std::thread::sleep(Duration::from_secs_f64(seconds / 100.0));
             // From when both have answered.
             if gpus.iter().all(|(.., n)| n.load(Ordering::Relaxed) > 10) {
-                samples.push(resident_mb());
+                samples.push(resident_mb(std::process::id()));
             }
         }
     });

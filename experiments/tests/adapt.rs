@@ -108,7 +108,7 @@ fn run(seconds: f64, pupils: &[Pupil<'_>]) -> Adaptation {
         pupils,
         baselines: &[],
         budget: BUDGET,
-        arena: &|| arena(BUDGET),
+        arena: &|| arena(BUDGET, BUDGET),
         state: None,
     };
     adapt(&setup(seconds), &slow_down(), &SEEDS, &contest).expect("it runs")

@@ -48,7 +48,7 @@ static MARGINS_FOUND: Memo<(Key, Weights), f32> = Memo::new();
 pub(crate) fn found(weights: &Weights, stage: &dyn Stage, budget: &Budget) -> (Vec<Standing>, f32) {
     let case = stage.case();
     let key = (case.plan.clone(), case.device.clone(), case.scenario.clone(), stage.name(), *budget);
-    let best = FOUND.get(key.clone(), || finalists(stage, budget));
+    let best = FOUND.get(key.clone(), || finalists(stage, budget, &[]));
     let margin = MARGINS_FOUND
         .get((key, weights.clone()), || Learned::margin(weights, stage, &squad(best.clone()), budget));
     (best, margin)

@@ -82,7 +82,7 @@ pub struct Standing {
 }
 
 /// What makes a contestant more than its name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Way {
     Plain,
     /// What `static` follows.
@@ -93,6 +93,11 @@ enum Way {
 impl Standing {
     fn new(name: &'static str, way: Way) -> Standing {
         Standing { name, score: 0.0, way }
+    }
+
+    /// Whether it is the same contestant, however it did.
+    pub(crate) fn same_as(&self, other: &Standing) -> bool {
+        self.name == other.name && self.way == other.way
     }
 
     /// The policy itself, fresh.
@@ -110,6 +115,11 @@ impl Standing {
 
 /// All that played, best first; of equals the first of the table, restraints last.
 pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
+    rematch(stage, budget, &[])
+}
+
+/// As [`tournament`]; the `veterans`, which played elsewhere before, play too.
+fn rematch(stage: &dyn Stage, budget: &Budget, veterans: &[Standing]) -> Vec<Standing> {
     let mut standings: Vec<Standing> = TABLE
         .iter()
         .filter(|row| CONTESTANTS.contains(&row.name))
@@ -128,8 +138,10 @@ pub fn tournament(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
     if budget.placement_runs > 0 {
         let plain = standings.iter().filter(|s| matches!(s.way, Way::Plain)).map(|s| s.name);
         let bases: Vec<&'static str> = plain.take(BASES).collect();
-        for restraint in restraint::search(stage, &bases, budget.placement_runs, budget.attempts) {
-            let mut standing = Standing::new("restrained", Way::Restrained(restraint));
+        let found = restraint::search(stage, &bases, budget.placement_runs, budget.attempts);
+        let found =
+            found.into_iter().map(|restraint| Standing::new("restrained", Way::Restrained(restraint)));
+        for mut standing in found.chain(veterans.iter().filter(|v| v.way != Way::Plain).cloned()) {
             standing.score = runs.iter().map(|run| run.worth(&|case| standing.policy(case))).sum();
             standings.push(standing);
         }
@@ -145,12 +157,12 @@ fn rank(standings: &mut [Standing]) {
 
 /// The best of a tournament as guides.
 pub fn scout(stage: &dyn Stage, budget: &Budget) -> Squad {
-    squad(finalists(stage, budget))
+    squad(finalists(stage, budget, &[]))
 }
 
-/// As many of the best of a tournament as there are guides.
-pub(crate) fn finalists(stage: &dyn Stage, budget: &Budget) -> Vec<Standing> {
-    let mut standings = tournament(stage, budget);
+/// As many of the best of a tournament as there are guides; the `veterans` of others play too.
+pub(crate) fn finalists(stage: &dyn Stage, budget: &Budget, veterans: &[Standing]) -> Vec<Standing> {
+    let mut standings = rematch(stage, budget, veterans);
     standings.truncate(cosched_agent::guide::GUIDES);
     standings
 }

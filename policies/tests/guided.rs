@@ -8,6 +8,7 @@ use common::{Setup, case, ends, exact, ms, plan, processor, random_setup, run, s
 use cosched_agent::features::{CANDIDATE_FEATURES, FIRST_VOTE};
 use cosched_agent::guide::Vote;
 use cosched_agent::network::{Linear, Weights};
+use cosched_agent::online::Arena;
 use cosched_agent::shortlist::{SHORTLIST, Shortlist};
 use cosched_env::case::Case;
 use cosched_env::observation::{Action, Observation};
@@ -16,6 +17,7 @@ use cosched_env::streams::rng;
 use cosched_env::world::{Decision, Policy};
 use cosched_policies::learned::Learned;
 use cosched_policies::make;
+use cosched_policies::online::arena;
 use cosched_policies::tournament::{Budget, scout, tournament};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -198,6 +200,19 @@ fn a_restraint_gives_up_a_stream_that_spoils_the_others() {
     // Saboteur: without attempts nobody is restrained.
     let unsearched = tournament(too_much().as_ref(), &Budget { attempts: 0, ..searched });
     assert!(unsearched.iter().all(|s| s.name != "restrained"));
+}
+
+#[test]
+fn what_won_a_tournament_plays_in_the_next() {
+    let searched = Budget { runs: 3, requests: 200.0, placement_runs: 100, attempts: 1 };
+    let hardly = Budget { placement_runs: 1, attempts: 0, ..searched };
+    let winner = |arena: &Arena| arena(&too_much())[0].score;
+    let remembers = arena(searched, hardly);
+    let (first, second, third) = (winner(&remembers), winner(&remembers), winner(&remembers));
+    assert_eq!((second, third), (first, first), "the same policy in the same runs");
+    // Saboteur: an arena that never found it has no such winner.
+    let without = winner(&arena(hardly, hardly));
+    assert!(without < first - 0.1, "{without}, {first}");
 }
 
 #[test]

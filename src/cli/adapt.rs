@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Outcome {
         pupils: &pupils(&weights, args.spoil),
         baselines: &args.baselines,
         budget: LIVE,
-        arena: &|| arena(LIVE),
+        arena: &|| arena(LIVE, LIVE),
         state,
     };
     let seeds: Vec<u64> = (args.first_seed..args.first_seed + args.seeds).collect();

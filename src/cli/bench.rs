@@ -117,7 +117,7 @@ pub fn run(args: &Args) -> Outcome {
         )?)
     };
     let ready = [1, 10, 100, 1000].into_iter().map(ready).collect::<Result<Vec<_>, _>>()?;
-    let network = [3, 20].into_iter().map(|n| network(&case, n)).collect::<Result<Vec<_>, _>>()?;
+    let network = [2, 3, 20].into_iter().map(|n| network(&case, n)).collect::<Result<Vec<_>, _>>()?;
     let vector_decisions_per_second = speed::vector(64, 20_000)?;
     let report = Report { overhead, policies, ready, network, vector_decisions_per_second };
     if args.json {

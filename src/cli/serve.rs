@@ -4,7 +4,7 @@ use super::profile::{open, write_plan};
 use super::run::planned_case;
 use super::{Outcome, check_policies};
 use cosched::executors::inject::{Injection, POLICY};
-use cosched::executors::live::Trouble;
+use cosched::executors::live::{HANG_SECONDS, Trouble};
 use cosched::experiments::app::{App, read_plan};
 use cosched::online::{Conditions, LEARNS, Options as Online};
 use cosched::server::model::serving;
@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(long)]
     control: bool,
     /// Seconds after which a launch counts as hanging: its processor is down then, until it comes back.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = HANG_SECONDS, value_parser = clap::value_parser!(u16).range(1..))]
     hang: u16,
     /// A fault on purpose, e.g. cpu:die:0.01, dsp:hang=2000:0.001, wgpu:nan:0.01, policy:panic:0.1, policy:slow=500:0.1; may be given
     /// several times.

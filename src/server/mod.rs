@@ -108,7 +108,7 @@ impl Default for Options {
             connections: 512,
             shared_memory: false,
             control: false,
-            trouble: Trouble { patience: Some(Duration::from_secs(10)), injections: Vec::new() },
+            trouble: Trouble::default(),
             drain: Duration::from_secs(30),
         }
     }

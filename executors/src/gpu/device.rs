@@ -1,12 +1,13 @@
 //! What both GPU processors share: the way from preparing a segment to a device. It refuses to know any driver.
 
 use super::course::{self, Course};
+use super::door::{Door, Opened};
 use super::kernel::Spec;
 use super::kernel::print::{Dialect, Kept, print};
 use super::lower::choice::Met;
 use super::lower::{self, Plan, Span, Target};
 use super::tune;
-use super::working::{Ready, Shared};
+use super::working::{Made, Origin, Ready, Shared};
 use crate::energy::Supply;
 use crate::graph::{Graph, Node};
 use crate::held::{Meter, Traffic};
@@ -61,6 +62,17 @@ pub trait Device: Send + Sync + 'static {
     /// A tensor that outlives a run.
     type Buffer: Send + Sync + 'static;
 
+    /// Opens the same device once more, after this one was lost.
+    ///
+    /// # Errors
+    /// [`ExecError::Absent`] when it is not there.
+    fn reopen(&self) -> Result<Self, ExecError>
+    where
+        Self: Sized;
+    /// Does to itself what a driver does that gives it up; `false`: it has no way to. For tests.
+    fn lose(&self) -> bool {
+        false
+    }
     /// Device, driver and library versions.
     fn describe(&self) -> String;
     /// What feeds it.
@@ -150,37 +162,41 @@ pub const NVIDIA: u32 = 0x10de;
 
 /// A GPU processor.
 pub struct Gpu<D: Device> {
-    device: Arc<D>,
+    inside: Arc<Inside<D>>,
+    tune: bool,
+}
+
+/// What a processor and the segments that are prepared on it share.
+pub(super) struct Inside<D: Device> {
+    door: Door<D>,
     /// What the lowering must know, with the choices that were measured.
     target: RwLock<Target>,
-    tune: bool,
     meter: Arc<Meter>,
 }
 
 impl<D: Device> Gpu<D> {
     /// A processor on an open device, without measured choices.
     pub fn new(device: D) -> Self {
-        let target = RwLock::new(device.target().clone());
-        Self { device: Arc::new(device), target, tune: false, meter: Arc::default() }
+        let target = device.target().clone();
+        Self::of(Door::new(device), target, false, Arc::default())
     }
 
     /// As [`Gpu::new`], with what was measured on this device before; where `tune` is true, what is missing is measured when it is met.
     pub fn tuned(device: D, tune: bool) -> Self {
         let tuned = Arc::new(tune::known(D::NAME, &device.describe()));
-        let target = RwLock::new(Target { tuned, ..device.target().clone() });
-        Self { device: Arc::new(device), target, tune, meter: Arc::default() }
+        let target = Target { tuned, ..device.target().clone() };
+        Self::of(Door::new(device), target, tune, Arc::default())
     }
 
     /// The same device with no measured choices and another target: for tests of each choice and of small limits.
     pub fn with(&self, change: impl FnOnce(&mut Target)) -> Self {
-        let mut target = self.device.target().clone();
+        let mut target = self.inside.door.last().target().clone();
         change(&mut target);
-        Self {
-            device: self.device.clone(),
-            target: RwLock::new(target),
-            tune: false,
-            meter: self.meter.clone(),
-        }
+        Self::of(self.inside.door.twin(), target, false, self.inside.meter.clone())
+    }
+
+    fn of(door: Door<D>, target: Target, tune: bool, meter: Arc<Meter>) -> Self {
+        Self { inside: Arc::new(Inside { door, target: RwLock::new(target), meter }), tune }
     }
 
     /// The problems of `segment` that can be solved in several ways.
@@ -188,7 +204,7 @@ impl<D: Device> Gpu<D> {
     /// # Errors
     /// The reason why it cannot be lowered.
     pub fn problems(&self, segment: &Graph) -> Result<Vec<Met>, String> {
-        lower::lower(segment, &self.target())
+        lower::lower(segment, &self.inside.target())
             .map(|plan| plan.met)
             .map_err(|(node, _, why)| format!("{node}: {why}"))
     }
@@ -198,59 +214,104 @@ impl<D: Device> Gpu<D> {
     /// # Errors
     /// The reason why it cannot be lowered.
     pub fn texts(&self, segment: &Graph) -> Result<Vec<String>, String> {
-        let plan =
-            lower::lower(segment, &self.target()).map_err(|(node, _, why)| format!("{node}: {why}"))?;
-        Ok(plan.steps.iter().map(|s| text(&(s.spec, s.kept), self.device.dialect(), None)).collect())
+        let plan = lower::lower(segment, &self.inside.target())
+            .map_err(|(node, _, why)| format!("{node}: {why}"))?;
+        let device = self.inside.door.last();
+        Ok(plan.steps.iter().map(|s| text(&(s.spec, s.kept), device.dialect(), None)).collect())
     }
 
-    fn target(&self) -> Target {
-        self.target.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Does to the device what a driver does that gives it up, or at least what comes of that; for tests.
+    pub fn lose(&self) {
+        self.inside.door.last().lose();
     }
 
-    /// Runs a segment on whatever is in memory: drivers compile at the first launch, which is paid for now, and the second one tells
-    /// what a run takes. No kernel takes an index from the arena, so that the contents do not matter.
-    fn first_runs(&self, segment: &D::Segment, work: &[u64]) -> Result<(D::Memory, Duration), Fault> {
-        let (mut memory, stop) = (self.device.spawn(segment, false)?, Stop::default());
-        let mut once = || {
-            let mut course = Course::new(work, Duration::ZERO, &stop);
-            let begun = Instant::now();
-            self.device.run(segment, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
-            self.device.finish()?;
-            Ok(begun.elapsed())
-        };
-        once()?;
-        let spent = once()?;
-        Ok((memory, spent))
-    }
-
-    /// Measures what is not known yet of the problems of `plan`, and writes it down; `None` when there is nothing new.
-    fn measured(&self, segment: &Graph, plan: &Plan) -> Result<Option<Target>, ExecError> {
-        let mut target = self.target();
+    /// Measures what is not known yet of the problems of `segment`, and writes it down.
+    fn measure(&self, segment: &Graph) -> Result<(), ExecError> {
+        let inside = &*self.inside;
+        let (mut target, device) = (inside.target(), inside.door.device()?);
+        let plan = inside.lowered(segment)?;
         let heard = &mut |problem: &str| tracing::info!("{}: measuring {problem}", D::NAME);
-        let fresh = tune::tune(&*self.device, segment, &target, &plan.met, heard);
-        let fresh = fresh.map_err(|f| failed::<D>(&segment.name, f))?;
+        let fresh = tune::tune(&**device, segment, &target, &plan.met, heard);
+        let fresh = fresh.map_err(|f| device.failed(&segment.name, f))?;
         if fresh.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        let device = self.device.describe();
+        let device = device.describe();
         if let Some(folder) = tune::folder()
             && let Err(problem) = tune::write(&tune::file(&folder, D::NAME, &device), &device, &fresh)
         {
             tracing::warn!("{problem}");
         }
         Arc::make_mut(&mut target.tuned).extend(fresh);
-        *self.target.write().unwrap_or_else(PoisonError::into_inner) = target.clone();
-        Ok(Some(target))
+        *inside.target.write().unwrap_or_else(PoisonError::into_inner) = target;
+        Ok(())
     }
 }
 
-pub(super) fn failed<D: Device>(graph: &str, fault: Fault) -> ExecError {
-    let processor = D::NAME.to_string();
-    match fault {
-        Fault::Failed(reason) => ExecError::Failed { processor, graph: graph.to_string(), reason },
-        Fault::Died(reason) => ExecError::Died { processor, reason },
-        Fault::Stopped => ExecError::Stopped { processor },
+impl<D: Device> Inside<D> {
+    fn target(&self) -> Target {
+        self.target.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn lowered(&self, segment: &Graph) -> Result<Plan, ExecError> {
+        lower::lower(segment, &self.target()).map_err(|(node, op, reason)| ExecError::Unsupported {
+            processor: D::NAME.to_string(),
+            node,
+            op,
+            reason,
+        })
+    }
+
+    /// Compiles and uploads `segment` to a device that is there, and runs it.
+    ///
+    /// # Errors
+    /// When it cannot be lowered, or the device fails.
+    pub(super) fn make(&self, segment: &Graph) -> Result<Made<D>, ExecError> {
+        let (plan, device) = (self.lowered(segment)?, self.door.device()?);
+        let ready = device.prepare(&plan).map_err(|f| device.failed(&segment.name, f))?;
+        let work = course::work(&plan.steps);
+        let first = first_runs(&*device, &ready, &work);
+        let (first, spent) = first.map_err(|f| device.failed(&segment.name, f))?;
+        let values =
+            |ids: &[crate::graph::ValueId]| ids.iter().map(|id| segment.value(*id).clone()).collect();
+        let outputs = segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>();
+        let shared = Arc::new(Shared {
+            device,
+            meter: self.meter.clone(),
+            segment: ready,
+            graph: segment.name.clone(),
+            inputs: values(&segment.inputs),
+            outputs: values(&segment.outputs),
+            bytes: plan.bytes() + outputs * plan.storage.bytes() / 4,
+            storage: plan.storage,
+            places: plan.inputs,
+            sources: plan.outputs,
+            work,
+            spent,
+            steps: plan.steps.into_iter().map(|s| (s.node, s.spec, s.flops)).collect(),
+        });
+        Ok(Made { shared, first: Some(first) })
+    }
+}
+
+/// Runs a segment on whatever is in memory: drivers compile at the first launch, which is paid for now, and the second one tells
+/// what a run takes. No kernel takes an index from the arena, so that the contents do not matter.
+fn first_runs<D: Device>(
+    device: &Opened<D>,
+    segment: &D::Segment,
+    work: &[u64],
+) -> Result<(D::Memory, Duration), Fault> {
+    let (mut memory, stop) = (device.spawn(segment, false)?, Stop::default());
+    let mut once = || {
+        let mut course = Course::new(work, Duration::ZERO, &stop);
+        let begun = Instant::now();
+        device.run(segment, &mut memory, &mut std::iter::empty(), &mut [], &mut course)?;
+        device.finish()?;
+        Ok(begun.elapsed())
+    };
+    once()?;
+    let spent = once()?;
+    Ok((memory, spent))
 }
 
 impl<D: Device> Processor for Gpu<D> {
@@ -259,61 +320,27 @@ impl<D: Device> Processor for Gpu<D> {
     }
 
     fn device(&self) -> String {
-        self.device.describe()
+        self.inside.door.last().describe()
     }
 
     fn supply(&self) -> Supply {
-        self.device.supply()
+        self.inside.door.last().supply()
     }
 
     fn traffic(&self) -> Traffic {
-        self.meter.read()
+        self.inside.meter.read()
     }
 
     fn supports(&self, graph: &Graph, node: &Node) -> Result<(), String> {
-        lower::supports(graph, node, &self.target())
+        lower::supports(graph, node, &self.inside.target())
     }
 
     fn prepare(&self, segment: &Graph, _samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError> {
-        let lowered = |target: &Target| {
-            lower::lower(segment, target).map_err(|(node, op, reason)| ExecError::Unsupported {
-                processor: D::NAME.to_string(),
-                node,
-                op,
-                reason,
-            })
-        };
-        let mut plan = lowered(&self.target())?;
-        if self.tune
-            && let Some(target) = self.measured(segment, &plan)?
-        {
-            plan = lowered(&target)?;
+        if self.tune {
+            self.measure(segment)?;
         }
-        let ready = self.device.prepare(&plan).map_err(|f| failed::<D>(&segment.name, f))?;
-        let work = course::work(&plan.steps);
-        let (first, spent) = self.first_runs(&ready, &work).map_err(|f| failed::<D>(&segment.name, f))?;
-        let values =
-            |ids: &[crate::graph::ValueId]| ids.iter().map(|id| segment.value(*id).clone()).collect();
-        Ok(Arc::new(Ready {
-            first: Mutex::new(Some(first)),
-            shared: Arc::new(Shared {
-                device: self.device.clone(),
-                meter: self.meter.clone(),
-                segment: ready,
-                graph: segment.name.clone(),
-                inputs: values(&segment.inputs),
-                outputs: values(&segment.outputs),
-                bytes: plan.bytes()
-                    + segment.outputs.iter().map(|&id| segment.value(id).bytes()).sum::<usize>()
-                        * plan.storage.bytes()
-                        / 4,
-                storage: plan.storage,
-                places: plan.inputs,
-                sources: plan.outputs,
-                work,
-                spent,
-                steps: plan.steps.into_iter().map(|s| (s.node, s.spec, s.flops)).collect(),
-            }),
-        }))
+        let made = Mutex::new(self.inside.make(segment)?);
+        let (inside, graph) = (self.inside.clone(), segment.clone());
+        Ok(Arc::new(Ready(Arc::new(Origin { inside, graph, made }))))
     }
 }

@@ -5,6 +5,7 @@ mod adapter;
 pub mod arena;
 pub mod course;
 pub mod device;
+mod door;
 pub mod kernel;
 pub mod lower;
 pub mod memory;

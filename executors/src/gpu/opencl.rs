@@ -179,6 +179,10 @@ impl Device for OpenClDevice {
     type Memory = Memory;
     type Buffer = Buffer<u8>;
 
+    fn reopen(&self) -> Result<Self, ExecError> {
+        Self::open_with(self.edit, self.target.storage)
+    }
+
     fn describe(&self) -> String {
         let d = &self.device;
         let text = |r: opencl3::Result<String>| r.unwrap_or_else(|_| "?".into());
@@ -266,7 +270,11 @@ impl Device for OpenClDevice {
                 self.line.ended();
                 Ok(())
             }
-            Err(fault) => self.finish().and(Err(fault)),
+            // A queue that cannot even be waited for after that will not do anything any more: drivers say of a crash that resources are out.
+            Err(fault) => match self.finish() {
+                Ok(()) => Err(fault),
+                Err(why) => Err(Fault::Died(format!("{fault:?}, then {why:?}"))),
+            },
         }
     }
 

@@ -3,15 +3,14 @@
 
 mod sending;
 
-use super::adapter::{SLOT, halves, layout, rank, share};
+use super::adapter::{self, SLOT, halves, layout, rank, share};
 use super::arena::{Arena, Common};
 use super::course::{Course, Line};
-use super::device::{Device, Edit, Fault, Feed, Gpu, KERNELS, Key, NVIDIA, Output, Place, text};
+use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
 use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
 use super::lower::{Page, Plan, Source, Span, Target};
 use super::stored::{self, loaded, stored};
 use super::waiting::{Mapped, ready};
-use crate::cpu;
 use crate::energy::Supply;
 use crate::processor::{ExecError, Options, Processor, Row, Storage};
 use std::collections::HashMap;
@@ -208,21 +207,21 @@ impl Device for WgpuDevice {
     type Memory = Memory;
     type Buffer = wgpu::Buffer;
 
+    fn reopen(&self) -> Result<Self, ExecError> {
+        Self::open_with(self.edit, self.target.storage)
+    }
+
+    fn lose(&self) -> bool {
+        self.device.destroy();
+        true
+    }
+
     fn describe(&self) -> String {
-        let i = &self.info;
-        let stored = self.target.storage.of_device();
-        // What computes on the CPU does not say on which.
-        let on = if self.software() { format!(" on {}", cpu::model_name()) } else { String::new() };
-        let kind = i.device_type;
-        format!("{}{on} ({kind:?}, {} {}, wgpu 30, {KERNELS}{stored})", i.name, i.driver, i.driver_info)
+        adapter::describe(&self.info, self.target.storage)
     }
 
     fn supply(&self) -> Supply {
-        match self.info.device_type {
-            wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu => Supply::Package,
-            _ if self.info.vendor == NVIDIA => Supply::Nvidia(self.info.name.clone()),
-            _ => Supply::Unseen,
-        }
+        adapter::supply(&self.info)
     }
 
     fn target(&self) -> &Target {

@@ -2,22 +2,23 @@
 //! they are wanted on the host. It refuses to allocate once every tensor of a run has been let go of: they are used again.
 
 use super::course::Course;
-use super::device::{Device, Fault, Feed, Output, Place, failed, time_step};
+use super::device::{Device, Fault, Feed, Inside, Output, Place, time_step};
+use super::door::Opened;
 use super::kernel::Spec;
 use super::lower::{Source, Span};
 use crate::cpu::check_inputs;
-use crate::graph::Value;
+use crate::graph::{Graph, Value};
 use crate::held::{Held, Meter, Own, Resident, Shelf};
 use crate::processor::{ExecError, Instance, Prepared, StepTime, Storage};
 use crate::stop::Stop;
 use crate::tensor::{DType, Data, Tensor};
 use std::any::Any;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What all instances of a prepared segment share.
 pub(super) struct Shared<D: Device> {
-    pub device: Arc<D>,
+    pub device: Arc<Opened<D>>,
     pub meter: Arc<Meter>,
     pub segment: D::Segment,
     pub graph: String,
@@ -36,29 +37,51 @@ pub(super) struct Shared<D: Device> {
     pub steps: Vec<(String, Spec, u64)>,
 }
 
-/// A prepared segment.
-pub(super) struct Ready<D: Device> {
-    /// The memory of the first run, for the first caller; others are there to run beside it, and have arenas of their own.
-    pub first: Mutex<Option<D::Memory>>,
+/// A segment on a device.
+pub(super) struct Made<D: Device> {
     pub shared: Arc<Shared<D>>,
+    /// The memory of the first run, for the first caller; others are there to run beside it, and have arenas of their own.
+    pub first: Option<D::Memory>,
 }
 
-impl<D: Device> Prepared for Ready<D> {
-    fn spawn(&self) -> Result<Box<dyn Instance>, ExecError> {
-        let shared = self.shared.clone();
-        let first = self.first.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let memory = match first {
+/// Where instances come from: a device that is lost is opened again, and the segment made again there, when one is needed next.
+pub(super) struct Origin<D: Device> {
+    pub inside: Arc<Inside<D>>,
+    pub graph: Graph,
+    pub made: Mutex<Made<D>>,
+}
+
+impl<D: Device> Origin<D> {
+    fn working(self: &Arc<Self>) -> Result<Working<D>, ExecError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.shared.device.lost() {
+            *made = self.inside.make(&self.graph)?;
+        }
+        let shared = made.shared.clone();
+        let memory = match made.first.take() {
             Some(memory) => memory,
-            None => shared.device.spawn(&shared.segment, true).map_err(|f| failed::<D>(&shared.graph, f))?,
+            None => {
+                let memory = shared.device.spawn(&shared.segment, true);
+                memory.map_err(|f| shared.device.failed(&shared.graph, f))?
+            }
         };
         let shelves = shared.outputs.iter().map(|_| Shelves::default()).collect();
         let running = Vec::with_capacity(shared.outputs.len());
         let targets = Vec::with_capacity(shared.outputs.len());
-        Ok(Box::new(Working { shared, memory, shelves, targets, running }))
+        Ok(Working { origin: self.clone(), shared, memory, shelves, targets, running })
+    }
+}
+
+/// A prepared segment.
+pub(super) struct Ready<D: Device>(pub Arc<Origin<D>>);
+
+impl<D: Device> Prepared for Ready<D> {
+    fn spawn(&self) -> Result<Box<dyn Instance>, ExecError> {
+        Ok(Box::new(self.0.working()?))
     }
 
     fn memory_bytes(&self) -> usize {
-        self.shared.bytes
+        self.0.made.lock().unwrap_or_else(PoisonError::into_inner).shared.bytes
     }
 }
 
@@ -127,6 +150,7 @@ enum Target<D: Device> {
 }
 
 struct Working<D: Device> {
+    origin: Arc<Origin<D>>,
     shared: Arc<Shared<D>>,
     memory: D::Memory,
     /// Of each output.
@@ -158,7 +182,10 @@ impl<D: Device> Working<D> {
                 stay.get().seen.take();
                 let buffer = match stay.get().buffer.take() {
                     Some(buffer) => buffer,
-                    None => shared.device.buffer(span.floats).map_err(|f| failed::<D>(&shared.graph, f))?,
+                    None => {
+                        let buffer = shared.device.buffer(span.floats);
+                        buffer.map_err(|f| shared.device.failed(&shared.graph, f))?
+                    }
                 };
                 running.push((*span, Place::There(buffer)));
                 targets.push(Target::There(stay));
@@ -229,6 +256,9 @@ impl<D: Device> Instance for Working<D> {
         stop: &Stop,
     ) -> Result<(), ExecError> {
         check_inputs(&self.shared.graph, &self.shared.inputs, inputs)?;
+        if self.stale() {
+            *self = self.origin.working()?;
+        }
         for (held, place) in inputs.iter().zip(&self.shared.places) {
             if place.is_some() && self.shared.mine(held).is_none() {
                 held.host()?;
@@ -242,20 +272,25 @@ impl<D: Device> Instance for Working<D> {
         let (memory, running) = (&mut self.memory, &mut self.running);
         let ran = shared.device.run(&shared.segment, memory, &mut feeds, running, &mut course);
         shared.meter.dispatched(course.begun());
-        ran.map_err(|f| failed::<D>(&shared.graph, f))?;
+        ran.map_err(|f| shared.device.failed(&shared.graph, f))?;
         self.end(inputs, outputs);
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), ExecError> {
-        self.shared.device.finish().map_err(|f| failed::<D>(&self.shared.graph, f))
+        let shared = &self.shared;
+        shared.device.finish().map_err(|f| shared.device.failed(&shared.graph, f))
+    }
+
+    fn stale(&self) -> bool {
+        self.shared.device.lost()
     }
 
     fn steps(&mut self) -> Result<Vec<StepTime>, ExecError> {
         let shared = &*self.shared;
         let time = |(i, (node, spec, flops)): (usize, &(String, Spec, u64))| {
-            let seconds = time_step(&*shared.device, &shared.segment, &mut self.memory, i);
-            let us = 1e6 * seconds.map_err(|f| failed::<D>(&shared.graph, f))?;
+            let seconds = time_step(&**shared.device, &shared.segment, &mut self.memory, i);
+            let us = 1e6 * seconds.map_err(|f| shared.device.failed(&shared.graph, f))?;
             Ok(StepTime { node: node.clone(), kernel: format!("{spec:?}"), us, flops: *flops })
         };
         shared.steps.iter().enumerate().map(time).collect()

@@ -124,12 +124,11 @@ impl<'a> Kept<'a> {
         Some(self.spec(p)?.1)
     }
 
-    /// Copies as the costs take them that are kept on a processor, and where they come from; `None` where none is kept.
-    pub fn transfer(&self, p: usize) -> Option<(&'a ProcessorSpec, &'a str)> {
-        let spec = self.spec_of(p)?;
+    /// What was told of copies where any cost is kept.
+    pub fn transfer(&self, p: usize) -> Option<String> {
         let any = (0..self.variants.len()).any(|v| self.runs(v, p) && self.at(v, p).is_ok());
-        let source = self.previous?.provenance.get(&transfer::key(&spec.name)).map_or("", String::as_str);
-        any.then_some((spec, source))
+        let told = self.previous?.provenance.get(&transfer::key(&self.spec_of(p)?.name))?;
+        any.then(|| told.clone())
     }
 
     /// What a launch costs on this machine, where any processor still is the same.

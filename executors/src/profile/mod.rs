@@ -18,12 +18,10 @@ use crate::segment::Segment;
 use crate::stop::Stop;
 use cosched_env::plan::{Cost, Measured, PLAN_FORMAT, Plan, ProcessorSpec, SegmentSpec, Variant};
 use kept::Kept;
-use latency::Timed;
 use power::Drawn;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use transfer::Transfer;
 
 /// How long to measure.
 #[derive(Clone, Debug)]
@@ -114,13 +112,14 @@ pub fn update(
         timed.push(latency::measure(deployment, p, &wanted, options, &mut shown)?);
         steps.done += segments(p);
     }
-    let transfers: Vec<Transfer> =
-        timed.iter().enumerate().map(|(p, timed)| transfer(&kept, p, timed)).collect();
+    let transfers: Vec<String> = timed
+        .iter()
+        .enumerate()
+        .map(|(p, timed)| kept.transfer(p).unwrap_or_else(|| transfer::told(&deployment.variants, timed)))
+        .collect();
     let variant = |v: usize| {
         let cost = |s: usize, p: usize| {
-            let measured = |cost| transfers[p].without(cost, deployment.variants[v].segments[s].input_bytes);
-            let fresh = || timed[p].costs.get(&(v, s)).copied().map(measured);
-            let cost = kept.cost(v, s, p).or_else(fresh)?;
+            let cost = kept.cost(v, s, p).or_else(|| timed[p].costs.get(&(v, s)).copied())?;
             // Watts times microseconds are microjoules.
             Some(Cost { energy_mj: drawn[p].watts.0 * cost.mean_us / 1e3, ..cost })
         };
@@ -134,7 +133,7 @@ pub fn update(
     let mut processors = Vec::new();
     for ((p, drawn), crowd) in drawn.iter().enumerate().zip(together.crowds) {
         let slots = deployment.slots[p];
-        let spec = spec(deployment, p, drawn.watts, &transfers[p]);
+        let spec = spec(deployment, p, drawn.watts);
         processors.push(ProcessorSpec { slots, launch_us, crowd, ..spec });
     }
     let provenance = provenance(deployment, options, &drawn, &transfers);
@@ -193,29 +192,17 @@ fn planned(
     }
 }
 
-/// What copies to a processor cost: as the costs that are kept take it, or as it follows from what was timed now.
-fn transfer(kept: &Kept<'_>, p: usize, timed: &Timed) -> Transfer {
-    match kept.transfer(p) {
-        Some((spec, source)) => Transfer::of(spec.copy_us, spec.copy_gbps, source),
-        None => Transfer::fit(&kept.deployment.variants, timed),
-    }
-}
-
-fn spec(
-    deployment: &Deployment,
-    p: usize,
-    (active_watts, idle_watts): Watts,
-    transfer: &Transfer,
-) -> ProcessorSpec {
+fn spec(deployment: &Deployment, p: usize, (active_watts, idle_watts): Watts) -> ProcessorSpec {
     let processor = &deployment.processors[p];
+    // Every run of a segment brings its tensors in and out, so the copies are part of the measured latencies.
     ProcessorSpec {
         name: processor.name().into(),
         device: processor.device(),
         slots: 1,
         active_watts,
         idle_watts,
-        copy_us: transfer.us,
-        copy_gbps: transfer.gbps,
+        copy_us: 0.0,
+        copy_gbps: 0.0,
         launch_us: 0.0,
         crowd: None,
     }
@@ -225,7 +212,7 @@ fn provenance(
     deployment: &Deployment,
     options: &Options,
     drawn: &[Drawn],
-    transfers: &[Transfer],
+    transfers: &[String],
 ) -> BTreeMap<String, String> {
     let runs = format!(
         "{} to {} runs of each segment, until the 95 % confidence interval of its mean is within {} % or the time is up",
@@ -240,7 +227,7 @@ fn provenance(
     ]);
     for ((p, drawn), transfer) in deployment.processors.iter().zip(drawn).zip(transfers) {
         map.insert(format!("processor {}", p.name()), p.device());
-        map.insert(transfer::key(p.name()), transfer.source.clone());
+        map.insert(transfer::key(p.name()), transfer.clone());
         map.insert(power::key(p.name()), drawn.source.clone());
     }
     map

@@ -2,6 +2,8 @@
 //! PyTorch (files) or onnxruntime.
 #![allow(dead_code)]
 
+pub mod memory;
+
 use cosched_executors::graph::{Graph, Value};
 use cosched_executors::onnx;
 use cosched_executors::tensor::{DType, Data, Tensor};

@@ -108,7 +108,7 @@ fn played(spec: &Spec, config: &Config, setup: &Setup) -> Result<Adaptation, Str
         pupils: &pupils(&weights, None),
         baselines: &config.baselines,
         budget: LIVE,
-        arena: &|| arena(LIVE),
+        arena: &|| arena(LIVE, LIVE),
         state: None,
     };
     adapt(setup, &config.slow_down(), &[spec.seed], &contest).map_err(|e| e.to_string())
