@@ -1,6 +1,7 @@
 //! A session: the models of an app file deployed on the processors of this machine, to be profiled and run live.
 //! It refuses to print; callers watch through callbacks and `tracing`.
 
+mod planning;
 mod processors;
 
 pub use processors::{Opened, open_processors};
@@ -12,17 +13,14 @@ use cosched_agent::online::state::StateError;
 use cosched_env::case::Case;
 use cosched_env::event::{Ended, Event, Launch};
 use cosched_env::observation::Observation;
-use cosched_env::plan::Plan;
 use cosched_env::recording::{Header, Recorder, RecordingError};
 use cosched_env::scheduler::{ProtocolError, Scheduler};
 use cosched_env::time::{Span, Time};
 use cosched_env::world::{Decision, Observer, drive};
-use cosched_executors::deploy::{Deployed, Deployment, Model};
+use cosched_executors::deploy::{Deployment, Model};
 use cosched_executors::live::LiveWorld;
 use cosched_executors::onnx::{self, LoadError};
 use cosched_executors::processor::{self, ExecError, Processor};
-use cosched_executors::profile::{self, assumed_watts};
-use cosched_executors::remote;
 use cosched_executors::samples;
 use cosched_executors::segment::CutOptions;
 use cosched_executors::zoo::{self, ZooError};
@@ -75,7 +73,9 @@ pub enum SessionError {
     #[error("{0}")]
     Unserved(String),
     /// The plan was made for something else.
-    #[error("{file}: the plan is not of this deployment: {problem}; make it again with `cosched profile`")]
+    #[error(
+        "{file}: the plan is not of this deployment: {problem}; bring it up to date with `cosched profile --update`"
+    )]
     StalePlan {
         /// The plan's file.
         file: String,
@@ -220,82 +220,6 @@ impl Session {
         let (parts, remotes) = (app.parts.clone(), app.remotes.clone());
         let (storage, dsp) = (app.storage.clone(), app.dsp.clone());
         Ok(Session { deployment: with_slots(app, deployment), absent, parts, remotes, storage, dsp })
-    }
-
-    /// Measures what a plan of these processors lacks, and adds it. Gives whether anything was added.
-    ///
-    /// # Errors
-    /// When a segment fails while it is measured.
-    pub fn complete(&self, app: &App, plan: &mut Plan, progress: Progress<'_>) -> Result<bool, SessionError> {
-        let missing = |v: &Deployed| !plan.variants.iter().any(|planned| planned.name == v.model.name);
-        let deployment = self.deployment.only(&missing);
-        if deployment.variants.is_empty() {
-            return Ok(false);
-        }
-        let deployment = Arc::new(deployment);
-        let (absent, parts, remotes, storage, dsp) = Default::default();
-        let part = Session { deployment, absent, parts, remotes, storage, dsp };
-        plan.variants.extend(part.profile(app, progress)?.variants);
-        Ok(true)
-    }
-
-    /// Measures every segment on every processor.
-    ///
-    /// # Errors
-    /// When a segment fails while it is measured.
-    pub fn profile(&self, app: &App, progress: Progress<'_>) -> Result<Plan, SessionError> {
-        let watts = |name: &str| {
-            let server = app.remotes.iter().any(|r| r.name == name);
-            let kind = app.parts.iter().find(|p| p.name == name).map_or(name, |p| &p.kind);
-            let (active, idle) = if server { remote::RADIO_WATTS } else { assumed_watts(kind) };
-            let set = app.power.get(name).copied().unwrap_or_default();
-            (set.active_watts.unwrap_or(active), set.idle_watts.unwrap_or(idle))
-        };
-        Ok(profile::profile(&self.deployment, &profile::Options::default(), &watts, progress)?)
-    }
-
-    /// Whether `plan` describes this deployment: the same processors, devices, variants and segments.
-    ///
-    /// # Errors
-    /// The first difference, in words.
-    pub fn fits(&self, plan: &Plan) -> Result<(), String> {
-        let d = &self.deployment;
-        let names = |it: &mut dyn Iterator<Item = String>| it.collect::<Vec<_>>().join(", ");
-        let here = names(&mut d.processors.iter().map(|p| format!("{} ({})", p.name(), p.device())));
-        let there = names(&mut plan.processors.iter().map(|p| format!("{} ({})", p.name, p.device)));
-        if here != there {
-            return Err(format!("it was made for the processors {there}, here are {here}"));
-        }
-        for ((there, here), p) in plan.processors.iter().zip(&d.slots).zip(&d.processors) {
-            if there.slots != *here {
-                let (name, there) = (p.name(), there.slots);
-                return Err(format!("it was made for {there} launches at a time on {name}, here are {here}"));
-            }
-        }
-        // What is offloaded is numbered after the models themselves, so there must be no more of it than here.
-        let offloaded = |v: &&cosched_env::plan::Variant| {
-            d.processors.iter().any(|p| v.name.ends_with(&format!("@{}", p.name())))
-        };
-        let here = |v: &cosched_env::plan::Variant| d.variants.iter().any(|d| d.model.name == v.name);
-        if let Some(gone) = plan.variants.iter().filter(offloaded).find(|v| !here(v)) {
-            return Err(format!("`{}` is not offloaded any more", gone.name));
-        }
-        for variant in &d.variants {
-            let name = &variant.model.name;
-            let Some(planned) = plan.variants.iter().find(|v| v.name == *name) else {
-                return Err(format!("variant `{name}` is not in it"));
-            };
-            let able = |s: usize| variant.prepared[s].iter().map(Result::is_ok).collect::<Vec<_>>();
-            let same = planned.segments.len() == variant.segments.len()
-                && planned.segments.iter().enumerate().all(|(s, segment)| {
-                    segment.input_bytes == variant.segments[s].input_bytes as u64
-                        && segment.costs.iter().map(Option::is_some).collect::<Vec<_>>() == able(s)
-                });
-            if !same {
-                return Err(format!("the segments of `{name}` are others"));
-            }
-        }
-        Ok(())
     }
 
     /// Runs the app's streams live under a policy until every request has ended.

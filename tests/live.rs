@@ -187,7 +187,9 @@ fn on_one_gpu() -> (Arc<Gpu<WgpuDevice>>, Arc<Deployment>, Arc<Case>) {
     let cut = CutOptions { max_segments: 2, min_share: 0.1 };
     let deployment = Deployment::new(vec![model], vec![gpu.clone()], &cut, &mut |_, _, _| {}).unwrap();
     let quick = profile::Options { warm_up: 1, least_runs: 3, most_runs: 5, ..Default::default() };
-    let plan = profile::profile(&deployment, &quick, &|_| (1.0, 0.1), &mut |_, _, _| {}).unwrap();
+    let plan =
+        profile::profile(&deployment, &quick, &|_| profile::Power::given((1.0, 0.1)), &mut |_, _, _| {})
+            .unwrap();
     (gpu, Arc::new(deployment), app.case_of(plan).unwrap())
 }
 

@@ -3,6 +3,7 @@
 
 pub mod capacity;
 pub mod case;
+pub mod crowd;
 pub mod device;
 pub mod emulator;
 pub mod episode;

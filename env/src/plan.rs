@@ -1,6 +1,7 @@
 //! The plan: all variants cut into segments and measured on all processors. Plain data as it stands in the file.
 //! It refuses to interpret itself: [`crate::case::Case`] checks it and turns it into tables.
 
+use crate::crowd::Crowd;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,9 @@ pub struct ProcessorSpec {
     /// What a launch costs beside its segments, in microseconds: handing it over and hearing of its end.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub launch_us: f64,
+    /// How far its slow-down among several others is from what `contention` adds up to; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crowd: Option<Crowd>,
 }
 
 /// One way to serve a task.
@@ -62,8 +66,32 @@ pub struct Variant {
     /// is loaded the smaller one needs no more memory and no loading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// Digest of the model that was measured: its layers and its weights. `None` in plans that were not measured here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How it was measured on each processor, in the order of [`Plan::processors`]; `None` where no segment runs. Empty in plans that
+    /// were not measured here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Option<Measured>>,
     /// Segments in order.
     pub segments: Vec<SegmentSpec>,
+}
+
+/// How a variant was measured on one processor, and what it takes to have it there. For people: nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Timed runs of each segment.
+    pub runs: u32,
+    /// Half the width of the 95 % confidence interval of a segment's mean latency, by that mean: the worst of the segments.
+    pub within: f64,
+    /// Median, 95th and 99th percentile of the latency of all segments one after another, in microseconds; `None` where not all run there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantiles_us: Option<[f64; 3]>,
+    /// Milliseconds to prepare its segments and to run each for the first time. Kernels that a driver has compiled before count little.
+    pub load_ms: f64,
+    /// Bytes that its segments hold there.
+    pub memory_bytes: u64,
 }
 
 /// One segment of a variant.

@@ -5,10 +5,12 @@ mod common;
 
 use common::rig::{alarm, completions, device, die, drain, finished, flat_plan, health, launch, named, us};
 use common::{case, cost, exact, ms, plan, processor, stream, variant};
-use cosched_env::case::ProcessorId;
+use cosched_env::case::{ProcessorId, StreamId};
+use cosched_env::crowd::Crowd;
 use cosched_env::emulator::{Config, Emulator};
-use cosched_env::event::{Event, Launch, LaunchId};
+use cosched_env::event::{Event, Launch, LaunchId, RequestId};
 use cosched_env::plan::ProcessorSpec;
+use cosched_env::scheduler::{Next, Options, Scheduler};
 use cosched_env::time::Time;
 use cosched_env::world::{Decision, World};
 
@@ -45,6 +47,45 @@ fn three_launches_add_up_their_slowdowns() {
         d.launch(&launch(id, v, id as u16));
     }
     assert_eq!(finished(&mut d), [(1, 900.0), (2, 1500.0), (0, 1900.0)]);
+}
+
+#[test]
+fn a_crowd_slows_more_than_its_pairs_do() {
+    // Pairs halve the speed. Of three, each goes at a quarter instead of a third, until 1 is done at 1200; then 0 and 2 at half: 2 has
+    // 300 left, done at 1800; 0 has 700 - 300 left.
+    let crowd = Some(Crowd { added: 1.0, triples: Vec::new() });
+    let crowded = named(3).into_iter().map(|p| ProcessorSpec { crowd: crowd.clone(), ..p }).collect();
+    let mut d = device(crowded, 2.0, &[1000.0, 300.0, 600.0], exact());
+    for (id, v) in [(0, 0), (1, 1), (2, 2)] {
+        d.launch(&launch(id, v, id as u16));
+    }
+    assert_eq!(finished(&mut d), [(1, 1200.0), (2, 1800.0), (0, 2200.0)]);
+}
+
+#[test]
+fn the_scheduler_expects_what_a_crowd_costs() {
+    let crowd = Some(Crowd { added: 0.25, triples: Vec::new() });
+    let seen = |crowd: Option<Crowd>| {
+        let processors = named(3).into_iter().map(|p| ProcessorSpec { crowd: crowd.clone(), ..p }).collect();
+        let case = case(flat_plan(processors, 1.5, &[1000.0]), vec![stream("t", 1000.0, 1000.0)]);
+        let mut scheduler = Scheduler::new(case.clone(), Options::default());
+        for id in 0..3 {
+            let request = case.streams[0].request(RequestId(id), StreamId(0), Time::ZERO, Time::ZERO);
+            scheduler.handle(Time::ZERO, Event::Arrived(request)).unwrap();
+            loop {
+                match scheduler.poll() {
+                    Next::Decide(observation) if id == 2 => return observation.processors[2].slowdown,
+                    // The first candidate is a launch on the first processor that is free.
+                    Next::Decide(_) => scheduler.decide(Decision(0)).unwrap(),
+                    Next::Launch(_) => break,
+                    other => panic!("nothing to decide: {other:?}"),
+                }
+            }
+        }
+        unreachable!()
+    };
+    assert_eq!(seen(None), 2.0);
+    assert_eq!(seen(crowd), 2.25);
 }
 
 #[test]

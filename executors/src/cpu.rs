@@ -4,6 +4,7 @@
 
 use crate::affinity::{self, Pinned};
 use crate::bound::{Bound, Fault};
+use crate::energy::Supply;
 use crate::graph::{Graph, Node, Value, ValueId};
 use crate::held::{Held, Own, Shelf};
 use crate::onnx::to_onnx;
@@ -84,7 +85,7 @@ pub fn reference(graph: &Graph) -> Result<Box<dyn Instance>, ExecError> {
 }
 
 /// What the system calls the CPU.
-fn model_name() -> String {
+pub(crate) fn model_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find_map(|l| l.strip_prefix("model name")).and_then(|l| l.split_once(':'));
     line.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
@@ -118,6 +119,10 @@ impl Processor for Cpu {
 
     fn device(&self) -> String {
         self.device.clone()
+    }
+
+    fn supply(&self) -> Supply {
+        self.place.provider.as_ref().map_or(Supply::Package, Provider::supply)
     }
 
     fn supports(&self, _graph: &Graph, _node: &Node) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 use crate::chain::Chain;
 use crate::cpu;
+use crate::digest;
 use crate::graph::{Graph, Node};
 use crate::processor::{ExecError, Prepared, Processor};
 use crate::segment::{CutOptions, Segment, cut};
@@ -10,6 +11,7 @@ use crate::tensor::{DType, Data, Tensor};
 use cosched_env::streams::rng;
 use rand::RngExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A model that serves a task.
 #[derive(Clone, PartialEq)]
@@ -47,6 +49,10 @@ pub struct Deployed {
     pub segment_samples: Vec<Vec<Vec<Tensor>>>,
     /// `[segment][processor]`.
     pub prepared: Vec<Vec<Preparation>>,
+    /// Likewise: milliseconds that preparing took.
+    pub prepare_ms: Vec<Vec<f64>>,
+    /// Digest of the model: what it computes and with which weights, whatever its names.
+    pub digest: String,
     /// The only processor that runs it, where it is a whole model on a processor that takes nothing else.
     pub whole_on: Option<usize>,
 }
@@ -125,8 +131,10 @@ impl Deployment {
                         &format!("{} segment {s} on {}", variant.model.name, processor.name()),
                     );
                     done += 1;
+                    let begun = Instant::now();
                     let made = variant.prepare(s, p, processor.as_ref());
                     variant.prepared[s].push(made);
+                    variant.prepare_ms[s].push(begun.elapsed().as_secs_f64() * 1e3);
                 }
                 variant.check_runs_somewhere(s)?;
             }
@@ -165,12 +173,15 @@ fn whole(
                 made.push(Deployed { model: Model { name, ..model.clone() }, ..known.clone() });
                 continue;
             }
+            let begun = Instant::now();
             match processor.prepare_whole(&model.task, &model.name, &model.graph) {
                 None => {}
                 Some(Err(error)) => tracing::warn!("{} is not offloaded: {error}", model.name),
                 Some(Ok(prepared)) => {
                     let model = Model { name, ..model.clone() };
-                    made.push(Deployed::whole(model, p, prepared, processors)?);
+                    let mut whole = Deployed::whole(model, p, prepared, processors)?;
+                    whole.prepare_ms[0][p] = begun.elapsed().as_secs_f64() * 1e3;
+                    made.push(whole);
                 }
             }
         }
@@ -210,6 +221,7 @@ impl Deployed {
         let elsewhere = || Err(format!("only {} runs it, as a whole", processors[on].name()));
         whole.prepared = vec![processors.iter().map(|_| elsewhere()).collect()];
         whole.prepared[0][on] = Ok(prepared);
+        whole.prepare_ms = vec![vec![0.0; processors.len()]];
         whole.whole_on = Some(on);
         Ok(whole)
     }
@@ -220,7 +232,20 @@ impl Deployed {
         let samples = if model.samples.is_empty() { random() } else { model.samples.clone() };
         let segment_samples = run_samples(&chain, &segments, &samples)?;
         let prepared = segments.iter().map(|_| Vec::new()).collect();
-        Ok(Deployed { model, segments, chain, samples, segment_samples, prepared, whole_on: None })
+        let prepare_ms = segments.iter().map(|_| Vec::new()).collect();
+        let digest = digest::of(&model.graph);
+        let whole_on = None;
+        Ok(Deployed {
+            model,
+            segments,
+            chain,
+            samples,
+            segment_samples,
+            prepared,
+            prepare_ms,
+            digest,
+            whole_on,
+        })
     }
 
     fn prepare(&self, segment: usize, index: usize, processor: &dyn Processor) -> Preparation {

@@ -3,6 +3,7 @@
 
 use crate::dsp::calibrate::Method;
 use crate::dsp::pace::Pace;
+use crate::energy::Supply;
 use crate::graph::{Graph, Node};
 use crate::held::{Held, Traffic};
 use crate::stop::Stop;
@@ -174,6 +175,11 @@ pub trait Processor: Send + Sync {
     /// Compiles a segment whose nodes are all supported. Costly; done once. `samples` are example inputs of the segment
     /// (each a list in the order of `segment.inputs`), used where numbers must be calibrated (int8); may be empty elsewhere.
     fn prepare(&self, segment: &Graph, samples: &[Vec<Tensor>]) -> Result<Arc<dyn Prepared>, ExecError>;
+
+    /// What feeds it, for whoever measures energy.
+    fn supply(&self) -> Supply {
+        Supply::Unseen
+    }
 
     /// Tensors that went to and from the host since it was opened; none where it computes on the host's memory or does not count.
     fn traffic(&self) -> Traffic {

@@ -1,6 +1,7 @@
 //! Other execution providers of the user's onnxruntime as processors: `ort:cuda`, `ort:xnnpack` and so on. They are opened only when somebody
 //! asks for them by name. They refuse to let onnxruntime's CPU compute in silence what the provider cannot.
 
+use crate::energy::{Supply, nvml};
 use crate::processor::{ExecError, Options, Processor, Row};
 use crate::{cpu, runtime};
 use ort::ep;
@@ -20,6 +21,27 @@ pub(crate) struct Provider {
     pub dispatch: fn() -> ExecutionProviderDispatch,
 }
 
+impl Provider {
+    /// What feeds the processor that it computes on.
+    pub fn supply(&self) -> Supply {
+        match self.name {
+            // onnxruntime takes the first GPU unless it is told otherwise.
+            "ort:cuda" | "ort:tensorrt" => Supply::Nvidia(String::new()),
+            "ort:xnnpack" | "ort:cpu" => Supply::Package,
+            _ => Supply::Unseen,
+        }
+    }
+
+    /// The processor and its driver, as far as the system tells.
+    fn hardware(&self) -> Option<String> {
+        match self.supply() {
+            Supply::Package => Some(cpu::model_name()),
+            Supply::Nvidia(_) => nvml::driver(),
+            Supply::Unseen => None,
+        }
+    }
+}
+
 /// Opens a processor that computes with a provider.
 ///
 /// # Errors
@@ -32,7 +54,8 @@ fn open_with(options: &Options, provider: Provider) -> Result<Arc<dyn Processor>
         return Err(absent(reason, "set COSCHED_ONNXRUNTIME to a libonnxruntime that has it"));
     }
     let threads = options.cpu_threads.max(1);
-    let device = format!("{} of onnxruntime {version}, {threads} thread(s)", provider.theirs);
+    let on = provider.hardware().map_or(String::new(), |hardware| format!(" on {hardware}"));
+    let device = format!("{} of onnxruntime {version}, {threads} thread(s){on}", provider.theirs);
     Ok(cpu::with(provider, threads, device))
 }
 
@@ -93,6 +116,8 @@ mod tests {
         };
         let processor = open_with(&Options::default(), provider).unwrap();
         assert_eq!(processor.name(), "ort:cpu");
-        assert!(processor.device().contains("CPUExecutionProvider"), "{}", processor.device());
+        let device = processor.device();
+        assert!(device.contains("CPUExecutionProvider") && device.ends_with(&cpu::model_name()), "{device}");
+        assert_eq!(processor.supply(), Supply::Package);
     }
 }

@@ -226,6 +226,7 @@ fn processor(p: usize) -> ProcessorSpec {
         copy_us: 20.0,
         copy_gbps: 5.0,
         launch_us: 0.0,
+        crowd: None,
     }
 }
 

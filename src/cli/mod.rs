@@ -15,6 +15,7 @@ mod import;
 mod inspect;
 mod learning;
 mod load;
+mod plan_table;
 mod policy;
 mod profile;
 mod quantize;

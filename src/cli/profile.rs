@@ -1,9 +1,10 @@
 //! `cosched profile`: measures every segment of an app's models on every processor, and writes the plan.
 
-use super::{Outcome, bar, print_json, show};
+use super::{Outcome, bar, plan_table, print_json, show};
 use cosched::agent::file::write_whole;
 use cosched::env::plan::Plan;
-use cosched::experiments::app::App;
+use cosched::executors::profile::Update;
+use cosched::experiments::app::{App, read_plan};
 use cosched::session::{Session, SessionOptions};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,9 @@ pub struct Args {
     /// Where to write the plan; the app file's `plan` when absent.
     #[arg(short, long)]
     out: Option<PathBuf>,
+    /// Keep what the plan that is there says of the same models on the same devices, and measure only the rest.
+    #[arg(short, long)]
+    update: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,
@@ -35,15 +39,37 @@ pub fn run(args: &Args) -> Outcome {
     if out.is_dir() {
         return Err(format!("{}: expected a file to write the plan to, it is a folder", out.display()).into());
     }
+    // A plan that cannot be read is said before anything is prepared.
+    let previous = if args.update && out.exists() { Some(read_plan(&out)?) } else { None };
     let session = open(&app)?;
-    let plan = measure(&session, &app)?;
-    write_plan(&plan, &out)?;
+    let progress = bar("profiling");
+    let Update { plan, measured, kept } = session.update(&app, previous.as_ref(), &mut show(&progress))?;
+    progress.finish_and_clear();
+    let changed = previous.as_ref() != Some(&plan);
+    if changed {
+        write_plan(&plan, &out)?;
+    }
+    if args.update {
+        tell(previous.is_some().then_some(&out), &measured, &kept);
+    }
     if args.json {
         return print_json(&plan);
     }
-    print_plan(&plan);
-    println!("plan written to {}", out.display());
+    print!("{}", plan_table::table(&plan));
+    println!("plan {} {}", if changed { "written to" } else { "as it was:" }, out.display());
     Ok(())
+}
+
+/// What was kept and what was measured. It goes beside the output, which may be JSON.
+fn tell(previous: Option<&PathBuf>, measured: &[String], kept: &[String]) {
+    if previous.is_none() {
+        eprintln!("there is no plan yet: everything is measured");
+    }
+    kept.iter().for_each(|what| eprintln!("kept: {what}"));
+    measured.iter().for_each(|what| eprintln!("measured: {what}"));
+    if measured.is_empty() {
+        eprintln!("nothing has changed: nothing was measured");
+    }
 }
 
 /// Opens a session with a progress bar and says loudly what is not there.
@@ -94,29 +120,4 @@ pub fn write_plan(plan: &Plan, path: &Path) -> Outcome {
         std::fs::create_dir_all(folder).map_err(named)?;
     }
     Ok(write_whole(path, serde_json::to_string_pretty(plan)?.as_bytes()).map_err(named)?)
-}
-
-/// A table: milliseconds of each variant on each processor, and the slow-downs.
-fn print_plan(plan: &Plan) {
-    println!("Mean latency in ms when nothing else runs (- where some segments fall back):");
-    print!("{:20} {:>8}", "variant", "segments");
-    plan.processors.iter().for_each(|p| print!(" {:>9}", p.name));
-    println!();
-    for variant in &plan.variants {
-        print!("{:20} {:>8}", variant.name, variant.segments.len());
-        for p in 0..plan.processors.len() {
-            let ms: Option<f64> = variant.segments.iter().map(|s| s.costs[p].map(|c| c.mean_us / 1e3)).sum();
-            match ms {
-                Some(ms) => print!(" {ms:>9.2}"),
-                None => print!(" {:>9}", "-"),
-            }
-        }
-        println!();
-    }
-    println!("Slow-down of the row's processor while the column's runs:");
-    for (processor, row) in plan.processors.iter().zip(&plan.contention) {
-        print!("{:29}", processor.name);
-        row.iter().for_each(|factor| print!(" {factor:>9.2}"));
-        println!();
-    }
 }

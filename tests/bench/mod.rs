@@ -6,7 +6,7 @@ use cosched::env::case::Case;
 use cosched::env::event::RequestId;
 use cosched::env::streams::Arrivals;
 use cosched::env::time::{Span, Time};
-use cosched::executors::profile::{Options, profile};
+use cosched::executors::profile::{Options, Power, profile};
 use cosched::experiments::app::App;
 use cosched::experiments::log::RunLog;
 use cosched::experiments::summary::Summary;
@@ -67,8 +67,16 @@ impl Bench {
         let session = Session::open(&app, &options, &mut |_, _, _| {}).unwrap();
         assert!(session.absent.is_empty(), "{:?}", session.absent);
         let ms = Duration::from_millis;
-        let quick = Options { warm_up: 1, least_runs: 3, most_runs: 10, budget: ms(20), pair: ms(20) };
-        let plan = profile(&session.deployment, &quick, &|_| (1.0, 0.1), &mut |_, _, _| {}).unwrap();
+        let quick = Options {
+            warm_up: 1,
+            least_runs: 3,
+            most_runs: 10,
+            budget: ms(20),
+            pair: ms(20),
+            ..Options::default()
+        };
+        let plan =
+            profile(&session.deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap();
         session.fits(&plan).unwrap();
         let case = app.case_of(plan).unwrap();
         Bench { app, session, case, command }

@@ -7,7 +7,7 @@ use cosched::executors::deploy::{Deployment, Model, sample_inputs};
 use cosched::executors::graph::{Graph, Node};
 use cosched::executors::held::Held;
 use cosched::executors::processor::{self, ExecError, Instance, Prepared, Processor};
-use cosched::executors::profile::{self, profile};
+use cosched::executors::profile::{self, Power, profile};
 use cosched::executors::segment::CutOptions;
 use cosched::executors::stop::{Halt, Stop};
 use cosched::executors::tensor::{Data, Tensor};
@@ -230,8 +230,15 @@ pub struct Rig {
 fn plan(deployment: &Deployment) -> Plan {
     static PLAN: OnceLock<Plan> = OnceLock::new();
     let ms = Duration::from_millis;
-    let quick = profile::Options { warm_up: 1, least_runs: 3, most_runs: 5, budget: ms(5), pair: ms(5) };
-    let measure = || profile(deployment, &quick, &|_| (1.0, 0.1), &mut |_, _, _| {}).unwrap();
+    let quick = profile::Options {
+        warm_up: 1,
+        least_runs: 3,
+        most_runs: 5,
+        budget: ms(5),
+        pair: ms(5),
+        ..profile::Options::default()
+    };
+    let measure = || profile(deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap();
     PLAN.get_or_init(measure).clone()
 }
 

@@ -20,6 +20,7 @@ pub fn trivial() -> Source {
         copy_us: 0.0,
         copy_gbps: 0.0,
         launch_us: 0.0,
+        crowd: None,
     };
     let segments = vec![SegmentSpec {
         name: "all".into(),

@@ -46,6 +46,9 @@ pub(super) fn plan(plan: &Plan) -> Result<(), CaseError> {
         ] {
             check_number(|| format!("processors[{i}].{key}"), value, 0.0, false)?;
         }
+        if let Some(added) = p.crowd.as_ref().map(|c| c.added).filter(|added| !added.is_finite()) {
+            return fail(format!("processors[{i}].crowd.added"), format!("expected a number, got {added}"));
+        }
     }
     if plan.contention.len() != n || plan.contention.iter().any(|row| row.len() != n) {
         return fail("contention", format!("expected {n} rows of {n} factors"));

@@ -6,6 +6,7 @@ mod variant;
 
 pub use variant::{Ending, VariantTable};
 
+use crate::crowd::additive;
 use crate::device::{Device, ProcessorModel};
 use crate::event::{Request, RequestId};
 use crate::objective::Objective;
@@ -128,8 +129,10 @@ pub struct Case {
     pub variants: Vec<VariantTable>,
     /// Streams, in scenario order.
     pub streams: Vec<StreamTable>,
-    /// Whether launches can slow each other at all, pairwise or through shared bandwidth.
+    /// Whether launches can slow each other at all, pairwise, in a crowd or through shared bandwidth.
     pub disturbing: bool,
+    /// Whether pairwise slow-downs do not simply add up on some processor.
+    pub crowded: bool,
 }
 
 impl Case {
@@ -180,8 +183,9 @@ impl Case {
         let pairwise = contention
             .flat_map(|(i, row)| row.iter().enumerate().filter(move |&(j, _)| j != i))
             .any(|(_, &factor)| factor != 1.0);
-        let disturbing = pairwise || device.bandwidth.is_some();
-        Ok(Case { plan, device, processors, scenario, tasks, variants, streams, disturbing })
+        let crowded = plan.processors.iter().any(|p| p.crowd.is_some());
+        let disturbing = pairwise || crowded || device.bandwidth.is_some();
+        Ok(Case { plan, device, processors, scenario, tasks, variants, streams, disturbing, crowded })
     }
 
     /// The case as somebody sees it who may not use some variants on some processors. Identifiers stay as they are; a task loses the
@@ -267,11 +271,15 @@ impl Case {
         1.0 + share * (all_gbps / bandwidth.achieved(all_gbps) / alone - 1.0).max(0.0)
     }
 
-    /// Factor by which a launch on `on` slows while launches run on the `others`: `1 + sum of (contention - 1)`,
-    /// the linear superposition of pairwise slow-downs (as in PCCS, MICRO 2021, below saturation).
+    /// Factor by which a launch on `on` slows while launches run on the `others`: what pairwise slow-downs add up to, or what
+    /// [`crate::crowd::Crowd`] makes of them.
     pub fn slowdown(&self, on: ProcessorId, others: impl Iterator<Item = ProcessorId>) -> f64 {
         let row = &self.plan.contention[on.0 as usize];
-        1.0 + others.filter(|&o| o != on).map(|o| row[o.0 as usize] - 1.0).sum::<f64>()
+        let factors = others.filter(|&o| o != on).map(|o| row[o.0 as usize]);
+        match &self.processor(on).crowd {
+            None => additive(factors),
+            Some(crowd) => crowd.slowdown(factors),
+        }
     }
 
     /// Factor by which a launch on `on` that asks for `own_gbps` slows while the `others` run (itself among them or not) and all,

@@ -51,6 +51,12 @@ impl Scheduler {
                 }
             }
         }
+        if self.case.crowded {
+            for (p, view) in views.iter_mut().enumerate() {
+                let running = self.running.iter().map(|r| r.launch.processor);
+                view.slowdown = self.case.slowdown(ProcessorId(p as u16), running);
+            }
+        }
     }
 
     /// Brings the view of a stream up to date: something of it has changed. The views of the others stay, which spares decisions most of

@@ -47,6 +47,7 @@ pub fn processor(name: &str) -> ProcessorSpec {
         copy_us: 0.0,
         copy_gbps: 0.0,
         launch_us: 0.0,
+        crowd: None,
     }
 }
 

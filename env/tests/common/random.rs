@@ -38,6 +38,7 @@ fn random_plan(rng: &mut Pcg64Mcg) -> Plan {
                 memory_bytes: rng.random_range(0..8_000_000),
                 weights: shared.clone(),
                 segments,
+                ..Variant::default()
             });
         }
     }

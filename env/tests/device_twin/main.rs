@@ -103,6 +103,7 @@ fn a_twin_with_one_thing_wrong_is_found_out() {
         (Wrong::HangsGoOn, 4),
         (Wrong::HangsAreNotNoticed, 2),
         (Wrong::NothingSlows, 5),
+        (Wrong::CrowdsAddUp, 8),
     ];
     for (wrong, least) in wrongs {
         let found = (0..20).filter(|&seed| compare(seed, wrong).is_err()).count();

@@ -2,6 +2,7 @@
 
 use super::common::rig::{case_on, die, flat_plan, hang, launch, named, slow};
 use cosched_env::case::Case;
+use cosched_env::crowd::Crowd;
 use cosched_env::device::{Bandwidth, Device, Frequency, Link, LinkPhase, ProcessorModel, Thermal};
 use cosched_env::emulator::Fault;
 use cosched_env::event::Launch;
@@ -78,6 +79,13 @@ fn slow_downs(seed: u64) -> Vec<(usize, Fault)> {
     drawn.collect()
 }
 
+/// Processors that suffer more or less among several others than pairs add up to; likewise by themselves.
+fn crowds(seed: u64) -> Vec<(usize, f64)> {
+    let rng = &mut rng(seed, "crowd", 0);
+    let drawn = (0..PROCESSORS).map(|p| (rng.random_bool(0.4).then_some(p), rng.random_range(-0.5..0.5)));
+    drawn.filter_map(|(p, added)| Some((p?, added))).collect()
+}
+
 pub fn random_trial(seed: u64) -> Trial {
     let rng = &mut rng(seed, "twin", 0);
     let works: Vec<f64> = (0..JOBS).map(|_| rng.random_range(50.0..400.0)).collect();
@@ -88,6 +96,9 @@ pub fn random_trial(seed: u64) -> Trial {
         p.active_watts = rng.random_range(1.0..8.0);
         p.idle_watts = rng.random_range(0.1..3.0);
         p.copy_us = rng.random_range(0.0..20.0);
+    }
+    for (p, added) in crowds(seed) {
+        plan.processors[p].crowd = Some(Crowd { added, triples: Vec::new() });
     }
     for variant in &mut plan.variants {
         let segment = &mut variant.segments[0];

@@ -33,6 +33,7 @@ pub enum Wrong {
     HangsGoOn,
     HangsAreNotNoticed,
     NothingSlows,
+    CrowdsAddUp,
 }
 
 /// A launch of the twin that has been handed over and has not ended.
@@ -134,7 +135,15 @@ impl<'a> Twin<'a> {
         let p = going.job.launch.processor;
         let others = self.going.iter().map(|o| o.job.launch.processor).filter(|&o| o != p);
         let contention = &self.trial.case.plan.contention[p.0 as usize];
-        let pairwise = 1.0 + others.map(|o| contention[o.0 as usize] - 1.0).sum::<f64>();
+        let factors: Vec<f64> = others.map(|o| contention[o.0 as usize]).collect();
+        let mut pairwise = 1.0 + factors.iter().map(|factor| factor - 1.0).sum::<f64>();
+        if let Some(crowd) = self.trial.case.plan.processors[p.0 as usize].crowd.as_ref()
+            && factors.len() > 1
+            && self.wrong != Wrong::CrowdsAddUp
+        {
+            pairwise += crowd.added * (factors.len() - 1) as f64;
+            pairwise = factors.iter().copied().fold(pairwise, f64::max);
+        }
         let Some(curve) = &self.trial.case.device.bandwidth else { return pairwise };
         if going.gbps == 0.0 || self.wrong == Wrong::NoBandwidth {
             return pairwise;

@@ -193,6 +193,7 @@ impl Draft {
             copy_us: 10.0 * f64::from(draft.copy.0),
             copy_gbps: draft.copy.1.into(),
             launch_us: 0.0,
+            crowd: None,
         });
         let factor = |i: usize| 1.0 + f64::from(self.contention[i % self.contention.len()]) / 10.0;
         let contention = (0..n).map(|i| (0..n).map(|j| factor(i * n + j)).collect()).collect();
@@ -203,6 +204,7 @@ impl Draft {
             memory_bytes: u64::from(draft.memory_mb) * 1_000_000,
             weights: draft.weights.map(|w| format!("w{w}")),
             segments: draft.segments.iter().map(|s| self.segment(s, n)).collect(),
+            ..Variant::default()
         });
         let (processors, variants) = (processors.collect(), variants.collect());
         Plan { format: PLAN_FORMAT, provenance: BTreeMap::new(), processors, contention, variants }

@@ -29,6 +29,8 @@ pub mod queue;
 pub mod wire;
 mod worker;
 
+use crate::cpu;
+use crate::energy::Supply;
 use crate::graph::{Graph, Node, ValueId};
 use crate::held::{Held, hosts};
 use crate::processor::{ExecError, Instance, Options, Prepared, Processor, Row};
@@ -103,9 +105,11 @@ impl Dsp {
             format!(", paced to {} GOPS and {} us a call", pace.gops, pace.rpc_us)
         });
         let device = format!(
-            "int8 shim (u8 activations, s8 weights of {} bits, {method} calibration, queue version {}), {}{paced}",
+            "int8 shim of cosched {} (u8 activations, s8 weights of {} bits, {method} calibration, queue version {}) on {}, {}{paced}",
+            env!("CARGO_PKG_VERSION"),
             numbers::weight_bits(),
             queue::VERSION,
+            cpu::model_name(),
             client.worker_name().unwrap_or_else(|| "a worker without a name".to_owned())
         );
         Ok(Self { client: Arc::new(client), method, pacer, device })
@@ -164,6 +168,10 @@ impl Processor for Dsp {
 
     fn device(&self) -> String {
         self.device.clone()
+    }
+
+    fn supply(&self) -> Supply {
+        Supply::Package
     }
 
     fn supports(&self, graph: &Graph, node: &Node) -> Result<(), String> {

@@ -1,6 +1,9 @@
 //! Which wgpu adapter is opened, what it can do, and what every kernel binds. It refuses limits beyond WebGPU's defaults.
 
+use super::device::{KERNELS, NVIDIA};
 use super::kernel::print::WORKGROUP;
+use crate::cpu;
+use crate::energy::Supply;
 use crate::processor::{ExecError, Storage};
 use std::num::NonZeroU64;
 
@@ -19,6 +22,25 @@ pub(super) fn share(adapter: &wgpu::Adapter) -> u32 {
         info.subgroup_min_size
     } else {
         0
+    }
+}
+
+/// Device, driver and library versions of an adapter that stores numbers like this.
+pub(super) fn describe(info: &wgpu::AdapterInfo, storage: Storage) -> String {
+    let wgpu::AdapterInfo { name, device_type, driver, driver_info, .. } = info;
+    // What computes on the CPU does not say on which.
+    let software = *device_type == wgpu::DeviceType::Cpu;
+    let on = if software { format!(" on {}", cpu::model_name()) } else { String::new() };
+    let stored = storage.of_device();
+    format!("{name}{on} ({device_type:?}, {driver} {driver_info}, wgpu 30, {KERNELS}{stored})")
+}
+
+/// What feeds an adapter.
+pub(super) fn supply(info: &wgpu::AdapterInfo) -> Supply {
+    match info.device_type {
+        wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu => Supply::Package,
+        _ if info.vendor == NVIDIA => Supply::Nvidia(info.name.clone()),
+        _ => Supply::Unseen,
     }
 }
 

@@ -8,6 +8,7 @@ use super::lower::choice::Met;
 use super::lower::{self, Plan, Span, Target};
 use super::tune;
 use super::working::{Made, Origin, Ready, Shared};
+use crate::energy::Supply;
 use crate::graph::{Graph, Node};
 use crate::held::{Meter, Traffic};
 use crate::measure::cpu_ms;
@@ -74,6 +75,8 @@ pub trait Device: Send + Sync + 'static {
     }
     /// Device, driver and library versions.
     fn describe(&self) -> String;
+    /// What feeds it.
+    fn supply(&self) -> Supply;
     /// What the lowering must know.
     fn target(&self) -> &Target;
     /// The language of its kernels.
@@ -150,6 +153,12 @@ pub fn text((spec, kept): &Key, dialect: &dyn Dialect, edit: Option<Edit>) -> St
         None => text,
     }
 }
+
+/// The version of the kernels, for [`Device::describe`].
+pub const KERNELS: &str = concat!("kernels of cosched ", env!("CARGO_PKG_VERSION"));
+
+/// What PCI calls NVIDIA.
+pub const NVIDIA: u32 = 0x10de;
 
 /// A GPU processor.
 pub struct Gpu<D: Device> {
@@ -312,6 +321,10 @@ impl<D: Device> Processor for Gpu<D> {
 
     fn device(&self) -> String {
         self.inside.door.last().describe()
+    }
+
+    fn supply(&self) -> Supply {
+        self.inside.door.last().supply()
     }
 
     fn traffic(&self) -> Traffic {

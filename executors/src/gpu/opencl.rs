@@ -5,11 +5,12 @@ mod sending;
 
 use super::arena::{Arena, Common};
 use super::course::{Course, Line};
-use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
+use super::device::{Device, Edit, Fault, Feed, Gpu, KERNELS, Key, NVIDIA, Output, Place, text};
 use super::kernel::ir::MAX_PARAMS;
 use super::kernel::print::{Dialect, OpenClC, WORKGROUP};
 use super::lower::{Page, Plan, Span, Target};
 use super::stored::{self, stored};
+use crate::energy::Supply;
 use crate::processor::{ExecError, Options, Processor, Row, Storage};
 use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
@@ -186,7 +187,19 @@ impl Device for OpenClDevice {
         let d = &self.device;
         let text = |r: opencl3::Result<String>| r.unwrap_or_else(|_| "?".into());
         let stored = self.target.storage.of_device();
-        format!("{} ({}, driver {}{stored})", text(d.name()), text(d.version()), text(d.driver_version()))
+        let (name, version, driver) = (text(d.name()), text(d.version()), text(d.driver_version()));
+        format!("{name} ({version}, driver {driver}, {KERNELS}{stored})")
+    }
+
+    fn supply(&self) -> Supply {
+        let nvidia = self.device.vendor_id().is_ok_and(|id| id == NVIDIA);
+        // A GPU that shares the CPU's memory is on its chip.
+        let package = self.software() || self.device.host_unified_memory().unwrap_or(false);
+        match self.device.name() {
+            Ok(name) if nvidia => Supply::Nvidia(name),
+            _ if package => Supply::Package,
+            _ => Supply::Unseen,
+        }
     }
 
     fn target(&self) -> &Target {

@@ -3,7 +3,7 @@
 
 mod sending;
 
-use super::adapter::{SLOT, halves, layout, rank, share};
+use super::adapter::{self, SLOT, halves, layout, rank, share};
 use super::arena::{Arena, Common};
 use super::course::{Course, Line};
 use super::device::{Device, Edit, Fault, Feed, Gpu, Key, Output, Place, text};
@@ -11,6 +11,7 @@ use super::kernel::print::{Dialect, WORKGROUP, Wgsl};
 use super::lower::{Page, Plan, Source, Span, Target};
 use super::stored::{self, loaded, stored};
 use super::waiting::{Mapped, ready};
+use crate::energy::Supply;
 use crate::processor::{ExecError, Options, Processor, Row, Storage};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -216,9 +217,11 @@ impl Device for WgpuDevice {
     }
 
     fn describe(&self) -> String {
-        let i = &self.info;
-        let stored = self.target.storage.of_device();
-        format!("{} ({:?}, {} {}, wgpu 30{stored})", i.name, i.device_type, i.driver, i.driver_info)
+        adapter::describe(&self.info, self.target.storage)
+    }
+
+    fn supply(&self) -> Supply {
+        adapter::supply(&self.info)
     }
 
     fn target(&self) -> &Target {

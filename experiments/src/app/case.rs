@@ -117,6 +117,9 @@ fn choose_columns(plan: &mut Plan, names: &[String]) -> Result<(), String> {
     let pick = |row: &[f64]| columns.iter().filter_map(|&c| row.get(c).copied()).collect::<Vec<_>>();
     plan.contention = columns.iter().filter_map(|&c| plan.contention.get(c).map(|row| pick(row))).collect();
     plan.processors = columns.iter().map(|&c| plan.processors[c].clone()).collect();
+    for variant in plan.variants.iter_mut().filter(|v| !v.measured.is_empty()) {
+        variant.measured = columns.iter().filter_map(|&c| variant.measured.get(c).copied()).collect();
+    }
     for segment in plan.variants.iter_mut().flat_map(|v| &mut v.segments) {
         segment.costs = columns.iter().filter_map(|&c| segment.costs.get(c).copied()).collect();
     }

@@ -256,6 +256,7 @@ fn stand_in(variants: Vec<(String, String, f64)>) -> Plan {
             copy_us: 0.0,
             copy_gbps: 0.0,
             launch_us: 0.0,
+            crowd: None,
         }],
         contention: vec![vec![1.0]],
         variants: variants

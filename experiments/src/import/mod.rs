@@ -83,6 +83,7 @@ pub(crate) fn plan(
                 copy_us: 0.0,
                 copy_gbps: 0.0,
                 launch_us: 0.0,
+                crowd: None,
             })
             .collect(),
         contention: vec![vec![1.0; known.len()]; known.len()],

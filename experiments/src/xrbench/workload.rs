@@ -113,6 +113,7 @@ pub fn case(usage: &Usage, name: &str, chip: &Chip, costs: &Costs) -> Result<Wor
         copy_us: 0.0,
         copy_gbps: 0.0,
         launch_us: 0.0,
+        crowd: None,
     });
     let count = chip.accelerators.len();
     let variants = usage.models.iter().map(|m| variant(costs, chip, m)).collect::<Result<Vec<_>, _>>()?;

@@ -35,6 +35,7 @@ fn patience() -> Setup {
         copy_us: 0.0,
         copy_gbps: 0.0,
         launch_us: 0.0,
+        crowd: None,
     };
     let plan = Plan {
         format: PLAN_FORMAT,

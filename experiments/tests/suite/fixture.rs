@@ -39,6 +39,7 @@ fn processor(name: &str, slots: u32, active_watts: f64, copy_us: f64) -> Process
         copy_us,
         copy_gbps: 4.0,
         launch_us: 0.0,
+        crowd: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn case() -> Case {
         copy_us: 0.0,
         copy_gbps: 0.0,
         launch_us: 0.0,
+        crowd: None,
     };
     let variant = |task: &str, name: &str, accuracy: f64, mean_us: f64| {
         let cost = Cost { mean_us, p50_us: mean_us, p95_us: mean_us, energy_mj: 1.0 };
