@@ -61,7 +61,9 @@ fn killed_in_the_middle_of_a_run_and_back_again() {
     assert!(start.elapsed() < Duration::from_secs(5));
 
     // An instance of the old worker, one that was in the middle of a run, and a new segment: all work in the new worker.
+    assert!(tiny.stale() && long.stale());
     check(&mut *tiny, &input, &want);
+    assert!(!tiny.stale() && long.stale());
     assert_eq!(dsp.restarts(), 1);
     assert_ne!(dsp.worker_pid().unwrap(), first);
     assert_eq!(long.run(&[&samples[0][0]]).unwrap().len(), 1);

@@ -3,9 +3,8 @@
 
 use crate::apps::keyword_app;
 use crate::http::{body, infer, send};
-use crate::rig::{PATIENCE, Rig, Way, difference, inputs, options, reference};
+use crate::rig::{PATIENCE, Rig, Way, difference, inputs, options, quick_plan, reference};
 use cosched::env::plan::Plan;
-use cosched::executors::profile::{self, Power, profile};
 use cosched::experiments::app::App;
 use cosched::server::model::serving;
 use cosched::server::{Options, Server, Setup};
@@ -104,17 +103,7 @@ url = "{url}"
 
 /// The plan, in which the cpu is a thousand times as slow as it is: whoever can asks the other server.
 fn plan(session: &Session) -> Plan {
-    let ms = Duration::from_millis;
-    let quick = profile::Options {
-        warm_up: 1,
-        least_runs: 3,
-        most_runs: 5,
-        budget: ms(5),
-        pair: ms(5),
-        ..profile::Options::default()
-    };
-    let mut plan =
-        profile(&session.deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap();
+    let mut plan = quick_plan(&session.deployment);
     for cost in plan.variants.iter_mut().flat_map(|v| &mut v.segments).filter_map(|s| s.costs[0].as_mut()) {
         cost.mean_us *= 1e3;
         cost.p50_us *= 1e3;

@@ -229,6 +229,11 @@ pub struct Rig {
 /// The plan is measured once: every test has the same models.
 fn plan(deployment: &Deployment) -> Plan {
     static PLAN: OnceLock<Plan> = OnceLock::new();
+    PLAN.get_or_init(|| quick_plan(deployment)).clone()
+}
+
+/// A plan that was measured in no time.
+pub fn quick_plan(deployment: &Deployment) -> Plan {
     let ms = Duration::from_millis;
     let quick = profile::Options {
         warm_up: 1,
@@ -238,8 +243,7 @@ fn plan(deployment: &Deployment) -> Plan {
         pair: ms(5),
         ..profile::Options::default()
     };
-    let measure = || profile(deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap();
-    PLAN.get_or_init(measure).clone()
+    profile(deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap()
 }
 
 /// Options of the tests: free ports, and time to decide on a machine that is busy.

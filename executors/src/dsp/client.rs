@@ -209,6 +209,12 @@ impl Seat {
         Ok(busy)
     }
 
+    /// Whether the worker that had this seat is gone.
+    pub fn stale(&self) -> bool {
+        let worker = self.loaded.client.alive().map(|connection| connection.generation);
+        self.area.as_ref().map(|(generation, _)| *generation) != worker
+    }
+
     /// A worker that has the segment and this seat.
     fn ensure(&mut self) -> Result<Arc<Connection>, CallError> {
         let client = &self.loaded.client;

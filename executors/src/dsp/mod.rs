@@ -273,6 +273,10 @@ impl Instance for DspInstance {
         outputs.extend(self.outputs.iter().zip(results).map(tensor));
         Ok(())
     }
+
+    fn stale(&self) -> bool {
+        self.seat.stale()
+    }
 }
 
 fn explain(graph: &str, e: CallError) -> ExecError {

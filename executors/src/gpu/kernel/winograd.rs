@@ -82,17 +82,29 @@ pub(super) fn combine(b: &mut Builder, factors: &[f32], values: &[Expr]) -> Expr
 /// The invocation's channel and tile: batch, row, column of its first output.
 fn tile(b: &mut Builder, size: u32) -> [Expr; 5] {
     let at = b.invocation();
-    let (tiles_x, tiles_y, channels) = (b.param("tiles_x"), b.param("tiles_y"), b.param("channels"));
-    let x = b.let_("tile_x", &at % &tiles_x);
-    let rest = b.let_("rest", &at / &tiles_x);
-    let y = b.let_("tile_y", &rest % &tiles_y);
-    let rest = b.let_("rest", &rest / &tiles_y);
-    let channel = b.let_("channel", &rest % &channels);
-    let batch = b.let_("batch", &rest / &channels);
-    let tile = b.let_("tile", (&batch * &tiles_y + &y) * &tiles_x + &x);
+    let extents @ [tiles_x, ..] = &["tiles_x", "tiles_y", "channels"].map(|name| b.param(name));
+    let x = b.let_("tile_x", &at % tiles_x);
+    let rest = b.let_("rest", &at / tiles_x);
+    place(b, size, extents, x, rest)
+}
+
+/// Where a tile is that has number `x` of its row; `rest` counts rows of tiles, then channels, then batches, of which there are the `extents`
+/// (tiles of a row, rows, channels).
+pub(super) fn place(
+    b: &mut Builder,
+    size: u32,
+    [tiles_x, tiles_y, channels]: &[Expr; 3],
+    x: Expr,
+    rest: Expr,
+) -> [Expr; 5] {
+    let y = b.let_("tile_y", &rest % tiles_y);
+    let rest = b.let_("rest", &rest / tiles_y);
+    let channel = b.let_("channel", &rest % channels);
+    let batch = b.let_("batch", &rest / channels);
+    let tile = b.let_("tile", (&batch * tiles_y + &y) * tiles_x + &x);
     let y = b.let_("y0", y * size as i32);
     let x = b.let_("x0", x * size as i32);
-    let plane = b.let_("plane", batch * &channels + &channel);
+    let plane = b.let_("plane", batch * channels + &channel);
     [channel, plane, tile, y, x]
 }
 

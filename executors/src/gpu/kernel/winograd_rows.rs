@@ -7,25 +7,17 @@
 use super::builder::Builder;
 use super::ir::{Buf, Expr, Kernel, f, i, lanes, load, load_row, select, splat};
 use super::unary::{self, Unary};
-use super::winograd::{both, combine, matrices};
+use super::winograd::{both, combine, matrices, place};
 
 /// The channel, batch times channels plus channel, number of the first tile, and row and column of its first output.
 fn tiles(b: &mut Builder, size: u32, width: u32) -> [Expr; 5] {
     let at = b.invocation();
-    let names = ["groups_x", "tiles_x", "tiles_y", "channels"];
-    let [groups_x, tiles_x, tiles_y, channels] = names.map(|name| b.param(name));
+    let groups_x = b.param("groups_x");
+    let extents @ [tiles_x, ..] = &["tiles_x", "tiles_y", "channels"].map(|name| b.param(name));
     let x = b.let_("tile_x", &at % &groups_x * width as i32);
-    let x = b.let_("tile_x", x.min_int(&tiles_x - width as i32));
+    let x = b.let_("tile_x", x.min_int(tiles_x - width as i32));
     let rest = b.let_("rest", &at / &groups_x);
-    let y = b.let_("tile_y", &rest % &tiles_y);
-    let rest = b.let_("rest", &rest / &tiles_y);
-    let channel = b.let_("channel", &rest % &channels);
-    let batch = b.let_("batch", &rest / &channels);
-    let tile = b.let_("tile", (&batch * &tiles_y + &y) * &tiles_x + &x);
-    let y = b.let_("y0", y * size as i32);
-    let x = b.let_("x0", x * size as i32);
-    let plane = b.let_("plane", batch * &channels + &channel);
-    [channel, plane, tile, y, x]
+    place(b, size, extents, x, rest)
 }
 
 /// `out[xi][channel][tile]` from the padded input, for so many outputs a side.
