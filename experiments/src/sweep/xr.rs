@@ -3,12 +3,13 @@
 
 use super::axes::Settings;
 use super::file::Base;
-use super::kind::{ALL, Kind, Outcome, Resolved, Row, Spec};
+use super::kind::{ALL, Bound, Kind, Outcome, Resolved, Row, Spec};
 use super::{apps, keys};
 use crate::config::ConfigError;
+use crate::xrbench::bound::best_found;
 use crate::xrbench::report::CaseReport;
 use crate::xrbench::world::Rules;
-use crate::xrbench::{Job, Mode, Settings as Run, StageMaker, jobs, read, run_case};
+use crate::xrbench::{Job, Mode, Settings as Run, StageMaker, XrError, jobs, read, report, run_case};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -71,6 +72,18 @@ fn row(case: &CaseReport, spec: &Spec) -> Row {
     }
 }
 
+/// Evaluations of a search by which the rest of it is estimated.
+const FEW: u64 = 50;
+
+impl Xr<'_> {
+    /// A policy on a case, or the best run of it that is found.
+    fn case(&self, job: &Job, spec: &Spec, run: &Run<'_>) -> Result<CaseReport, XrError> {
+        let Some(Bound { evaluations, policies }) = &spec.bound else { return run_case(job, run, self.make) };
+        let frames = best_found(job, run, policies, *evaluations, self.make)?;
+        Ok(report(job, run, &frames))
+    }
+}
+
 impl Kind for Xr<'_> {
     fn name(&self) -> &'static str {
         "xrbench"
@@ -78,6 +91,10 @@ impl Kind for Xr<'_> {
 
     fn about(&self) -> &'static str {
         "a policy on the published cases of XRBench"
+    }
+
+    fn has_bound(&self) -> bool {
+        true
     }
 
     fn base(&self, base: &Base, folder: &Path) -> Result<(PathBuf, Value), ConfigError> {
@@ -101,7 +118,7 @@ impl Kind for Xr<'_> {
     fn run(&self, spec: &Spec, _: &Arc<AtomicBool>) -> Result<Outcome, String> {
         let config: Config = keys::parse(spec.config.clone())?;
         let all = read_jobs(&spec.file, &config).map_err(|e| e.to_string())?;
-        let reports = all.iter().map(|job| run_case(job, &run(spec, &config), self.make));
+        let reports = all.iter().map(|job| self.case(job, spec, &run(spec, &config)));
         let reports = reports.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
         let rows = reports.iter().map(|case| row(case, spec)).collect();
         Ok(Outcome { rows, ..Outcome::default() })
@@ -111,8 +128,15 @@ impl Kind for Xr<'_> {
         let config: Config = keys::parse(spec.config.clone()).ok()?;
         let all = read_jobs(&spec.file, &config).ok()?;
         let begun = Instant::now();
-        run_case(all.first()?, &run(spec, &config), self.make).ok()?;
-        Some(begun.elapsed().as_secs_f64() * all.len() as f64)
+        // A search: so many evaluations tell what one takes.
+        let few = spec
+            .bound
+            .as_ref()
+            .map(|bound| Bound { evaluations: FEW.min(bound.evaluations), ..bound.clone() });
+        let some =
+            few.as_ref().zip(spec.bound.as_ref()).map_or(1, |(few, all)| all.evaluations / few.evaluations);
+        self.case(all.first()?, &Spec { bound: few, ..spec.clone() }, &run(spec, &config)).ok()?;
+        Some(begun.elapsed().as_secs_f64() * all.len() as f64 * some as f64)
     }
 }
 

@@ -1,6 +1,7 @@
 //! XRBench (Kwon et al., MLSys 2023): its scenarios on its chips under any policy, beside the scores that its authors published.
 //! It refuses to tune anything to those scores: costs come from a file, rules from the published runtime, formulas from the paper.
 
+pub mod bound;
 pub mod chips;
 pub mod read;
 pub mod report;
@@ -209,8 +210,13 @@ pub fn run_case(job: &Job, settings: &Settings<'_>, make: StageMaker<'_>) -> Res
         case: job.workload.case.scenario.name.clone(),
         error: error.to_string(),
     })?;
-    let (scores, models) = score::score(&job.workload.case, &frames);
-    Ok(CaseReport::new(job, scores, models, settings.is_published()))
+    Ok(report(job, settings, &frames))
+}
+
+/// What frames of a case score.
+pub fn report(job: &Job, settings: &Settings<'_>, frames: &[Frame]) -> CaseReport {
+    let (scores, models) = score::score(&job.workload.case, frames);
+    CaseReport::new(job, scores, models, settings.is_published())
 }
 
 /// Runs all cases. `progress(done, of)` is called after each, from any thread.

@@ -5,6 +5,7 @@
 use cosched_env::case::StreamId;
 use cosched_env::streams::follows;
 use cosched_env::time::{Span, Time};
+use cosched_experiments::xrbench::bound::best_found;
 use cosched_experiments::xrbench::chips::{self, Accelerator};
 use cosched_experiments::xrbench::report::Report;
 use cosched_experiments::xrbench::score::{Frame, score};
@@ -216,6 +217,34 @@ fn every_policy_runs_in_both_modes_and_each_frame_counts_once() {
             }
         }
     }
+}
+
+#[test]
+fn what_the_search_finds_is_a_run_and_no_worse_than_where_it_began() {
+    let policies = ["edf-skip", "least-slack"].map(str::to_owned);
+    for job in grid(&["Single_4K__RS", "Dual_4K__WS_OS"]) {
+        for (mode, whole) in [(Mode::Compat, false), (Mode::Clean, true)] {
+            let name = format!("{}, {mode:?}, seed 3", job.workload.case.scenario.name);
+            let settings = Settings { seed: 3, ..Settings::new(mode, "") };
+            let found =
+                |evaluations| best_found(&job, &settings, &policies, evaluations, &from_table).unwrap();
+            let worth = |log: &[Frame]| score(&job.workload.case, log).0.overall;
+            let best = policies.iter().map(|policy| worth(&run_frames(&job, mode, policy, 3)));
+            let best = best.fold(0.0, f64::max);
+            let log = found(600);
+            check_log(&job, &log, 3, whole).unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert_eq!(log, found(600), "{name}: not the same twice");
+            assert!(worth(&found(0)) >= best && worth(&log) >= worth(&found(0)), "{name}");
+        }
+    }
+    // The gaming scenario overloads one accelerator: which frames to give up is what heuristics do not see.
+    let job = &all_jobs()[..].iter().find(|j| j.published.scenario == "AR_gaming").unwrap().clone();
+    let settings = Settings::new(Mode::Compat, "");
+    let found = |evaluations| {
+        let log = best_found(job, &settings, &policies, evaluations, &from_table).unwrap();
+        score(&job.workload.case, &log).0.overall
+    };
+    assert!(found(2000) > found(0) + 0.005, "{} and {}", found(2000), found(0));
 }
 
 #[test]
