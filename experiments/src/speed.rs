@@ -147,14 +147,18 @@ pub struct Latency {
     pub p99_us: f64,
 }
 
-/// Measures decisions at moments of [`case`] at which nothing runs and so many requests of all ages wait, each of which could go to any
+/// Measures decisions at moments of a case at which nothing runs and so many requests of all ages wait, each of which could go to any
 /// processor. The clock is that of the machine: whatever else runs is part of the upper percentiles.
 ///
 /// # Errors
 /// [`ProtocolError`] when a request that waits cannot be dropped: a bug.
-pub fn latency(policy: &mut dyn Policy, requests: usize, decisions: usize) -> Result<Latency, ProtocolError> {
+pub fn latency(
+    case: &Arc<Case>,
+    policy: &mut dyn Policy,
+    requests: usize,
+    decisions: usize,
+) -> Result<Latency, ProtocolError> {
     let options = Options { window: requests, ..Options::default() };
-    let case = case();
     let mut scheduler = Scheduler::new(case.clone(), options);
     let mut random = rng(1, "latency", 0);
     let (mut now, mut id, mut candidates) = (Time::ZERO, 0, 0);
@@ -230,12 +234,12 @@ fn processor(p: usize) -> ProcessorSpec {
     }
 }
 
-/// One variant of four segments per task; each processor is fastest for some.
-fn variant(task: usize) -> Variant {
+/// One variant of four segments per task; each of so many processors is fastest for some.
+fn variant(task: usize, processors: usize) -> Variant {
     let segments = (0..4).map(|s| SegmentSpec {
         input_bytes: 100_000,
         output_bytes: 100_000,
-        costs: (0..4)
+        costs: (0..processors)
             .map(|p| {
                 let mean_us = 300.0 + 150.0 * ((task * 5 + s * 3 + p * 7) % 11) as f64;
                 Some(Cost {
@@ -254,6 +258,11 @@ fn variant(task: usize) -> Variant {
 
 /// Four processors, six Poisson streams, no contention.
 pub fn case() -> Arc<Case> {
+    case_on(4)
+}
+
+/// As [`case`], with so many processors.
+pub fn case_on(processors: usize) -> Arc<Case> {
     let streams = (0..6).map(|t| Stream {
         task: format!("t{t}"),
         kind: ArrivalKind::Poisson,
@@ -266,9 +275,9 @@ pub fn case() -> Arc<Case> {
     let plan = Plan {
         format: PLAN_FORMAT,
         provenance: BTreeMap::new(),
-        processors: (0..4).map(processor).collect(),
-        contention: vec![vec![1.0; 4]; 4],
-        variants: (0..6).map(variant).collect(),
+        processors: (0..processors).map(processor).collect(),
+        contention: vec![vec![1.0; processors]; processors],
+        variants: (0..6).map(|task| variant(task, processors)).collect(),
     };
     Arc::new(Case::new(plan, scenario).expect("the case above is well-formed"))
 }

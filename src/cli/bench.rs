@@ -4,7 +4,7 @@
 use super::compare::{all_policies, maker};
 use super::{Outcome, print_json};
 use cosched::agent::checkpoint;
-use cosched::env::case::{Case, StreamId};
+use cosched::env::case::StreamId;
 use cosched::env::scheduler::Scheduler;
 use cosched::env::time::Time;
 use cosched::env::world::drive;
@@ -117,7 +117,9 @@ pub fn run(args: &Args) -> Outcome {
         )?)
     };
     let ready = [1, 10, 100, 1000].into_iter().map(ready).collect::<Result<Vec<_>, _>>()?;
-    let network = [2, 3, 20].into_iter().map(|n| network(&case, n)).collect::<Result<Vec<_>, _>>()?;
+    // Processors, and requests that wait: 33, 40 and 261 candidates.
+    let network =
+        [(5, 2), (4, 3), (4, 20)].into_iter().map(|(p, n)| network(p, n)).collect::<Result<Vec<_>, _>>()?;
     let vector_decisions_per_second = speed::vector(64, 20_000)?;
     let report = Report { overhead, policies, ready, network, vector_decisions_per_second };
     if args.json {
@@ -155,10 +157,11 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// The shipped network in a case in which it may prefer anything to its guides.
-fn network(case: &Case, requests: usize) -> Result<Latency, Box<dyn std::error::Error>> {
+fn network(processors: usize, requests: usize) -> Result<Latency, Box<dyn std::error::Error>> {
+    let case = speed::case_on(processors);
     let (weights, _) = checkpoint::from_bytes("(shipped)", SHIPPED)?;
-    let guides = scout(case, &Budget::default())(case);
-    Ok(speed::latency(&mut Learned::new(&weights, guides, 0.0), requests, 20_000)?)
+    let guides = scout(case.as_ref(), &Budget::default())(&case);
+    Ok(speed::latency(&case, &mut Learned::new(&weights, guides, 0.0), requests, 20_000)?)
 }
 
 /// A connection that sends the same request again and again, as a client would that does nothing else.

@@ -1,4 +1,4 @@
-//! The best run of a case that a search finds which knows all of it: simulated annealing over whole schedules in rounds, from the run of the
+//! The best run of a case that a search finds which knows all of it: simulated annealing over whole schedules in rounds, from the runs of the
 //! best of some policies. It refuses to be an upper bound: it is "best found", and never below the best of those policies.
 //!
 //! A schedule is an order of frames for each processor, which waits for the next one of its order until that is there or can come no more.
@@ -21,6 +21,8 @@ use std::collections::BTreeSet;
 const HEAT: f64 = 0.0003;
 /// Changes of a round.
 const ROUND: u64 = 500;
+/// The search begins from so many policies, one after the other: whose run is best need not be nearest to the best run.
+const STARTS: usize = 3;
 /// A frame is put at most so many places away from where its time says.
 const NEAR: usize = 4;
 
@@ -192,7 +194,20 @@ impl Search<'_> {
         Ok(best.0)
     }
 }
-/// The frames of the best run that is found by so many changes of the best run of these policies; deterministic.
+/// What a policy does in a case: what that scores, and which processor runs what.
+fn noted(job: &Job, settings: &Settings<'_>, inner: Box<dyn Policy>) -> Result<Start, ProtocolError> {
+    let mut schedule = vec![Vec::new(); job.workload.case.plan.processors.len()];
+    let frames = frames(&job.workload, settings, &mut Noted { inner, schedule: &mut schedule })?;
+    Ok(Start { worth: score(&job.workload.case, &frames).0.overall, frames, schedule })
+}
+
+struct Start {
+    worth: f64,
+    frames: Vec<Frame>,
+    schedule: Schedule,
+}
+
+/// The frames of the best run that is found by so many changes of what the best of these policies do; deterministic.
 ///
 /// # Errors
 /// [`XrError::Policy`] and [`XrError::Protocol`].
@@ -203,26 +218,26 @@ pub fn best_found(
     evaluations: u64,
     make: StageMaker<'_>,
 ) -> Result<Vec<Frame>, XrError> {
-    let case = &job.workload.case;
-    let broken = |error: ProtocolError| XrError::Protocol {
-        case: case.scenario.name.clone(),
-        error: error.to_string(),
-    };
+    let case = &job.workload.case.scenario.name;
+    let broken = |error: ProtocolError| XrError::Protocol { case: case.clone(), error: error.to_string() };
     let stage = Rehearsal::new(&job.workload, settings);
-    let empty = || vec![Vec::new(); case.plan.processors.len()];
-    let mut best = (f64::NEG_INFINITY, Vec::new(), empty());
+    let mut starts = Vec::new();
     for spec in policies {
-        let mut schedule = empty();
-        let inner = make(spec, &stage).map_err(XrError::Policy)?;
-        let mut noted = Noted { inner, schedule: &mut schedule };
-        let frames = frames(&job.workload, settings, &mut noted).map_err(broken)?;
-        let worth = score(case, &frames).0.overall;
-        if worth > best.0 {
-            best = (worth, frames, schedule);
-        }
+        starts.push(noted(job, settings, make(spec, &stage).map_err(XrError::Policy)?).map_err(broken)?);
     }
+    starts.sort_by(|a, b| b.worth.total_cmp(&a.worth));
+    starts.dedup_by(|a, b| a.schedule == b.schedule);
+    starts.truncate(STARTS);
     let random = rng(settings.seed, "bound", 0);
     let mut search = Search { job, settings, seen: BTreeSet::new(), random };
-    let found = search.best(best.2, evaluations).and_then(|found| search.play(&found)).map_err(broken)?;
-    Ok(if found.0 > best.0 { found.1 } else { best.1 })
+    let mut best = starts.first().map_or((f64::NEG_INFINITY, Vec::new()), |s| (s.worth, s.frames.clone()));
+    let each = evaluations / starts.len().max(1) as u64;
+    for start in starts {
+        let found =
+            search.best(start.schedule, each).and_then(|found| search.play(&found)).map_err(broken)?;
+        if found.0 > best.0 {
+            best = found;
+        }
+    }
+    Ok(best.1)
 }
