@@ -24,7 +24,7 @@ use opencl3::types::CL_BLOCKING;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A device identifier that may cross threads: OpenCL's own calls are thread-safe, the pointer is only a name.
 #[derive(Clone, Copy)]
@@ -33,8 +33,14 @@ struct Id(usize);
 /// Found once, by one thread: pocl loses devices when several threads initialise it at the same time.
 static DEVICES: OnceLock<Result<Vec<Id>, String>> = OnceLock::new();
 
+/// Held for each call that asks pocl's `basic` device for something: it computes in the thread that asks, and its driver (3.1) locks itself out
+/// when a second thread asks meanwhile.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// An open OpenCL device.
 pub struct OpenClDevice {
+    /// Whether one thread may ask at a time only.
+    alone: bool,
     context: Context,
     device: cl::Device,
     target: Target,
@@ -120,10 +126,12 @@ impl OpenClDevice {
         let largest = device.max_mem_alloc_size().map_err(|e| absent(e.to_string()))?;
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
+        let alone = cpu && device.name().is_ok_and(|name| name.starts_with("basic"));
         let target = Target { max_binding, storage, ..target(cpu) };
         let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
         Ok(Self {
+            alone,
             context,
             device,
             target,
@@ -133,6 +141,11 @@ impl OpenClDevice {
             common: Common::default(),
             edit,
         })
+    }
+
+    /// To be held while the driver is asked for something.
+    fn asking(&self) -> Option<MutexGuard<'static, ()>> {
+        self.alone.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn program(&self, key: &Key) -> Result<Arc<Program>, Fault> {
@@ -154,6 +167,7 @@ impl OpenClDevice {
         unsafe {
             let mut buffer = Buffer::create(&self.context, CL_MEM_READ_ONLY, data.len(), ptr::null_mut())
                 .map_err(fault)?;
+            let _asking = self.asking();
             self.queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
             Ok(buffer)
         }
@@ -279,6 +293,7 @@ impl Device for OpenClDevice {
     }
 
     fn finish(&self) -> Result<(), Fault> {
+        let _asking = self.asking();
         self.queue.finish().map_err(fault)?;
         self.line.ended();
         Ok(())
@@ -293,8 +308,7 @@ impl Device for OpenClDevice {
 
     fn read(&self, buffer: &Buffer<u8>, to: &mut [f32]) -> Result<(), Fault> {
         // SAFETY: the read comes after the run that writes the buffer, and is waited for.
-        let read =
-            unsafe { sending::read(&self.queue, buffer, 0, self.target.storage, to, &mut Vec::new()) }?;
+        let read = unsafe { self.bring(buffer, 0, to, &mut Vec::new()) }?;
         read.wait().map_err(fault)
     }
 
@@ -303,6 +317,7 @@ impl Device for OpenClDevice {
         let _turn = memory.arena.turn();
         let (global, local) = ([*total], [WORKGROUP as usize]);
         for _ in 0..times {
+            let _asking = self.asking();
             // SAFETY: arguments were set in `spawn`; the grid is whole workgroups.
             let queued = unsafe {
                 self.queue.enqueue_nd_range_kernel(

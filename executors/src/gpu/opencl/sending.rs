@@ -7,7 +7,6 @@ use super::super::lower::Span;
 use super::super::stored::{loaded, stored};
 use super::{Memory, OpenClDevice, fault};
 use crate::processor::Storage;
-use opencl3::command_queue::CommandQueue;
 use opencl3::event::Event;
 use opencl3::kernel::Kernel;
 use opencl3::memory::Buffer;
@@ -17,7 +16,9 @@ use std::ptr;
 impl OpenClDevice {
     /// Waits until what went out is not too much, with what ends with `last` and takes as long as a portion.
     pub(super) fn follow(&self, course: &Course<'_>, last: Option<Event>) -> Result<(), Fault> {
+        let asking = self.asking();
         self.queue.flush().map_err(fault)?;
+        drop(asking);
         let before = last.and_then(|last| self.line.sent(course.took(), last));
         before.map_or(Ok(()), |before| before.wait()).map_err(fault)
     }
@@ -36,7 +37,7 @@ impl OpenClDevice {
         while let Some(steps) = course.next_portion() {
             for (kernel, total) in &kernels[steps] {
                 let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
-                let kernel = kernel.get();
+                let (kernel, _asking) = (kernel.get(), self.asking());
                 // SAFETY: the caller's promise.
                 let queued =
                     unsafe { self.queue.enqueue_nd_range_kernel(kernel, 1, ptr::null(), global, local, &[]) };
@@ -76,9 +77,11 @@ impl OpenClDevice {
                 let queued = match feed {
                     Feed::Host(data) => {
                         let bytes = &stored(storage, data, room)[..size(&span)];
+                        let _asking = self.asking();
                         queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
                     }
                     Feed::There(from) => {
+                        let _asking = self.asking();
                         queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[])
                     }
                 };
@@ -89,9 +92,10 @@ impl OpenClDevice {
                 last = Some(match place {
                     Place::Home(data) => {
                         data.resize(span.floats, 0.0);
-                        read(queue, arena, at(span), storage, data, room)?
+                        self.bring(arena, at(span), data, room)?
                     }
                     Place::There(to) => {
+                        let _asking = self.asking();
                         queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
                     }
                 });
@@ -99,33 +103,35 @@ impl OpenClDevice {
             Ok(last)
         }
     }
-}
 
-/// Reads so many numbers from a byte of `buffer` on, and waits for them where they must be converted.
-///
-/// # Safety
-/// They lie inside the buffer; `to` lives until the queue has been finished.
-pub(super) unsafe fn read(
-    queue: &CommandQueue,
-    buffer: &Buffer<u8>,
-    at: usize,
-    storage: Storage,
-    to: &mut [f32],
-    room: &mut Vec<u16>,
-) -> Result<Event, Fault> {
-    // SAFETY: the caller's promise; what is read into `room` is waited for.
-    unsafe {
-        match storage {
-            Storage::F32 => {
-                let bytes = bytemuck::cast_slice_mut(to);
-                queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
-            }
-            Storage::F16 => {
-                room.resize(to.len(), 0);
-                let bytes = bytemuck::cast_slice_mut(room);
-                let read = queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
-                loaded(storage, bytes, to);
-                Ok(read)
+    /// Reads so many numbers from a byte of `buffer` on, and waits for them where they must be converted.
+    ///
+    /// # Safety
+    /// They lie inside the buffer; `to` lives until the queue has been finished.
+    pub(super) unsafe fn bring(
+        &self,
+        buffer: &Buffer<u8>,
+        at: usize,
+        to: &mut [f32],
+        room: &mut Vec<u16>,
+    ) -> Result<Event, Fault> {
+        let _asking = self.asking();
+        let (queue, storage) = (&self.queue, self.target.storage);
+        // SAFETY: the caller's promise; what is read into `room` is waited for.
+        unsafe {
+            match storage {
+                Storage::F32 => {
+                    let bytes = bytemuck::cast_slice_mut(to);
+                    queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
+                }
+                Storage::F16 => {
+                    room.resize(to.len(), 0);
+                    let bytes = bytemuck::cast_slice_mut(room);
+                    let read =
+                        queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
+                    loaded(storage, bytes, to);
+                    Ok(read)
+                }
             }
         }
     }
