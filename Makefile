@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test experiments test-clients test-operators test-together test-loads test-page test-cluster clean check-fresh
+.PHONY: help setup demo test driver-cache experiments test-clients test-operators test-together test-loads test-page test-cluster clean check-fresh
 
 # A shell that was open while rustup ran has no cargo in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -41,13 +41,17 @@ demo: setup
 # The same random cases each time: what CI refuses, you see too. `cargo test` alone tries new ones and prints the failing input.
 test: export PROPTEST_RNG_SEED := 20261122
 # Compiled kernels are kept beside the build, so that a second run of the tests is quick.
-test: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
-test: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
+CACHED := test test-operators test-loads test-together
+$(CACHED): export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
+$(CACHED): export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
+$(CACHED): | driver-cache
+driver-cache:
+	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
+
 # The order: what fails soonest comes first, and the full build comes last, so that target/debug/cosched is the
 # full one afterwards. The lints of the inference-only build share all outside crates with the first lints.
 test:
 	@bash scripts/setup --dev
-	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
 	$(call step,cargo fmt --all --check)
 	$(call step,cargo clippy --workspace --all-targets $(CARGO_FLAGS) -- -D warnings)
 	$(call step,cargo clippy --package cosched --no-default-features --all-targets $(CARGO_FLAGS) -- -D warnings)
@@ -64,27 +68,18 @@ test-page test-cluster: setup
 	$(call step,bash scripts/$@ $(TARGET)/debug/cosched)
 
 # More random cases than the tests try each time; a failing one is named by its row and seed. ONLY=conv: rows with that in their name.
-test-operators: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
-test-operators: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
 test-operators: export CASES ?= 50
 test-operators: setup
-	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
 	$(call step,cargo test --package cosched-executors --test gpu_ops $(CARGO_FLAGS) -- every_operator_agrees)
 
 # A thousand times what the tests do twenty times.
-test-loads: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
-test-loads: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
 test-loads: export LOADS ?= 1000
 test-loads: setup
-	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
 	$(call step,cargo test --package cosched-executors --test loads $(CARGO_FLAGS) -- --nocapture)
 
 # Ten minutes of what the tests do for five seconds.
-test-together: export MESA_SHADER_CACHE_DIR := $(TARGET)/driver-cache/mesa
-test-together: export POCL_CACHE_DIR := $(TARGET)/driver-cache/pocl
 test-together: export SECONDS ?= 600
 test-together: setup
-	@mkdir -p "$(TARGET)/driver-cache/mesa" "$(TARGET)/driver-cache/pocl"
 	$(call step,cargo test --package cosched-executors --test together $(CARGO_FLAGS) -- --nocapture)
 
 test-clients: setup

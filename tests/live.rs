@@ -3,6 +3,7 @@
 
 mod bench;
 
+use bench::plans::quick_plan;
 use bench::{Bench, PATIENCE, SECONDS, totals};
 use cosched::env::case::Case;
 use cosched::env::event::Outcome;
@@ -16,7 +17,7 @@ use cosched::executors::gpu::device::Gpu;
 use cosched::executors::gpu::wgpu::WgpuDevice;
 use cosched::executors::live::LiveWorld;
 use cosched::executors::segment::CutOptions;
-use cosched::executors::{onnx, profile, zoo};
+use cosched::executors::{onnx, zoo};
 use cosched::experiments::app::App;
 use cosched::experiments::log::{LaunchRecord, RunLog};
 use cosched::experiments::summary::Summary;
@@ -186,11 +187,8 @@ fn on_one_gpu() -> (Arc<Gpu<WgpuDevice>>, Arc<Deployment>, Arc<Case>) {
     };
     let cut = CutOptions { max_segments: 2, min_share: 0.1 };
     let deployment = Deployment::new(vec![model], vec![gpu.clone()], &cut, &mut |_, _, _| {}).unwrap();
-    let quick = profile::Options { warm_up: 1, least_runs: 3, most_runs: 5, ..Default::default() };
-    let plan =
-        profile::profile(&deployment, &quick, &|_| profile::Power::given((1.0, 0.1)), &mut |_, _, _| {})
-            .unwrap();
-    (gpu, Arc::new(deployment), app.case_of(plan).unwrap())
+    let case = app.case_of(quick_plan(&deployment)).unwrap();
+    (gpu, Arc::new(deployment), case)
 }
 
 #[test]

@@ -248,6 +248,11 @@ impl Deployed {
         })
     }
 
+    /// Inputs of a segment, for a run whose answer nobody wants.
+    pub fn sample(&self, segment: usize) -> Vec<&Tensor> {
+        self.segment_samples[segment][0].iter().collect()
+    }
+
     fn prepare(&self, segment: usize, index: usize, processor: &dyn Processor) -> Preparation {
         let part = &self.segments[segment];
         if part.supported & (1 << index) == 0 {

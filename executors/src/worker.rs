@@ -102,7 +102,7 @@ impl Worker {
     /// When a segment fails.
     pub fn warm_up(&mut self) -> Result<(), ExecError> {
         for (&(v, s), instance) in &mut self.instances {
-            let inputs: Vec<_> = self.deployment.variants[v].segment_samples[s][0].iter().collect();
+            let inputs = self.deployment.variants[v].sample(s);
             if !instance.run(&inputs)?.iter().any(Tensor::has_nan) {
                 self.clean.insert((v, s));
             }
@@ -209,7 +209,7 @@ impl Worker {
     /// Runs what was prepared on something that is gone, so that it is prepared again now and not in a launch.
     fn renew(&mut self) -> Result<(), ExecError> {
         for (&(v, s), instance) in self.instances.iter_mut().filter(|(_, i)| i.stale()) {
-            let inputs: Vec<_> = self.deployment.variants[v].segment_samples[s][0].iter().collect();
+            let inputs = self.deployment.variants[v].sample(s);
             instance.run(&inputs)?;
         }
         Ok(())
@@ -225,8 +225,7 @@ impl Worker {
         loop {
             std::thread::sleep(pause);
             let alive = self.guarded(|worker| {
-                let inputs: Vec<_> =
-                    worker.deployment.variants[probe.0].segment_samples[probe.1][0].iter().collect();
+                let inputs = worker.deployment.variants[probe.0].sample(probe.1);
                 let outputs = worker.instances.get_mut(&probe).map_or(Ok(Vec::new()), |i| i.run(&inputs))?;
                 let spoilt = worker.clean.contains(&probe) && outputs.iter().any(Tensor::has_nan);
                 if spoilt { Err(worker.nan()) } else { worker.renew() }

@@ -38,7 +38,7 @@ pub enum Arrivals {
 pub struct Load {
     /// How requests come.
     pub arrivals: Arrivals,
-    /// Requests per second.
+    /// Requests per second, above 0. At a rate of 0 only the first is sent.
     pub rate: f64,
     /// How long requests are sent, the time to warm up included.
     pub length: Duration,
@@ -59,7 +59,8 @@ impl Load {
             let time = match &arrivals {
                 Arrivals::Trace(times) => *times.get(number)?,
                 Arrivals::Closed(_) => return None,
-                _ => Duration::from_secs_f64(at),
+                // What is too far away for a `Duration` never comes.
+                _ => Duration::try_from_secs_f64(at).ok()?,
             };
             number += 1;
             let mut exponential = || -> f64 { Exp1.sample(&mut random) };
@@ -268,6 +269,16 @@ mod tests {
         let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.1, "{}", variance.sqrt() / mean);
         assert!(poisson == load(Arrivals::Poisson).times().map(|t| t.as_secs_f64()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_load_of_next_to_nothing_sends_the_first_and_ends() {
+        for rate in [0.0, f64::MIN_POSITIVE, 1e-9] {
+            for arrivals in [Arrivals::Periodic, Arrivals::Poisson, Arrivals::Bursts(1)] {
+                let times: Vec<_> = Load { rate, ..load(arrivals) }.times().collect();
+                assert_eq!(times, [Duration::ZERO], "at {rate}");
+            }
+        }
     }
 
     #[test]

@@ -2,15 +2,18 @@
 //! It holds no test.
 #![allow(dead_code)]
 
+#[path = "../support/plans.rs"]
+pub mod plans;
+
 use cosched::env::case::Case;
 use cosched::env::event::RequestId;
 use cosched::env::streams::Arrivals;
 use cosched::env::time::{Span, Time};
-use cosched::executors::profile::{Options, Power, profile};
 use cosched::experiments::app::App;
 use cosched::experiments::log::RunLog;
 use cosched::experiments::summary::Summary;
 use cosched::session::{LiveRun, RunOptions, Session, SessionOptions};
+use plans::quick_plan;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,17 +69,7 @@ impl Bench {
         options.processors.dsp_command = vec![command.display().to_string(), "dsp-worker".into()];
         let session = Session::open(&app, &options, &mut |_, _, _| {}).unwrap();
         assert!(session.absent.is_empty(), "{:?}", session.absent);
-        let ms = Duration::from_millis;
-        let quick = Options {
-            warm_up: 1,
-            least_runs: 3,
-            most_runs: 10,
-            budget: ms(20),
-            pair: ms(20),
-            ..Options::default()
-        };
-        let plan =
-            profile(&session.deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap();
+        let plan = quick_plan(&session.deployment);
         session.fits(&plan).unwrap();
         let case = app.case_of(plan).unwrap();
         Bench { app, session, case, command }

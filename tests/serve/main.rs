@@ -19,6 +19,8 @@ mod online;
 mod otlp;
 mod over_grpc;
 mod parsers;
+#[path = "../support/plans.rs"]
+mod plans;
 mod remote;
 mod rig;
 mod slow;

@@ -3,7 +3,8 @@
 
 use crate::apps::keyword_app;
 use crate::http::{body, infer, send};
-use crate::rig::{PATIENCE, Rig, Way, difference, inputs, options, quick_plan, reference};
+use crate::plans::quick_plan;
+use crate::rig::{PATIENCE, Rig, Way, difference, inputs, options, reference};
 use cosched::env::plan::Plan;
 use cosched::experiments::app::App;
 use cosched::server::model::serving;

@@ -1,13 +1,13 @@
 //! A server in this process on free ports, with a processor that can be held, let go and broken, so that nothing here hangs on timing.
 //! It holds no test.
 
+use crate::plans::quick_plan;
 use cosched::env::plan::Plan;
 use cosched::env::time::Span;
 use cosched::executors::deploy::{Deployment, Model, sample_inputs};
 use cosched::executors::graph::{Graph, Node};
 use cosched::executors::held::Held;
 use cosched::executors::processor::{self, ExecError, Instance, Prepared, Processor};
-use cosched::executors::profile::{self, Power, profile};
 use cosched::executors::segment::CutOptions;
 use cosched::executors::stop::{Halt, Stop};
 use cosched::executors::tensor::{Data, Tensor};
@@ -230,20 +230,6 @@ pub struct Rig {
 fn plan(deployment: &Deployment) -> Plan {
     static PLAN: OnceLock<Plan> = OnceLock::new();
     PLAN.get_or_init(|| quick_plan(deployment)).clone()
-}
-
-/// A plan that was measured in no time.
-pub fn quick_plan(deployment: &Deployment) -> Plan {
-    let ms = Duration::from_millis;
-    let quick = profile::Options {
-        warm_up: 1,
-        least_runs: 3,
-        most_runs: 5,
-        budget: ms(5),
-        pair: ms(5),
-        ..profile::Options::default()
-    };
-    profile(deployment, &quick, &|_| Power::given((1.0, 0.1)), &mut |_, _, _| {}).unwrap()
 }
 
 /// Options of the tests: free ports, and time to decide on a machine that is busy.

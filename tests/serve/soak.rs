@@ -128,7 +128,8 @@ fn ended(http: SocketAddr, model: &str) -> (u64, u64, u64) {
     )
 }
 
-/// What the server can do of both models, asked at once: answers per second of each.
+/// What the server can do of both models, asked at once: answers per second of each. On a machine that does other things too every request
+/// may come too late for seconds; that is told, and it is asked again.
 fn capacity(http: SocketAddr, seconds: u64) -> [f64; 2] {
     let load = Load {
         arrivals: Arrivals::Closed(2),
@@ -138,10 +139,17 @@ fn capacity(http: SocketAddr, seconds: u64) -> [f64; 2] {
         seed: 1,
         patience: PATIENCE,
     };
-    std::thread::scope(|scope| {
-        let both = ["keyword", "image"].map(|model| scope.spawn(|| send(http, model, &load).achieved));
-        both.map(|b| b.join().unwrap())
-    })
+    for _ in 0..10 {
+        let able = std::thread::scope(|scope| {
+            let both = ["keyword", "image"].map(|model| scope.spawn(|| send(http, model, &load)));
+            both.map(|b| b.join().unwrap())
+        });
+        if able.iter().all(|o| o.answered >= 10) {
+            return able.map(|o| o.achieved);
+        }
+        println!("too few answers: {able:?}");
+    }
+    panic!("the server answers next to nothing");
 }
 
 #[test]

@@ -131,8 +131,6 @@ pub struct Case {
     pub streams: Vec<StreamTable>,
     /// Whether launches can slow each other at all, pairwise, in a crowd or through shared bandwidth.
     pub disturbing: bool,
-    /// Whether pairwise slow-downs do not simply add up on some processor.
-    pub crowded: bool,
 }
 
 impl Case {
@@ -185,7 +183,7 @@ impl Case {
             .any(|(_, &factor)| factor != 1.0);
         let crowded = plan.processors.iter().any(|p| p.crowd.is_some());
         let disturbing = pairwise || crowded || device.bandwidth.is_some();
-        Ok(Case { plan, device, processors, scenario, tasks, variants, streams, disturbing, crowded })
+        Ok(Case { plan, device, processors, scenario, tasks, variants, streams, disturbing })
     }
 
     /// The case as somebody sees it who may not use some variants on some processors. Identifiers stay as they are; a task loses the

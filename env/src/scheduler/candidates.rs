@@ -41,17 +41,11 @@ impl Scheduler {
         }
         self.views.demand_gbps = self.running.iter().map(|r| r.demand_gbps).sum();
         for running in &self.running {
-            let other = running.launch.processor.0 as usize;
-            let here = &mut views[other];
+            let here = &mut views[running.launch.processor.0 as usize];
             // Overdue by now: any moment.
             here.expected_free = here.expected_free.min(running.expected_end.max(self.now));
-            if self.case.disturbing {
-                for (p, view) in views.iter_mut().enumerate().filter(|&(p, _)| p != other) {
-                    view.slowdown += self.case.plan.contention[p][other] - 1.0;
-                }
-            }
         }
-        if self.case.crowded {
+        if self.case.disturbing {
             for (p, view) in views.iter_mut().enumerate() {
                 let running = self.running.iter().map(|r| r.launch.processor);
                 view.slowdown = self.case.slowdown(ProcessorId(p as u16), running);

@@ -94,20 +94,19 @@ impl<'a> Kept<'a> {
     }
 
     /// The processor as it was, where it still is the same.
-    fn spec(&self, p: usize) -> Option<(usize, &'a ProcessorSpec)> {
-        let at = *self.processors[p].as_ref().ok()?;
-        Some((at, &self.previous?.processors[at]))
+    pub fn spec(&self, p: usize) -> Option<&'a ProcessorSpec> {
+        Some(&self.previous?.processors[*self.processors[p].as_ref().ok()?])
     }
 
     /// How much processor `i` slows while `j` runs.
     pub fn pair(&self, i: usize, j: usize) -> Option<f64> {
-        let (i, j) = (self.spec(i)?.0, self.spec(j)?.0);
+        let [i, j] = [*self.processors[i].as_ref().ok()?, *self.processors[j].as_ref().ok()?];
         self.previous?.contention.get(i)?.get(j).copied()
     }
 
     /// How much processor `i` slows while `j` and `k` run.
     pub fn triple(&self, i: usize, [j, k]: [usize; 2]) -> Option<f64> {
-        let (spec, names) = (self.spec(i)?.1, [&self.spec(j)?.1.name, &self.spec(k)?.1.name]);
+        let (spec, names) = (self.spec(i)?, [&self.spec(j)?.name, &self.spec(k)?.name]);
         let same = |t: &&Triple| names.iter().all(|name| t.with.contains(name));
         spec.crowd.as_ref()?.triples.iter().find(same).map(|t| t.factor)
     }
@@ -119,21 +118,16 @@ impl<'a> Kept<'a> {
         all.then_some(plan)
     }
 
-    /// Watts of a processor as they were measured.
-    pub fn spec_of(&self, p: usize) -> Option<&'a ProcessorSpec> {
-        Some(self.spec(p)?.1)
-    }
-
     /// What was told of copies where any cost is kept.
     pub fn transfer(&self, p: usize) -> Option<String> {
         let any = (0..self.variants.len()).any(|v| self.runs(v, p) && self.at(v, p).is_ok());
-        let told = self.previous?.provenance.get(&transfer::key(&self.spec_of(p)?.name))?;
+        let told = self.previous?.provenance.get(&transfer::key(&self.spec(p)?.name))?;
         any.then(|| told.clone())
     }
 
     /// What a launch costs on this machine, where any processor still is the same.
     pub fn launch_us(&self) -> Option<f64> {
-        (0..self.processors.len()).find_map(|p| Some(self.spec(p)?.1.launch_us)).filter(|&us| us > 0.0)
+        (0..self.processors.len()).find_map(|p| Some(self.spec(p)?.launch_us)).filter(|&us| us > 0.0)
     }
 
     /// What had to be measured of each variant and why, and what was kept, in words.

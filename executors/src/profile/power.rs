@@ -118,7 +118,7 @@ pub(super) fn all(
 
 /// What was measured for an earlier plan of the same processors. Half of it may have been given, as it is now.
 fn earlier(kept: &Kept<'_>, p: usize, known: &Power) -> Option<Drawn> {
-    let spec = kept.spec_of(p)?;
+    let spec = kept.spec(p)?;
     let source = kept.same_processors()?.provenance.get(&key(&spec.name))?;
     let source = half(known).and_then(|half| source.strip_prefix(&half)).unwrap_or(source);
     let measured = source.starts_with(MEASURED);

@@ -5,8 +5,8 @@
 //! So waiting and giving up frames, which win most here, are in it without a deed of their own.
 
 use super::score::{Frame, score};
-use super::{Job, Settings, StageMaker, XrError, frames};
-use crate::xrbench::stage::Rehearsal;
+use super::stage::Rehearsal;
+use super::{Job, Settings, StageMaker, XrError, broken, frames};
 use cosched_env::case::StreamId;
 use cosched_env::observation::{Action, Observation, RequestView};
 use cosched_env::scheduler::ProtocolError;
@@ -67,17 +67,15 @@ impl Policy for Follow<'_> {
     fn decide(&mut self, observation: &Observation<'_>) -> Decision {
         self.seen.extend(observation.requests.iter().map(key));
         let heads: Vec<Option<Key>> = (0..self.schedule.len()).map(|p| self.head(p, observation)).collect();
-        let wanted = observation.candidates.iter().position(|candidate| match candidate.action {
-            Action::Launch { request, processor, .. } => {
-                heads[processor.0 as usize] == Some(key(&observation.requests[request as usize]))
+        for (i, candidate) in observation.candidates.iter().enumerate() {
+            let Action::Launch { request, processor, .. } = candidate.action else { continue };
+            let processor = processor.0 as usize;
+            if heads[processor] == Some(key(&observation.requests[request as usize])) {
+                self.at[processor] += 1;
+                return Decision(i);
             }
-            _ => false,
-        });
-        let Some(wanted) = wanted else { return Decision(observation.candidates.len() - 1) };
-        if let Action::Launch { processor, .. } = observation.candidates[wanted].action {
-            self.at[processor.0 as usize] += 1;
         }
-        Decision(wanted)
+        Decision(observation.candidates.len() - 1)
     }
 }
 
@@ -132,14 +130,11 @@ impl Search<'_> {
     /// Changes a little: a frame goes elsewhere, is given up or taken in.
     fn change(&mut self, schedule: &mut Schedule) {
         let Some(frame) = self.any() else { return };
-        let had: usize = schedule.iter().map(Vec::len).sum();
+        let was_in = schedule.iter().any(|list| list.contains(&frame));
         schedule.iter_mut().for_each(|list| list.retain(|other| *other != frame));
-        let has: usize = schedule.iter().map(Vec::len).sum();
-        if has == had || self.below(4) > 0 {
+        if !was_in || self.below(4) > 0 {
             let processor = self.below(schedule.len());
-            let mut list = std::mem::take(&mut schedule[processor]);
-            self.insert(&mut list, frame);
-            schedule[processor] = list;
+            self.insert(&mut schedule[processor], frame);
         }
     }
 
@@ -178,7 +173,7 @@ impl Search<'_> {
         Ok(best)
     }
 
-    /// The best schedule that is found by so many changes of this one: rounds of small ones, every second one after a large one.
+    /// The best schedule that is found by so many changes of this one: rounds of small ones, three of four after a large one.
     fn best(&mut self, start: Schedule, evaluations: u64) -> Result<Schedule, ProtocolError> {
         let mut best = self.anneal(start, ROUND.min(evaluations))?;
         for round in 1..evaluations / ROUND {
@@ -194,17 +189,20 @@ impl Search<'_> {
         Ok(best.0)
     }
 }
-/// What a policy does in a case: what that scores, and which processor runs what.
-fn noted(job: &Job, settings: &Settings<'_>, inner: Box<dyn Policy>) -> Result<Start, ProtocolError> {
-    let mut schedule = vec![Vec::new(); job.workload.case.plan.processors.len()];
-    let frames = frames(&job.workload, settings, &mut Noted { inner, schedule: &mut schedule })?;
-    Ok(Start { worth: score(&job.workload.case, &frames).0.overall, frames, schedule })
-}
 
+/// What a policy does in a case.
 struct Start {
     worth: f64,
     frames: Vec<Frame>,
     schedule: Schedule,
+}
+
+impl Start {
+    fn of(job: &Job, settings: &Settings<'_>, inner: Box<dyn Policy>) -> Result<Start, ProtocolError> {
+        let mut schedule = vec![Vec::new(); job.workload.case.plan.processors.len()];
+        let frames = frames(&job.workload, settings, &mut Noted { inner, schedule: &mut schedule })?;
+        Ok(Start { worth: score(&job.workload.case, &frames).0.overall, frames, schedule })
+    }
 }
 
 /// The frames of the best run that is found by so many changes of what the best of these policies do; deterministic.
@@ -218,12 +216,12 @@ pub fn best_found(
     evaluations: u64,
     make: StageMaker<'_>,
 ) -> Result<Vec<Frame>, XrError> {
-    let case = &job.workload.case.scenario.name;
-    let broken = |error: ProtocolError| XrError::Protocol { case: case.clone(), error: error.to_string() };
+    let broken = |error| broken(job, &error);
     let stage = Rehearsal::new(&job.workload, settings);
     let mut starts = Vec::new();
     for spec in policies {
-        starts.push(noted(job, settings, make(spec, &stage).map_err(XrError::Policy)?).map_err(broken)?);
+        let policy = make(spec, &stage).map_err(XrError::Policy)?;
+        starts.push(Start::of(job, settings, policy).map_err(broken)?);
     }
     starts.sort_by(|a, b| b.worth.total_cmp(&a.worth));
     starts.dedup_by(|a, b| a.schedule == b.schedule);

@@ -206,17 +206,12 @@ impl Observer for CleanLog {
 pub fn run_case(job: &Job, settings: &Settings<'_>, make: StageMaker<'_>) -> Result<CaseReport, XrError> {
     let stage = Rehearsal::new(&job.workload, settings);
     let mut policy = make(settings.policy, &stage).map_err(XrError::Policy)?;
-    let frames = frames(&job.workload, settings, policy.as_mut()).map_err(|error| XrError::Protocol {
-        case: job.workload.case.scenario.name.clone(),
-        error: error.to_string(),
-    })?;
-    Ok(report(job, settings, &frames))
+    let frames = frames(&job.workload, settings, policy.as_mut()).map_err(|error| broken(job, &error))?;
+    Ok(CaseReport::new(job, &frames, settings.is_published()))
 }
 
-/// What frames of a case score.
-pub fn report(job: &Job, settings: &Settings<'_>, frames: &[Frame]) -> CaseReport {
-    let (scores, models) = score::score(&job.workload.case, frames);
-    CaseReport::new(job, scores, models, settings.is_published())
+fn broken(job: &Job, error: &ProtocolError) -> XrError {
+    XrError::Protocol { case: job.workload.case.scenario.name.clone(), error: error.to_string() }
 }
 
 /// Runs all cases. `progress(done, of)` is called after each, from any thread.

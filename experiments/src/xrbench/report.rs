@@ -1,7 +1,7 @@
 //! Scores beside the published ones, with the reasons of what differs, as data and as text.
 //! It refuses to call scores reproduced that are not within the tolerance.
 
-use super::score::{Columns, ModelScores};
+use super::score::{Columns, Frame, ModelScores, score};
 use super::{Job, Mode, PUBLISHED_POLICY, Settings};
 use crate::table::table;
 use serde::Serialize;
@@ -51,7 +51,8 @@ pub struct Report {
 }
 
 impl CaseReport {
-    pub(super) fn new(job: &Job, scores: Columns, models: Vec<ModelScores>, judged: bool) -> CaseReport {
+    pub(crate) fn new(job: &Job, frames: &[Frame], judged: bool) -> CaseReport {
+        let (scores, models) = score(&job.workload.case, frames);
         let published = job.published.scores;
         let mut case = CaseReport {
             scenario: job.published.scenario.clone(),
