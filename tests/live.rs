@@ -6,12 +6,13 @@ mod bench;
 use bench::plans::quick_plan;
 use bench::{Bench, PATIENCE, SECONDS, totals};
 use cosched::env::case::Case;
-use cosched::env::event::Outcome;
+use cosched::env::event::{Completion, Ended, Event, Launch, Outcome};
+use cosched::env::observation::Observation;
 use cosched::env::recording::Recording;
 use cosched::env::scheduler::Scheduler;
 use cosched::env::streams::Arrivals;
 use cosched::env::time::{Span, Time};
-use cosched::env::world::drive;
+use cosched::env::world::{Decision, Observer, drive};
 use cosched::executors::deploy::{Deployment, Model};
 use cosched::executors::gpu::device::Gpu;
 use cosched::executors::gpu::wgpu::WgpuDevice;
@@ -191,33 +192,56 @@ fn on_one_gpu() -> (Arc<Gpu<WgpuDevice>>, Arc<Deployment>, Arc<Case>) {
     (gpu, Arc::new(deployment), case)
 }
 
+/// Loses the device three times, each after twenty good launches, and stops the run after twenty more.
+struct Loser<'a> {
+    log: RunLog,
+    gpu: &'a Gpu<WgpuDevice>,
+    stop: &'a AtomicBool,
+    good: u32,
+}
+
+impl Observer for Loser<'_> {
+    fn decided(&mut self, observation: &Observation<'_>, decision: Decision) {
+        self.log.decided(observation, decision);
+    }
+
+    fn launched(&mut self, now: Time, launch: &Launch) {
+        self.log.launched(now, launch);
+    }
+
+    fn event(&mut self, now: Time, event: &Event) {
+        self.log.event(now, event);
+        let Event::Completed(Completion { failure: None, .. }) = event else { return };
+        self.good += 1;
+        match self.good {
+            20 | 40 | 60 => self.gpu.lose(),
+            80 => self.stop.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.log.ended(ended);
+    }
+}
+
 #[test]
 fn a_gpu_that_its_driver_gives_up_is_opened_again_and_no_request_is_lost() {
     let (gpu, deployment, case) = on_one_gpu();
     let (stop, horizon) = (Arc::new(AtomicBool::new(false)), Time::ZERO + Span::from_ms(SECONDS * 1e3));
     let (mut world, submitter) = LiveWorld::new(deployment, case.clone(), 1, horizon, stop.clone()).unwrap();
     drop(submitter);
-    let mut log = RunLog::new("edf");
-    let end = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..3 {
-                std::thread::sleep(Duration::from_secs(1));
-                gpu.lose();
-            }
-            std::thread::sleep(Duration::from_secs(3));
-            stop.store(true, Ordering::Relaxed);
-        });
-        let mut decider = cosched::policies::make("edf", &case).unwrap();
-        let mut scheduler = Scheduler::new(case.clone(), Default::default());
-        drive(&mut scheduler, &mut world, decider.as_mut(), &mut log).unwrap()
-    });
-    let log = log.finish(end);
+    let mut decider = cosched::policies::make("edf", &case).unwrap();
+    let mut scheduler = Scheduler::new(case.clone(), Default::default());
+    let mut loser = Loser { log: RunLog::new("edf"), gpu: &gpu, stop: &stop, good: 0 };
+    let end = drive(&mut scheduler, &mut world, decider.as_mut(), &mut loser).unwrap();
+    let log = loser.log.finish(end);
     let arrived: BTreeSet<_> =
         Arrivals::new(case.clone(), 1, horizon).map(|r| r.id).take(log.arrived()).collect();
     totals(&log, &case, &arrived).unwrap();
-    let health: Vec<bool> = log.health.iter().map(|h| h.up).collect();
     let last = log.health.last().unwrap();
-    assert!(last.up && health.iter().filter(|up| !*up).count() >= 3, "{health:?}");
+    let down = log.health.iter().filter(|h| !h.up).count();
+    assert!(last.up && down >= 3, "{:?}", log.health);
     let failures: Vec<_> =
         log.launches.iter().filter_map(|l| l.completion.as_ref()?.failure.as_ref()).collect();
     assert!(failures.iter().any(|f| f.contains("`wgpu` died")), "{failures:?}");

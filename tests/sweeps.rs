@@ -25,24 +25,32 @@ fn results(folder: &Path) -> usize {
     names.filter(|n| n.to_string_lossy().ends_with(".json")).count()
 }
 
-#[test]
-fn a_sweep_killed_in_the_middle_gives_the_same_table_byte_for_byte() {
-    let folder = Folder::new("sweep-kill");
-    folder.write("many.toml", two_hundred());
-    let whole = folder.good("sweep many.toml --out whole", &[]);
-    assert!(whole.err.contains("200 cells, 0 of them done before"), "{}", whole.err);
-    let cells = folder.0.join("killed/cells");
+/// Cells that were done when the sweep was killed, which has at least `least` of them.
+fn killed_after(folder: &Folder, least: usize) -> usize {
+    let killed = folder.0.join("killed");
+    let _ = std::fs::remove_dir_all(&killed);
+    let cells = killed.join("cells");
     let mut child = folder.start("sweep many.toml --out killed");
     let begun = Instant::now();
-    while results(&cells) < 60 {
+    while results(&cells) < least {
         assert!(begun.elapsed() < LIMIT, "only {} cells in {LIMIT:?}", results(&cells));
         std::thread::sleep(Duration::from_millis(2));
     }
     // On Unix this is SIGKILL: nothing is said, nothing is tidied.
     child.kill().unwrap();
     child.wait().unwrap();
-    let done = results(&cells);
-    assert!((60..200).contains(&done), "{done} cells were done: the kill came too late to show anything");
+    results(&cells)
+}
+
+#[test]
+fn a_sweep_killed_in_the_middle_gives_the_same_table_byte_for_byte() {
+    let folder = Folder::new("sweep-kill");
+    folder.write("many.toml", two_hundred());
+    let whole = folder.good("sweep many.toml --out whole", &[]);
+    assert!(whole.err.contains("200 cells, 0 of them done before"), "{}", whole.err);
+    // On a busy machine the kill may come when all is done: then it shows nothing, and is tried again.
+    let done =
+        (0..10).map(|_| killed_after(&folder, 60)).find(|done| *done < 200).expect("a kill in the middle");
     assert!(!folder.0.join("killed/table.csv").exists());
     let again = folder.good("sweep many.toml --out killed", &[]);
     assert!(again.err.contains(&format!("200 cells, {done} of them done before")), "{}", again.err);

@@ -44,7 +44,6 @@ fn killed_in_the_middle_of_a_run_and_back_again() {
     let mut long = dsp.prepare(&graph, &samples).unwrap().spawn().unwrap();
     let first = dsp.worker_pid().unwrap();
 
-    let start = Instant::now();
     let killer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(25));
         signal("-KILL", first);
@@ -57,8 +56,8 @@ fn killed_in_the_middle_of_a_run_and_back_again() {
         error.to_string().contains("signal: 9") && error.to_string().contains(&first.to_string()),
         "{error}"
     );
-    assert!(noticed < Duration::from_millis(500), "noticed after {noticed:?}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // Much sooner than by its silence.
+    assert!(noticed < Limits::default().heartbeat, "noticed after {noticed:?}");
 
     // An instance of the old worker, one that was in the middle of a run, and a new segment: all work in the new worker.
     assert!(tiny.stale() && long.stale());
@@ -99,7 +98,7 @@ fn a_stopped_worker_is_killed_and_replaced() {
     let error = tiny.run(&[&input[0]]).unwrap_err();
     assert!(matches!(error, ExecError::Died { .. }), "{error}");
     assert!(error.to_string().contains("no life sign"), "{error}");
-    assert!(gone_within(pid, Duration::from_secs(2)));
+    assert!(gone(pid));
     check(&mut *tiny, &input, &want);
     assert_eq!(dsp.restarts(), 1);
 }
@@ -218,7 +217,7 @@ fn a_worker_does_not_outlive_its_parent() {
         assert!(lives(pid));
         parent.kill().unwrap();
         parent.wait().unwrap();
-        assert!(gone_within(pid, Duration::from_secs(3)), "worker {pid} of a {role} parent lives on");
+        assert!(gone(pid), "worker {pid} of a {role} parent lives on");
     }
 }
 
@@ -228,7 +227,7 @@ fn dropping_the_processor_ends_the_worker_and_leaves_no_file() {
     let (tiny, _, _) = ready(&dsp, 10);
     let pid = dsp.worker_pid().unwrap();
     drop((tiny, dsp));
-    assert!(gone_within(pid, Duration::from_secs(2)));
+    assert!(gone(pid));
     let mine = format!("cosched-dsp-{}-", std::process::id());
     // Other tests of this process may hold a file for a moment: wait for all to be gone.
     let start = Instant::now();
@@ -241,7 +240,7 @@ fn dropping_the_processor_ends_the_worker_and_leaves_no_file() {
         if left.is_empty() {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "{left:?}");
+        assert!(start.elapsed() < PATIENCE, "{left:?}");
         std::thread::sleep(Duration::from_millis(3));
     }
 }
@@ -287,15 +286,17 @@ fn a_paced_dsp_takes_its_time_and_can_be_stopped() {
     let begun = Instant::now();
     let numbers = slow.run(&[&samples[0][0]]).unwrap();
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(1), "{took:?}");
+    assert!(took >= Duration::from_millis(50), "{took:?}");
     assert_eq!(slow.busy_ns(), 40_000_000, "the rest is the price of the call");
     // The saboteur: the same without a pace, which is faster, with the same numbers.
     assert_eq!(fast.run(&[&samples[0][0]]).unwrap(), numbers);
-    let begun = Instant::now();
-    for _ in 0..5 {
+    let times = (0..20).map(|_| {
+        let begun = Instant::now();
         fast.run(&[&samples[0][0]]).unwrap();
-    }
-    assert!(begun.elapsed() < 5 * Duration::from_millis(50), "{:?}", begun.elapsed());
+        begun.elapsed()
+    });
+    let least = times.min().unwrap();
+    assert!(least < Duration::from_millis(50), "{least:?}");
     // A minute a call: nobody waits for its end.
     let endless = open(Some(Pace { gops: 1.0, rpc_us: 60e6 }));
     let (mut instance, stop) = (spawn(&endless), Stop::default());
@@ -309,5 +310,5 @@ fn a_paced_dsp_takes_its_time_and_can_be_stopped() {
         let ended = instance.advance(&inputs, &[], &mut Vec::new(), &stop);
         assert!(matches!(ended, Err(ExecError::Stopped { .. })), "{ended:?}");
     });
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
 }

@@ -25,7 +25,7 @@ fn a_worker_of_another_version_says_so() {
 
 #[test]
 fn a_command_that_is_no_worker_is_an_absent_processor() {
-    let limits = Limits { start: Duration::from_millis(600), ..Limits::default() };
+    let limits = Limits { start: Duration::from_secs(2), ..Limits::default() };
     for (command, part) in
         [("/nowhere/dsp", "No such file"), ("/bin/false", "exit status: 1"), ("/bin/cat", "exit status: 1")]
     {
@@ -37,11 +37,11 @@ fn a_command_that_is_no_worker_is_an_absent_processor() {
         assert!(matches!(error, ExecError::Absent { .. }), "{command}: {error}");
         assert!(error.to_string().contains(command), "{error}");
         assert!(command == "/bin/cat" || error.to_string().contains(part), "{command}: {error}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{command} took {:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{command} took {:?}", start.elapsed());
     }
     // One that neither ends nor answers.
     let options = Options {
-        dsp_command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 30".into()],
+        dsp_command: vec!["/bin/sh".into(), "-c".into(), "exec sleep 600".into()],
         ..Options::default()
     };
     let error = Dsp::open(&options, limits).err().unwrap();
@@ -133,7 +133,7 @@ fn a_lying_worker_is_put_down() {
             assert!(matches!(error, ExecError::Failed { .. }) && error.to_string().contains('x'), "{error}");
         } else {
             assert!(matches!(error, ExecError::Died { .. }), "{lie}: {error}");
-            assert!(gone_within(pid, Duration::from_secs(2)), "{lie}");
+            assert!(gone(pid), "{lie}");
         }
     }
     // One that says "done" and computes nothing: the suite's own measure must see it.

@@ -127,7 +127,8 @@ fn a_server_whose_processor_hangs_can_be_shut_down() {
     let trouble = Trouble { patience: Some(Duration::from_millis(300)), injections: Vec::new() };
     let mut rig = Rig::with("edf", &Options { trouble, drain: Duration::from_millis(300), ..options() });
     rig.gate.set(Way::Hung);
-    let first = send(rig.http, "POST", "/v2/models/plain/infer", &[], &body(&inputs(1), json!({})));
+    let question = body(&inputs(1), json!({"deadline_ms": 60_000}));
+    let first = send(rig.http, "POST", "/v2/models/plain/infer", &[], &question);
     rig.gate.holds(1);
     rig.until("it is taken out", |s| !s.core().stats.read().processors[0].up);
     rig.server.take().unwrap().shutdown();

@@ -41,6 +41,9 @@ impl Default for Limits {
     }
 }
 
+/// How often somebody who waits looks whether the worker lives.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Why a call got no good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
@@ -282,7 +285,7 @@ impl Connection {
     }
 
     fn sleep_for(&self, seq: u64, start: Instant, timeout: Duration) -> Result<Reply, CallError> {
-        let (mut beat, mut beaten) = (self.control.heartbeat(), Instant::now());
+        let (mut beat, mut silent, mut waited) = (self.control.heartbeat(), Duration::ZERO, start.elapsed());
         let mut inbox = lock(&self.inbox);
         loop {
             if let Some(reply) = self.collect(&mut inbox, seq) {
@@ -291,16 +294,18 @@ impl Connection {
             if let Some(reason) = self.dead() {
                 return Err(CallError::Died(reason.to_owned()));
             }
-            inbox = self.sleep(inbox, Duration::from_millis(50));
+            let looked = Instant::now();
+            inbox = self.sleep(inbox, LOOK);
+            // Where this thread slept too long the machine stood still or was busy elsewhere, and so was the worker: that is nobody's silence.
+            let passed = looked.elapsed().min(2 * LOOK);
             let now = self.control.heartbeat();
-            if now != beat {
-                (beat, beaten) = (now, Instant::now());
-            }
-            let silent = beaten.elapsed() > self.limits.heartbeat;
-            if silent || start.elapsed() > timeout {
+            silent = if now == beat { silent + passed } else { Duration::ZERO };
+            (beat, waited) = (now, waited + passed);
+            let is_silent = silent > self.limits.heartbeat;
+            if is_silent || waited > timeout {
                 drop(inbox);
-                let what = if silent { "gave no life sign for" } else { "did not answer for" };
-                let secs = if silent { self.limits.heartbeat } else { timeout }.as_secs_f32();
+                let what = if is_silent { "gave no life sign for" } else { "did not answer for" };
+                let secs = if is_silent { self.limits.heartbeat } else { timeout }.as_secs_f32();
                 self.kill(format!("worker process {} {what} {secs} s and was killed", self.pid));
                 inbox = lock(&self.inbox);
             }

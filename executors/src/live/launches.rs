@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How many times as long as planned a launch may take before it counts as hanging.
 pub const TIMES: f64 = 20.0;
 
+/// A world looks for what hangs more often than this, unless it stands still itself: its machine sleeps, or its host does something else.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A launch that runs.
 struct Running {
     launch: Launch,
@@ -23,6 +26,7 @@ struct Running {
 pub(super) struct Launches {
     patience: Option<Duration>,
     running: BTreeMap<LaunchId, Running>,
+    looked: Instant,
     /// Launches that were given up, with their processors: what still comes of them is not heard.
     hanging: BTreeMap<LaunchId, usize>,
 }
@@ -30,7 +34,7 @@ pub(super) struct Launches {
 impl Launches {
     /// None yet. A launch may take `patience`, and [`TIMES`] what is planned, before it hangs; for ever where there is none.
     pub(super) fn new(patience: Option<Duration>) -> Launches {
-        Launches { patience, running: BTreeMap::new(), hanging: BTreeMap::new() }
+        Launches { patience, running: BTreeMap::new(), looked: Instant::now(), hanging: BTreeMap::new() }
     }
 
     /// Whether none runs.
@@ -57,8 +61,15 @@ impl Launches {
         self.running.values().filter(of).for_each(|running| running.stop.stop());
     }
 
-    /// The first that hangs, and when it began: it runs no more, and is told to stop, in case it hears that.
+    /// The first that hangs, and when it began: it runs no more, and is told to stop, in case it hears that. Time in which nobody looked
+    /// does not count: launches stood still too, or have ended and could not say so yet.
     pub(super) fn give_up(&mut self, now: Instant) -> Option<(Launch, Instant)> {
+        let pause = now.saturating_duration_since(self.looked).saturating_sub(LOOK);
+        self.looked = now;
+        self.running
+            .values_mut()
+            .filter_map(|running| running.until.as_mut())
+            .for_each(|until| *until += pause);
         let late = |running: &&Running| running.until.is_some_and(|until| until < now);
         let id = self.running.values().find(late)?.launch.id;
         let Running { launch, started, stop, .. } = self.running.remove(&id)?;
@@ -76,5 +87,43 @@ impl Launches {
     /// Processors on which something hangs.
     pub(super) fn hung(&self) -> BTreeSet<usize> {
         self.hanging.values().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cosched_env::case::{ProcessorId, VariantId};
+
+    /// A world in which one launch has just begun, with a second of patience.
+    fn one() -> (Launches, Instant) {
+        let mut launches = Launches::new(Some(Duration::from_secs(1)));
+        let launch = Launch {
+            id: LaunchId(1),
+            request: RequestId(1),
+            variant: VariantId(0),
+            first: 0,
+            last: 0,
+            processor: ProcessorId(0),
+            inputs_on: None,
+            load_bytes: 0,
+        };
+        drop(launches.begin(launch, 0.0));
+        (launches, Instant::now())
+    }
+
+    #[test]
+    fn a_launch_hangs_after_a_second_of_looking() {
+        let (mut launches, begun) = one();
+        let ms = Duration::from_millis;
+        // The machine sleeps for a minute; only what lies before and after it counts.
+        assert!((1..6).all(|i| launches.give_up(begun + i * ms(100)).is_none()));
+        let awake = begun + Duration::from_secs(60);
+        assert!((0..4).all(|i| launches.give_up(awake + i * ms(50)).is_none()));
+        assert!(launches.give_up(awake + ms(400)).is_some());
+        assert_eq!((launches.is_empty(), launches.hung()), (true, BTreeSet::from([0])));
+        // The saboteur: who looks all the time waits no longer than that second.
+        let (mut launches, begun) = one();
+        assert_eq!((1..100).find(|&i| launches.give_up(begun + i * ms(100)).is_some()), Some(10));
     }
 }

@@ -9,6 +9,8 @@ use hyper::http::request::Builder;
 use hyper::http::{Request, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::error::Error;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -174,7 +176,7 @@ impl Client {
         let (mut connection, used) = self.connection().await?;
         let mut response = connection.send_request(request).await;
         // The server may close a connection at the moment when it is used again; nothing was answered then.
-        if used && response.as_ref().is_err_and(|e| e.is_canceled() || e.is_incomplete_message()) {
+        if used && response.as_ref().is_err_and(hung_up) {
             self.forget();
             (connection, _) = self.connection().await?;
             response = connection.send_request(again).await;
@@ -220,6 +222,13 @@ impl Client {
     }
 }
 
+/// Whether the other side closed the connection instead of answering: before, while or after the request was written.
+fn hung_up(error: &hyper::Error) -> bool {
+    error.is_canceled()
+        || error.is_incomplete_message()
+        || error.source().is_some_and(|e| e.is::<io::Error>())
+}
+
 /// Header with the length of the JSON before binary data.
 const JSON_BYTES: &str = "inference-header-content-length";
 
@@ -238,4 +247,55 @@ fn connector(trusted: &Path) -> Result<TlsConnector, String> {
     }
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Serves connections one after the other, each with so many answers; it hangs up in the middle of the request after them.
+    fn server(answers: &'static [usize]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for answers in answers {
+                let mut stream = listener.accept().unwrap().0;
+                let mut bytes = vec![0; 1 << 16];
+                for _ in 0..*answers {
+                    // A request ends with the only 9 in it.
+                    let mut last = 0;
+                    while last != 9 {
+                        let n = stream.read(&mut bytes).unwrap();
+                        last = bytes[n - 1];
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+                }
+                stream.read_exact(&mut [0; 20]).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_request_is_sent_again_where_the_server_hung_up_on_a_connection_used_before() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut body = vec![0; 4 << 20];
+        body.push(9);
+        let body = Bytes::from(body);
+        let asked = |client: Client, times: usize| {
+            runtime.block_on(async {
+                let mut ends = Vec::new();
+                for _ in 0..times {
+                    ends.push(client.post("/", body.clone(), None).await.map(|r| r.status));
+                }
+                ends
+            })
+        };
+        assert_eq!(asked(Client::new(&server(&[1, 2])), 3), [Ok(200), Ok(200), Ok(200)]);
+        // A new connection that is closed at once is the server's answer: nobody asks for ever.
+        let ends = asked(Client::new(&server(&[0, 1])), 1);
+        assert!(ends[0].as_ref().is_err_and(|e| e.starts_with("send: ")), "{ends:?}");
+    }
 }
