@@ -2,6 +2,7 @@
 //! It knows nothing of policies and learning.
 
 pub mod affinity;
+mod awake;
 pub mod bare;
 pub mod beside;
 mod bound;

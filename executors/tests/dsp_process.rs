@@ -283,19 +283,21 @@ fn a_paced_dsp_takes_its_time_and_can_be_stopped() {
     assert!(paced.device().ends_with("us a call") && !free.device().contains("paced"), "{}", paced.device());
     let spawn = |dsp: &Dsp| dsp.prepare_segment(&graph, &samples).unwrap().spawn_seat().unwrap();
     let (mut slow, mut fast) = (spawn(&paced), spawn(&free));
-    let begun = Instant::now();
+    let timed = |instance: &mut dyn Instance| {
+        let begun = Instant::now();
+        instance.run(&[&samples[0][0]]).unwrap();
+        begun.elapsed()
+    };
     let numbers = slow.run(&[&samples[0][0]]).unwrap();
-    let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(50), "{took:?}");
+    // A machine may stand still now and then, but not each time.
+    let mut times = (0..5)
+        .map(|_| timed(&mut slow))
+        .inspect(|took| assert!(*took >= Duration::from_millis(50), "{took:?}"));
+    assert!(times.any(|took| took < Duration::from_secs(1)), "none of five in time");
     assert_eq!(slow.busy_ns(), 40_000_000, "the rest is the price of the call");
     // The saboteur: the same without a pace, which is faster, with the same numbers.
     assert_eq!(fast.run(&[&samples[0][0]]).unwrap(), numbers);
-    let times = (0..20).map(|_| {
-        let begun = Instant::now();
-        fast.run(&[&samples[0][0]]).unwrap();
-        begun.elapsed()
-    });
-    let least = times.min().unwrap();
+    let least = (0..20).map(|_| timed(&mut fast)).min().unwrap();
     assert!(least < Duration::from_millis(50), "{least:?}");
     // A minute a call: nobody waits for its end.
     let endless = open(Some(Pace { gops: 1.0, rpc_us: 60e6 }));

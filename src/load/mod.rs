@@ -38,7 +38,7 @@ pub enum Arrivals {
 pub struct Load {
     /// How requests come.
     pub arrivals: Arrivals,
-    /// Requests per second, above 0. At a rate of 0 only the first is sent.
+    /// Requests per second. At 0 only the first is sent.
     pub rate: f64,
     /// How long requests are sent, the time to warm up included.
     pub length: Duration,

@@ -225,13 +225,13 @@ fn nothing_is_lost_and_nothing_grows() {
             o.requests + probes,
             "the server counts others than its callers"
         );
-        // With these faults, on a busy machine too, more than a third are answered; and the saboteur: not all, or nothing went wrong on purpose.
-        assert!(o.answered * 3 > o.requests && o.answered < o.requests, "{o:?}");
+        // With these faults most are answered; and the saboteur: not all, or nothing went wrong on purpose.
+        assert!(o.answered * 2 > o.requests && o.answered < o.requests, "{o:?}");
     }
     check_memory(&memory, seconds);
     println!("{killed} kills of the dsp, the longest answer took {longest:?}");
     assert!(killed >= seconds / 10, "only {killed} kills");
-    assert!(longest < PATIENCE / 2, "an answer took {longest:?}");
+    assert!(longest < Duration::from_secs(15), "an answer took {longest:?}");
     assert_eq!(
         post(http, "/v2/models/keyword/infer", &body(&inputs(1), json!({"variant": "x"}))).status,
         400

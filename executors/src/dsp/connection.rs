@@ -3,6 +3,7 @@
 
 use super::queue::{Control, NO_REPLY, QueueError, Side, VERSION, shared_dir};
 use super::wire::{Reply, Request};
+use crate::awake::Awake;
 use crate::stop::{Halt, Stop};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -285,7 +286,8 @@ impl Connection {
     }
 
     fn sleep_for(&self, seq: u64, start: Instant, timeout: Duration) -> Result<Reply, CallError> {
-        let (mut beat, mut silent, mut waited) = (self.control.heartbeat(), Duration::ZERO, start.elapsed());
+        let mut awake = Awake::new(start, 2 * LOOK);
+        let (mut beat, mut beaten) = (self.control.heartbeat(), awake.look(Instant::now()));
         let mut inbox = lock(&self.inbox);
         loop {
             if let Some(reply) = self.collect(&mut inbox, seq) {
@@ -294,18 +296,16 @@ impl Connection {
             if let Some(reason) = self.dead() {
                 return Err(CallError::Died(reason.to_owned()));
             }
-            let looked = Instant::now();
             inbox = self.sleep(inbox, LOOK);
-            // Where this thread slept too long the machine stood still or was busy elsewhere, and so was the worker: that is nobody's silence.
-            let passed = looked.elapsed().min(2 * LOOK);
-            let now = self.control.heartbeat();
-            silent = if now == beat { silent + passed } else { Duration::ZERO };
-            (beat, waited) = (now, waited + passed);
-            let is_silent = silent > self.limits.heartbeat;
-            if is_silent || waited > timeout {
+            let (now, waited) = (self.control.heartbeat(), awake.look(Instant::now()));
+            if now != beat {
+                (beat, beaten) = (now, waited);
+            }
+            let silent = waited - beaten > self.limits.heartbeat;
+            if silent || waited > timeout {
                 drop(inbox);
-                let what = if is_silent { "gave no life sign for" } else { "did not answer for" };
-                let secs = if is_silent { self.limits.heartbeat } else { timeout }.as_secs_f32();
+                let what = if silent { "gave no life sign for" } else { "did not answer for" };
+                let secs = if silent { self.limits.heartbeat } else { timeout }.as_secs_f32();
                 self.kill(format!("worker process {} {what} {secs} s and was killed", self.pid));
                 inbox = lock(&self.inbox);
             }

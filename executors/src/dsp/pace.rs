@@ -146,13 +146,18 @@ mod tests {
 
     #[test]
     fn runs_queue_up_and_none_is_faster() {
-        let (pacer, begun) = (Pacer::new(PACE), Instant::now());
-        std::thread::scope(|scope| {
-            let run = || assert!(pacer.begin(40_000_000).wait(&Stop::default()));
-            (0..3).for_each(|_| drop(scope.spawn(run)));
-        });
-        let took = begun.elapsed();
-        assert!(took >= 3 * PACE.takes(40_000_000), "{took:?}");
+        let three = || {
+            let (pacer, begun) = (Pacer::new(PACE), Instant::now());
+            std::thread::scope(|scope| {
+                let run = || assert!(pacer.begin(40_000_000).wait(&Stop::default()));
+                (0..3).for_each(|_| drop(scope.spawn(run)));
+            });
+            begun.elapsed()
+        };
+        // A machine may stand still now and then, but not each time.
+        let mut times =
+            (0..5).map(|_| three()).inspect(|took| assert!(*took >= 3 * PACE.takes(40_000_000), "{took:?}"));
+        assert!(times.any(|took| took < Duration::from_secs(2)), "none of five in time");
     }
 
     #[test]

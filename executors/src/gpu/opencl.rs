@@ -1,6 +1,7 @@
 //! The `opencl` processor: OpenCL C kernels. Each processor owns its context; only the list of devices is found once for the process.
 //! It refuses relaxed mathematics: NaN and infinity stay what they are.
 
+mod queue;
 mod sending;
 
 use super::arena::{Arena, Common};
@@ -12,7 +13,6 @@ use super::lower::{Page, Plan, Span, Target};
 use super::stored::{self, stored};
 use crate::energy::Supply;
 use crate::processor::{ExecError, Options, Processor, Row, Storage};
-use opencl3::command_queue::CommandQueue;
 use opencl3::context::Context;
 use opencl3::device as cl;
 use opencl3::event::Event;
@@ -21,10 +21,11 @@ use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE, ClMem};
 use opencl3::platform::get_platforms;
 use opencl3::program::Program;
 use opencl3::types::CL_BLOCKING;
+use queue::Queue;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A device identifier that may cross threads: OpenCL's own calls are thread-safe, the pointer is only a name.
 #[derive(Clone, Copy)]
@@ -33,20 +34,14 @@ struct Id(usize);
 /// Found once, by one thread: pocl loses devices when several threads initialise it at the same time.
 static DEVICES: OnceLock<Result<Vec<Id>, String>> = OnceLock::new();
 
-/// Held for each call that asks pocl's `basic` device for something: it computes in the thread that asks, and its driver (3.1) locks itself out
-/// when a second thread asks meanwhile.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// An open OpenCL device.
 pub struct OpenClDevice {
-    /// Whether one thread may ask at a time only.
-    alone: bool,
     context: Context,
     device: cl::Device,
     target: Target,
     programs: Mutex<HashMap<Key, Arc<Program>>>,
     /// All commands, in order: a run may begin before the one whose outputs it reads has ended.
-    queue: CommandQueue,
+    queue: Queue,
     line: Line<Event>,
     common: Common<Buffer<u8>>,
     edit: Option<Edit>,
@@ -126,12 +121,10 @@ impl OpenClDevice {
         let largest = device.max_mem_alloc_size().map_err(|e| absent(e.to_string()))?;
         let max_binding = usize::try_from(largest).unwrap_or(usize::MAX).min(128 << 20);
         let cpu = device.dev_type().is_ok_and(|t| t & cl::CL_DEVICE_TYPE_CPU != 0);
-        let alone = cpu && device.name().is_ok_and(|name| name.starts_with("basic"));
         let target = Target { max_binding, storage, ..target(cpu) };
-        let queue = queue(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
+        let queue = Queue::new(&context, &device).map_err(|e| absent(format!("no queue: {e}")))?;
         let programs = Mutex::new(HashMap::new());
         Ok(Self {
-            alone,
             context,
             device,
             target,
@@ -141,11 +134,6 @@ impl OpenClDevice {
             common: Common::default(),
             edit,
         })
-    }
-
-    /// To be held while the driver is asked for something.
-    fn asking(&self) -> Option<MutexGuard<'static, ()>> {
-        self.alone.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn program(&self, key: &Key) -> Result<Arc<Program>, Fault> {
@@ -167,18 +155,9 @@ impl OpenClDevice {
         unsafe {
             let mut buffer = Buffer::create(&self.context, CL_MEM_READ_ONLY, data.len(), ptr::null_mut())
                 .map_err(fault)?;
-            let _asking = self.asking();
-            self.queue.enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
+            self.queue.ask().enqueue_write_buffer(&mut buffer, CL_BLOCKING, 0, data, &[]).map_err(fault)?;
             Ok(buffer)
         }
-    }
-}
-
-fn queue(context: &Context, device: &cl::Device) -> opencl3::Result<CommandQueue> {
-    // SAFETY: the device belongs to the context, and there are no properties whose lifetime could matter.
-    #[allow(deprecated)]
-    unsafe {
-        CommandQueue::create(context, device.id(), 0)
     }
 }
 
@@ -293,8 +272,7 @@ impl Device for OpenClDevice {
     }
 
     fn finish(&self) -> Result<(), Fault> {
-        let _asking = self.asking();
-        self.queue.finish().map_err(fault)?;
+        self.queue.ask().finish().map_err(fault)?;
         self.line.ended();
         Ok(())
     }
@@ -317,10 +295,9 @@ impl Device for OpenClDevice {
         let _turn = memory.arena.turn();
         let (global, local) = ([*total], [WORKGROUP as usize]);
         for _ in 0..times {
-            let _asking = self.asking();
             // SAFETY: arguments were set in `spawn`; the grid is whole workgroups.
             let queued = unsafe {
-                self.queue.enqueue_nd_range_kernel(
+                self.queue.ask().enqueue_nd_range_kernel(
                     kernel.get(),
                     1,
                     ptr::null(),

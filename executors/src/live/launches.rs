@@ -1,6 +1,7 @@
 //! The launches of a live world that run or hang: when each went out, until when it is waited for, and how it is stopped. It refuses to
 //! speak with workers.
 
+use crate::awake::Awake;
 use crate::stop::Stop;
 use cosched_env::event::{Launch, LaunchId, RequestId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,15 +11,15 @@ use std::time::{Duration, Instant};
 /// How many times as long as planned a launch may take before it counts as hanging.
 pub const TIMES: f64 = 20.0;
 
-/// A world looks for what hangs more often than this, unless it stands still itself: its machine sleeps, or its host does something else.
+/// A world looks for what hangs more often than this, unless it stands still itself.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A launch that runs.
 struct Running {
     launch: Launch,
     started: Instant,
-    /// It hangs from then on.
-    until: Option<Instant>,
+    /// It hangs from then on, by the clock of [`Launches`].
+    until: Option<Duration>,
     stop: Arc<Stop>,
 }
 
@@ -26,7 +27,7 @@ struct Running {
 pub(super) struct Launches {
     patience: Option<Duration>,
     running: BTreeMap<LaunchId, Running>,
-    looked: Instant,
+    awake: Awake,
     /// Launches that were given up, with their processors: what still comes of them is not heard.
     hanging: BTreeMap<LaunchId, usize>,
 }
@@ -34,7 +35,8 @@ pub(super) struct Launches {
 impl Launches {
     /// None yet. A launch may take `patience`, and [`TIMES`] what is planned, before it hangs; for ever where there is none.
     pub(super) fn new(patience: Option<Duration>) -> Launches {
-        Launches { patience, running: BTreeMap::new(), looked: Instant::now(), hanging: BTreeMap::new() }
+        let awake = Awake::new(Instant::now(), LOOK);
+        Launches { patience, running: BTreeMap::new(), awake, hanging: BTreeMap::new() }
     }
 
     /// Whether none runs.
@@ -45,7 +47,8 @@ impl Launches {
     /// One goes out, planned to take so many nanoseconds. Gives what stops it.
     pub(super) fn begin(&mut self, launch: Launch, planned_ns: f64) -> Arc<Stop> {
         let (started, least) = (Instant::now(), Duration::from_nanos((planned_ns * TIMES) as u64));
-        let (until, stop) = (self.patience.map(|p| started + p.max(least)), Arc::new(Stop::default()));
+        let now = self.awake.look(started);
+        let (until, stop) = (self.patience.map(|p| now + p.max(least)), Arc::new(Stop::default()));
         self.running.insert(launch.id, Running { launch, started, until, stop: stop.clone() });
         stop
     }
@@ -62,14 +65,9 @@ impl Launches {
     }
 
     /// The first that hangs, and when it began: it runs no more, and is told to stop, in case it hears that. Time in which nobody looked
-    /// does not count: launches stood still too, or have ended and could not say so yet.
+    /// does not count.
     pub(super) fn give_up(&mut self, now: Instant) -> Option<(Launch, Instant)> {
-        let pause = now.saturating_duration_since(self.looked).saturating_sub(LOOK);
-        self.looked = now;
-        self.running
-            .values_mut()
-            .filter_map(|running| running.until.as_mut())
-            .for_each(|until| *until += pause);
+        let now = self.awake.look(now);
         let late = |running: &&Running| running.until.is_some_and(|until| until < now);
         let id = self.running.values().find(late)?.launch.id;
         let Running { launch, started, stop, .. } = self.running.remove(&id)?;

@@ -16,9 +16,7 @@ use std::ptr;
 impl OpenClDevice {
     /// Waits until what went out is not too much, with what ends with `last` and takes as long as a portion.
     pub(super) fn follow(&self, course: &Course<'_>, last: Option<Event>) -> Result<(), Fault> {
-        let asking = self.asking();
-        self.queue.flush().map_err(fault)?;
-        drop(asking);
+        self.queue.ask().flush().map_err(fault)?;
         let before = last.and_then(|last| self.line.sent(course.took(), last));
         before.map_or(Ok(()), |before| before.wait()).map_err(fault)
     }
@@ -37,10 +35,11 @@ impl OpenClDevice {
         while let Some(steps) = course.next_portion() {
             for (kernel, total) in &kernels[steps] {
                 let (global, local) = (std::slice::from_ref(total).as_ptr(), local.as_ptr());
-                let (kernel, _asking) = (kernel.get(), self.asking());
+                let (kernel, queue) = (kernel.get(), &self.queue);
                 // SAFETY: the caller's promise.
-                let queued =
-                    unsafe { self.queue.enqueue_nd_range_kernel(kernel, 1, ptr::null(), global, local, &[]) };
+                let queued = unsafe {
+                    queue.ask().enqueue_nd_range_kernel(kernel, 1, ptr::null(), global, local, &[])
+                };
                 last = Some(queued.map_err(fault)?);
             }
             if !course.all_begun() {
@@ -77,12 +76,10 @@ impl OpenClDevice {
                 let queued = match feed {
                     Feed::Host(data) => {
                         let bytes = &stored(storage, data, room)[..size(&span)];
-                        let _asking = self.asking();
-                        queue.enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
+                        queue.ask().enqueue_write_buffer(arena, upload, at(&span), bytes, &[])
                     }
                     Feed::There(from) => {
-                        let _asking = self.asking();
-                        queue.enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[])
+                        queue.ask().enqueue_copy_buffer(from, arena, 0, at(&span), size(&span), &[])
                     }
                 };
                 last = Some(queued.map_err(fault)?);
@@ -94,10 +91,10 @@ impl OpenClDevice {
                         data.resize(span.floats, 0.0);
                         self.bring(arena, at(span), data, room)?
                     }
-                    Place::There(to) => {
-                        let _asking = self.asking();
-                        queue.enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[]).map_err(fault)?
-                    }
+                    Place::There(to) => queue
+                        .ask()
+                        .enqueue_copy_buffer(arena, to, at(span), 0, size(span), &[])
+                        .map_err(fault)?,
                 });
             }
             Ok(last)
@@ -115,20 +112,21 @@ impl OpenClDevice {
         to: &mut [f32],
         room: &mut Vec<u16>,
     ) -> Result<Event, Fault> {
-        let _asking = self.asking();
         let (queue, storage) = (&self.queue, self.target.storage);
         // SAFETY: the caller's promise; what is read into `room` is waited for.
         unsafe {
             match storage {
                 Storage::F32 => {
                     let bytes = bytemuck::cast_slice_mut(to);
-                    queue.enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
+                    queue.ask().enqueue_read_buffer(buffer, CL_NON_BLOCKING, at, bytes, &[]).map_err(fault)
                 }
                 Storage::F16 => {
                     room.resize(to.len(), 0);
                     let bytes = bytemuck::cast_slice_mut(room);
-                    let read =
-                        queue.enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[]).map_err(fault)?;
+                    let read = queue
+                        .ask()
+                        .enqueue_read_buffer(buffer, CL_BLOCKING, at, bytes, &[])
+                        .map_err(fault)?;
                     loaded(storage, bytes, to);
                     Ok(read)
                 }
